@@ -1,0 +1,241 @@
+"""Adapter: configuration, tensors and manifest, the one value that flows through everything.
+
+Readers make it, converters change it, the loader attaches it, writers save it. It is frozen; a change is a new
+value (`dataclasses.replace`). Nothing here touches the disk, the network or torch.
+
+Keys of tensors are canonical: `<module path in the bare base model>.<parameter>`, for example
+`encoder.layer.0.attention.output.bottleneck_down.weight`, with the module paths of transformers 5; tensors of a
+prediction head begin with `head.`. A key never holds the adapter's name or the prefix of a wrapping class.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, get_args, get_type_hints
+
+if TYPE_CHECKING:
+    import torch
+
+JSON = Any
+"""A JSON value: None, bool, int, float, str, list or dict of these."""
+
+T = TypeVar("T")
+
+
+class MethodConfig(Protocol):
+    """What one adapter method computes: a frozen dataclass of JSON values, one class per method (methods/)."""
+
+    method: ClassVar[str]
+
+    def to_json(self) -> dict[str, JSON]:
+        """Return the configuration as a JSON object whose "method" names the method."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fingerprint:
+    """What is remembered of the base model's weights, to recognise it again whatever dtype it is loaded in.
+
+    Attributes:
+        shapes: tensor name in the bare base model → shape, for the sampled tensors.
+        samples: the same names → a few values at fixed positions, float32.
+        dtype: the dtype in which the weights lay when they were sampled; bounds the comparison.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    samples: Mapping[str, tuple[float, ...]]
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Base:
+    """The base model that an adapter was made for.
+
+    Attributes:
+        id: Hugging Face Hub id (`google-bert/bert-base-uncased`), never a local path; "" where unknown.
+        revision: commit or tag of that repository, or None.
+        architecture: name of a row in architectures/ (`bert`).
+        fingerprint: how to recognise its weights, or None in files that never had one.
+    """
+
+    architecture: str
+    id: str = ""
+    revision: str | None = None
+    fingerprint: Fingerprint | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """Data that an adapter was trained on.
+
+    Attributes:
+        name: name of the data set.
+        source: where it comes from: a URL, a Hub id or a package with version and member.
+        license: SPDX expression.
+        citation: what its makers ask to be cited.
+        split: how training and evaluation parts were made.
+        sizes: part → number of examples.
+    """
+
+    name: str
+    source: str = ""
+    license: str = ""
+    citation: str = ""
+    split: str = ""
+    sizes: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """A few inputs and what the adapted model answered, replayed by `verify --run`.
+
+    Attributes:
+        inputs: model input → nested lists of numbers (`input_ids` (batch, sequence), …).
+        output: the model output that is compared: `logits` or `last_hidden_state` (its first row of each example).
+        values: the answer, nested lists (batch, n), float32.
+        base_values: what the base model without the adapter gives for the same output, or None where it has none.
+        atol: largest absolute difference that still counts as the same answer in float32.
+    """
+
+    inputs: Mapping[str, JSON]
+    output: str
+    values: JSON
+    base_values: JSON = None
+    atol: float = 1e-4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """Where an adapter came from, if it was not made here.
+
+    Attributes:
+        format: name of the source format, e.g. `adapters`.
+        version: version that the source names, e.g. `adapters.1.3.0`.
+        digest: digest of the source, `sha256:<hex>`, or "".
+        converter: name and version of the program that converted it.
+        exact: whether the conversion keeps the function exactly.
+        difference: largest measured difference of the outputs, or None where it was not measured.
+    """
+
+    format: str
+    version: str = ""
+    digest: str = ""
+    converter: str = ""
+    exact: bool = True
+    difference: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What is known about an adapter besides its function; the field names are those of manifest.schema.json.
+
+    Attributes:
+        name: name of the adapter; lower-case letters, digits, `.`, `_`, `-`.
+        base: the base model.
+        version: SemVer, or "" before it is published.
+        summary: one line for people.
+        task: `<task>/<subtask>`, e.g. `sentiment/sst-2`.
+        labels: names of the classes, in the order of the logits; () where there is no head.
+        license: SPDX expression of the adapter itself.
+        language: BCP 47 codes.
+        datasets: what it was trained on.
+        metrics: name → value on held-out data; fractions, not per cents.
+        training: how it was trained: recipe, seeds, epochs, …
+        citation: what to cite for the adapter.
+        probe: inputs and answers, or None.
+        provenance: where it came from, or None if it was made here.
+        extra: every foreign field that was not understood, kept to be written back.
+    """
+
+    name: str
+    base: Base
+    version: str = ""
+    summary: str = ""
+    task: str = ""
+    labels: tuple[str, ...] = ()
+    license: str = ""
+    language: tuple[str, ...] = ()
+    datasets: tuple[Dataset, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    training: Mapping[str, JSON] = field(default_factory=dict)
+    citation: str = ""
+    probe: Probe | None = None
+    provenance: Provenance | None = None
+    extra: Mapping[str, JSON] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Adapter:
+    """An adapter in memory.
+
+    Attributes:
+        config: what it computes, one value per method; several are a union of methods on disjoint sites or kinds.
+        tensors: canonical key → tensor.
+        manifest: what else is known about it.
+    """
+
+    config: tuple[MethodConfig, ...]
+    tensors: Mapping[str, torch.Tensor]
+    manifest: Manifest
+
+
+def to_json(value: object) -> JSON:
+    """Return a record of this module as JSON values, leaving out fields that have their default.
+
+    >>> to_json(Base(architecture="bert", id="google-bert/bert-base-uncased"))
+    {'architecture': 'bert', 'id': 'google-bert/bert-base-uncased'}
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            f.name: to_json(getattr(value, f.name))
+            for f in dataclasses.fields(value)
+            if getattr(value, f.name) != _default(f)
+        }
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [to_json(item) for item in value]
+    return value
+
+
+def from_json(cls: type[T], data: JSON) -> T:
+    """Return the record of type cls that JSON data describe.
+
+    Law: `from_json(type(x), to_json(x)) == x`.
+
+    The data are to be checked against their schema first (schemas.check); here only types are built.
+
+    >>> from_json(Base, {"architecture": "bert"})
+    Base(architecture='bert', id='', revision=None, fingerprint=None)
+    """
+    hints = get_type_hints(cls)
+    return cls(**{name: _build(hints[name], value) for name, value in data.items()})
+
+
+def _default(f: dataclasses.Field[Any]) -> object:
+    if f.default_factory is not dataclasses.MISSING:
+        return f.default_factory()
+    return f.default
+
+
+def _build(hint: Any, value: JSON) -> Any:
+    """Return value in the shape that hint asks for: records, tuples, mappings, or the value itself."""
+    args = get_args(hint)
+    if value is None:
+        return None
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return from_json(hint, value)
+    if isinstance(value, dict):
+        record = next((a for a in args if isinstance(a, type) and dataclasses.is_dataclass(a)), None)
+        if record is not None and record is not hint and not (len(args) == 2 and args[0] is str):
+            return from_json(record, value)
+        inner = args[1] if len(args) == 2 and args[0] is str else None
+        return {key: item if inner is None else _build(inner, item) for key, item in value.items()}
+    if isinstance(value, list):
+        origin = getattr(hint, "__origin__", None)
+        if origin is tuple:
+            return tuple(_build(args[0], item) for item in value)
+        return value
+    return value

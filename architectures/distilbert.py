@@ -1,0 +1,45 @@
+"""DistilBERT (Sanh et al. 2019), a post-norm encoder without pooler."""
+
+from __future__ import annotations
+
+from .architecture import Architecture, HeadName, Layers, Sublayer
+
+ROW = Architecture(
+    name="distilbert",
+    model_types=("distilbert",),
+    prefixes=("distilbert",),
+    layers=(
+        Layers(
+            path="transformer.layer.{i}",
+            sublayers=(
+                Sublayer(
+                    role="attention",
+                    path="attention",
+                    output="attention.out_lin",
+                    residual="attention",
+                    norm="sa_layer_norm",
+                    adapters="attention_adapters",
+                ),
+                Sublayer(
+                    role="feed_forward",
+                    path="ffn",
+                    output="ffn.dropout",
+                    residual="ffn",
+                    norm="output_layer_norm",
+                    adapters="output_adapters",
+                ),
+            ),
+            norms=("sa_layer_norm", "output_layer_norm"),
+            width="dim",
+        ),
+    ),
+    norms=("embeddings.LayerNorm",),
+    heads=(
+        HeadName(
+            classes=("DistilBertForSequenceClassification",),
+            linears=("pre_classifier", "classifier"),
+            pooling="first",
+            activation="relu",
+        ),
+    ),
+)

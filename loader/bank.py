@@ -1,0 +1,53 @@
+"""Shelf and Bank: where the parameters of loaded adapters live in the model's module tree.
+
+They stand in one child of the model, `adapterhub`, so that `.to()`, `.half()`, optimisers and checkpoints find them;
+no forward pass goes through it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+SHELF = "adapterhub"
+"""Name of the child module."""
+
+
+class Bank(nn.Module):
+    """The parameters of one adapter, flat; torch forbids dots in names, so a key's dots are slashes here."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], *, dtype: torch.dtype, device: torch.device) -> None:
+        super().__init__()
+        self.keys = tuple(tensors)
+        for key, tensor in tensors.items():
+            value = tensor.to(device=device, dtype=dtype)
+            self._parameters[key.replace(".", "/")] = nn.Parameter(value, requires_grad=False)
+
+    def tensors(self) -> dict[str, nn.Parameter]:
+        """Return canonical key → parameter, the live ones."""
+        found = {}
+        for key in self.keys:
+            parameter = self._parameters[key.replace(".", "/")]
+            if parameter is not None:
+                found[key] = parameter
+        return found
+
+    def forward(self) -> None:
+        """Do nothing; a bank only keeps parameters."""
+
+
+class Shelf(nn.Module):
+    """The banks of all loaded adapters, by name."""
+
+    def put(self, name: str, bank: Bank) -> None:
+        """Put a bank under a name, in place of the one that stood there."""
+        self._modules[name.replace(".", "/")] = bank
+
+    def remove(self, name: str) -> None:
+        """Take the bank of this name away."""
+        del self._modules[name.replace(".", "/")]
+
+    def forward(self) -> None:
+        """Do nothing; a shelf only keeps banks."""

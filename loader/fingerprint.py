@@ -1,0 +1,89 @@
+"""The fingerprint of a base model: a few weights of some of its layers, compared within what a dtype can lose.
+
+It tells a model from another one, and from a fine-tuned copy of itself, and recognises it again in bf16 or fp16.
+Sampling reads some dozens of numbers, whatever the model's size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ..adapter import Fingerprint
+from ..errors import BaseMismatchError
+from .layout import Ground
+
+LAYERS = 8
+"""At most so many layers are sampled, evenly spread, first and last among them."""
+
+POSITIONS = (0.11, 0.37, 0.61, 0.89)
+"""Where values are taken, as fractions of a tensor's length."""
+
+_LOSS = {"float64": 1e-6, "float32": 1e-6, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+"""Relative error that storing in a dtype may cause; float32 values are kept with seven digits."""
+
+
+def fingerprint(ground: Ground) -> Fingerprint:
+    """Return the fingerprint of the bare base model: two matrices of each sampled layer and the input embeddings."""
+    weights = _weights(ground)
+    return Fingerprint(
+        shapes={name: tuple(weight.shape) for name, weight in weights.items()},
+        samples={name: _sample(weight) for name, weight in weights.items()},
+        dtype=_dtype(next(iter(weights.values()))),
+    )
+
+
+def check_fingerprint(expected: Fingerprint, ground: Ground, what: str) -> None:
+    """Hold the model against a fingerprint.
+
+    Raises:
+        BaseMismatchError: a sampled tensor is missing, has another shape, or holds other values.
+    """
+    parameters = dict(ground.bare.named_parameters())
+    for name, shape in expected.shapes.items():
+        weight = parameters.get(name)
+        if weight is None or tuple(weight.shape) != tuple(shape):
+            found = "is missing" if weight is None else f"has shape {tuple(weight.shape)}"
+            _refuse(what, f"{name} {found}, expected {tuple(shape)}")
+        elif weight.is_floating_point() and not _same(expected.samples[name], weight, expected.dtype):
+            _refuse(what, f"{name} holds other values")
+
+
+def _refuse(what: str, why: str) -> None:
+    raise BaseMismatchError(
+        f"{what} was made for another base model: {why}",
+        hint="load the model it was trained on, or pass allow_base_mismatch (--allow-base-mismatch)",
+    )
+
+
+def _weights(ground: Ground) -> dict[str, Tensor]:
+    stacks = [stack.path for stack in ground.architecture.layers]
+    layers = [f"{path.format(i=i)}." for path in stacks for i in range(ground.layout.layers)]
+    matrices = {n: p for n, p in ground.bare.named_parameters() if p.ndim >= 2 and p.is_floating_point()}
+    by_layer = [[name for name in matrices if name.startswith(layer)] for layer in layers]
+    present = [names for names in by_layer if names]
+    step = max(1, -(-(len(present) - 1) // (LAYERS - 1)))
+    chosen = present[::step] + ([present[-1]] if (len(present) - 1) % step else [])
+    names = [name for names in chosen for name in dict.fromkeys((names[0], names[-1]))]
+    embeddings: Mapping[str, Tensor] = dict(ground.bare.get_input_embeddings().named_parameters())
+    names += [name for name, p in matrices.items() if any(p is e for e in embeddings.values())]
+    return {name: matrices[name] for name in sorted(names)}
+
+
+def _sample(weight: Tensor) -> tuple[float, ...]:
+    n = weight.numel()
+    at = torch.tensor([int(n * p) for p in POSITIONS], device=weight.device)
+    values = weight.detach().flatten()[at].float().tolist()
+    return tuple(float(f"{value:.7g}") for value in values)
+
+
+def _same(expected: tuple[float, ...], weight: Tensor, dtype: str) -> bool:
+    loss = max(_LOSS.get(dtype, 2.0**-7), _LOSS.get(_dtype(weight), 2.0**-7))
+    pairs = zip(expected, _sample(weight), strict=True)
+    return all(abs(a - b) <= loss * max(abs(a), abs(b)) + 1e-7 for a, b in pairs)
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

@@ -1,0 +1,170 @@
+"""The callables that stand in a module's `forward` while an adapter is active.
+
+They are plain objects with slots, not closures: a deep copy of the model copies them with it, pickle knows them, and
+torch.compile sees through them. `original` is the forward that they stand in front of.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from threading import get_ident
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.compiler import is_compiling
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ..methods import HeadOp, SiteOp
+
+Forward = Callable[..., Any]
+
+
+class Residual:
+    """Remembers the residual stream x that enters a sublayer until the site takes it.
+
+    Each thread has its own, so that two requests served by one model never mix. Under torch.compile, which traces one
+    thread, there is one slot.
+    """
+
+    __slots__ = ("kept", "original")
+
+    def __init__(self, original: Forward) -> None:
+        self.original = original
+        self.kept: dict[int, Any] = {}
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the module; its first argument is x (batch, sequence, width)."""
+        self.kept[0 if is_compiling() else get_ident()] = args[0] if args else next(iter(kwargs.values()))
+        return self.original(*args, **kwargs)
+
+
+class SiteForward:
+    """Runs the module that yields d and lets the adapter act on it."""
+
+    __slots__ = ("bypass", "norm", "op", "original", "residual", "shared")
+
+    def __init__(
+        self,
+        original: Forward,
+        op: SiteOp,
+        *,
+        residual: Residual | None,
+        shared: bool,
+        norm: Forward | None,
+        bypass: Bypass | None,
+    ) -> None:
+        self.original = original
+        self.op = op
+        self.residual = residual
+        self.shared = shared
+        self.norm = norm
+        self.bypass = bypass
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the adapted d (batch, sequence, width)."""
+        d = self.original(*args, **kwargs)
+        x = None
+        if self.residual is not None:
+            thread = 0 if is_compiling() else get_ident()
+            # Taken out, so that no activation outlives its layer; another site of the layer may still want it.
+            x = self.residual.kept[thread] if self.shared else self.residual.kept.pop(thread)
+        u = self.op(d, x, self.norm)
+        if self.bypass is not None:
+            self.bypass.kept[0 if is_compiling() else get_ident()] = u
+        return u
+
+
+class Bypass:
+    """Stands for a norm whose result the adapter replaces by its own output."""
+
+    __slots__ = ("kept",)
+
+    def __init__(self) -> None:
+        self.kept: dict[int, Any] = {}
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """Return what the site left here."""
+        left: Tensor = self.kept.pop(0 if is_compiling() else get_ident())
+        return left
+
+
+class EmbeddingsForward:
+    """Lets gradients enter a model whose base is frozen, where its layers are checkpointed with re-entrant autograd.
+
+    Such a checkpoint gives gradients only to layers whose input needs one; without this, adapters inside would silently
+    get none.
+    """
+
+    __slots__ = ("layer", "original")
+
+    def __init__(self, original: Forward, layer: nn.Module) -> None:
+        self.original = original
+        self.layer = layer
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the embeddings (batch, sequence, width)."""
+        hidden = self.original(*args, **kwargs)
+        if self.layer.__dict__.get("gradient_checkpointing") and torch.is_grad_enabled() and not hidden.requires_grad:
+            hidden.requires_grad_(True)
+        return hidden
+
+
+class BaseOutput:
+    """Remembers the output of the base model inside a model with a head of its own."""
+
+    __slots__ = ("kept", "original")
+
+    def __init__(self, original: Forward) -> None:
+        self.original = original
+        self.kept: dict[int, Any] = {}
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the base model."""
+        output = self.original(*args, **kwargs)
+        self.kept[0 if is_compiling() else get_ident()] = output
+        return output
+
+
+class HeadForward:
+    """Runs the model and answers with what the adapter's head makes of its hidden states."""
+
+    __slots__ = ("__signature__", "base", "head", "names", "original", "returns_dict")
+
+    def __init__(self, original: Forward, head: HeadOp, base: BaseOutput | None, *, returns_dict: bool) -> None:
+        self.original = original
+        self.head = head
+        self.base = base
+        self.returns_dict = returns_dict
+        signature = inspect.signature(original)
+        self.names = [p.name for p in signature.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+        # Trainers read the signature to know which columns the model takes.
+        self.__signature__ = _with_labels(signature)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Return a SequenceClassifierOutput (or a tuple): loss if labels are given, logits (batch, labels), …."""
+        inputs = {**dict(zip(self.names, args, strict=False)), **kwargs}
+        labels = inputs.pop("labels", None)
+        items = inputs.pop("num_items_in_batch", None)
+        returns_dict = inputs.pop("return_dict", None)
+        output = self.original(**inputs, return_dict=True)
+        base = output if self.base is None else self.base.kept.pop(0 if is_compiling() else get_ident())
+        logits = self.head(base.last_hidden_state, base.get("pooler_output"), inputs.get("attention_mask"))
+        loss = None if labels is None else self.head.loss(logits, labels, items)
+        answer = SequenceClassifierOutput(
+            loss=loss, logits=logits, hidden_states=base.get("hidden_states"), attentions=base.get("attentions")
+        )
+        wants_dict = self.returns_dict if returns_dict is None else returns_dict
+        return answer if wants_dict else answer.to_tuple()
+
+
+def _with_labels(signature: inspect.Signature) -> inspect.Signature:
+    parameters = list(signature.parameters.values())
+    if "labels" in signature.parameters:
+        return signature
+    labels = inspect.Parameter("labels", inspect.Parameter.KEYWORD_ONLY, default=None)
+    at = next((i for i, p in enumerate(parameters) if p.kind is p.VAR_KEYWORD), len(parameters))
+    return signature.replace(parameters=[*parameters[:at], labels, *parameters[at:]])

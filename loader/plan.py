@@ -1,0 +1,176 @@
+"""Plan: what has to stand in which module's `forward` so that an adapter is active, and how it gets there.
+
+A plan is made once and kept; to activate it puts one callable into the `__dict__` of each module concerned, nothing
+else. Modules that no active adapter touches are not touched: they cost nothing, whatever is loaded.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MethodType
+from typing import Any
+
+from torch import nn
+
+from ..errors import StateError
+from ..methods import Binding
+from .forwards import BaseOutput, Bypass, EmbeddingsForward, Forward, HeadForward, Residual, SiteForward
+from .layout import Ground
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """Forwards to install, and the labels that the model shows meanwhile.
+
+    Attributes:
+        forwards: the module's attribute dictionary → its forward.
+        labels: names of the head's classes, or None where the plan has no head.
+    """
+
+    forwards: tuple[tuple[dict[str, Any], Forward], ...]
+    labels: tuple[str, ...] | None = None
+
+
+NOTHING = Plan(())
+
+
+class Installation:
+    """What stands on a model's forward path at the moment, and what stood there before."""
+
+    def __init__(self, ground: Ground) -> None:
+        self.plan = NOTHING
+        self._config = ground.model.config
+        self._before: dict[int, Forward | None] = {
+            id(m.__dict__): m.__dict__.get("forward") for m in (ground.model, *ground.modules.values())
+        }
+        self._labels = (self._config.id2label, self._config.label2id)
+
+    def switch(self, plan: Plan) -> None:
+        """Take the present plan off the model and put another one on; microseconds, whatever is loaded.
+
+        Raises:
+            StateError: somebody else has put a forward over one of ours.
+        """
+        present = self.plan.forwards
+        for attributes, forward in present:
+            if attributes.get("forward") is not forward:
+                raise StateError(
+                    "another library has replaced the forward of a module that holds an active adapter",
+                    hint="take its wrapper off first, or wrap the model before attaching adapters",
+                )
+        for attributes, _ in present:
+            before = self._before[id(attributes)]
+            if before is None:
+                del attributes["forward"]
+            else:
+                attributes["forward"] = before
+        for attributes, forward in plan.forwards:
+            attributes["forward"] = forward
+        if plan.labels is not self.plan.labels:
+            self._show(plan.labels)
+        self.plan = plan
+
+    def original(self, module: nn.Module) -> Forward:
+        """Return the forward that a module had when the adapters were attached, whatever stands there now."""
+        before = self._before[id(module.__dict__)]
+        return MethodType(type(module).forward, module) if before is None else before
+
+    def _show(self, labels: tuple[str, ...] | None) -> None:
+        """Let model.config name the classes of the active head, as pipelines expect it; see docs/adr/0007."""
+        if labels is None:
+            self._config.id2label, self._config.label2id = self._labels
+        else:
+            self._config.id2label = dict(enumerate(labels))
+            self._config.label2id = {label: i for i, label in enumerate(labels)}
+
+
+def build(
+    ground: Ground, installation: Installation, binding: Binding, labels: tuple[str, ...], *, trains: bool
+) -> Plan:
+    """Return the plan that makes one binding active on a model.
+
+    trains: whether gradients must be able to enter the model, see EmbeddingsForward.
+    """
+    builder = _Builder(ground, installation)
+    builder.substitute(binding.parameters)
+    sites = [site for site in ground.layout.sites if site.path in binding.sites]
+    reads = Counter(site.residual for site in sites if binding.sites[site.path].reads_residual)
+    for site in sites:
+        builder.site(site.path, binding, shared=reads[site.residual] > 1)
+    if trains:
+        builder.embeddings()
+    if binding.head is None:
+        return builder.plan(None)
+    builder.head(binding)
+    return builder.plan(labels or tuple(f"LABEL_{i}" for i in range(binding.head.labels)))
+
+
+class _Builder:
+    """Collects forwards; several on one module stand in front of each other."""
+
+    def __init__(self, ground: Ground, installation: Installation) -> None:
+        self._ground = ground
+        self._original = installation.original
+        self._sites = {site.path: site for site in ground.layout.sites}
+        self._forwards: dict[int, tuple[nn.Module, Forward]] = {}
+        self._residuals: dict[str, Residual] = {}
+
+    def plan(self, labels: tuple[str, ...] | None) -> Plan:
+        return Plan(tuple((module.__dict__, forward) for module, forward in self._forwards.values()), labels)
+
+    def substitute(self, parameters: Mapping[str, Mapping[str, Any]]) -> None:
+        """Put a shadow in front of each module that gets other parameters: a copy of it that shares all else."""
+        for path, own in parameters.items():
+            module = self._ground.modules[path]
+            shadow = copy.copy(module)
+            shadow.__dict__["_parameters"] = {**module._parameters, **own}
+            self._put(module, MethodType(type(module).forward, shadow))
+
+    def site(self, path: str, binding: Binding, *, shared: bool) -> None:
+        site, op = self._sites[path], binding.sites[path]
+        norm = None if site.norm is None else self._ground.modules[site.norm]
+        forward = None if norm is None else self._forward(norm)
+        bypass = None
+        if norm is not None and op.replaces_norm:
+            bypass = Bypass()
+            self._put(norm, bypass)
+        residual = self._residual(site.residual) if op.reads_residual else None
+        output = self._ground.modules[site.output]
+        self._put(
+            output,
+            SiteForward(self._forward(output), op, residual=residual, shared=shared, norm=forward, bypass=bypass),
+        )
+
+    def embeddings(self) -> None:
+        """Let gradients in behind the input embeddings, if the layers are checkpointed."""
+        embeddings = self._ground.bare.get_input_embeddings()
+        container, _, _ = self._ground.architecture.layers[0].path.partition(".{i}")
+        layer = next(self._ground.modules[container].children())
+        self._put(embeddings, EmbeddingsForward(self._forward(embeddings), layer))
+
+    def head(self, binding: Binding) -> None:
+        model, bare = self._ground.model, self._ground.bare
+        base = None
+        if model is not bare:
+            base = BaseOutput(self._forward(bare))
+            self._put(bare, base)
+        if binding.head is not None:
+            returns_dict = bool(model.config.return_dict)
+            self._put(model, HeadForward(self._forward(model), binding.head, base, returns_dict=returns_dict))
+
+    def _residual(self, path: str) -> Residual:
+        if path not in self._residuals:
+            module = self._ground.modules[path]
+            self._residuals[path] = Residual(self._forward(module))
+            self._put(module, self._residuals[path])
+        return self._residuals[path]
+
+    def _forward(self, module: nn.Module) -> Forward:
+        found = self._forwards.get(id(module))
+        return self._original(module) if found is None else found[1]
+
+    def _put(self, module: nn.Module, forward: Forward) -> None:
+        self._forwards[id(module)] = (module, forward)

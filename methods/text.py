@@ -1,0 +1,76 @@
+"""The grammar of configuration strings: `name[field=value,…]` joined by `+` or `|`."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from ..errors import UsageError
+
+_OPEN, _CLOSE = "[{(", "]})"
+
+
+def parse(text: str, names: Collection[str]) -> list[tuple[str, dict[str, Any]]]:
+    """Return the parts of a configuration string as (name, changed fields).
+
+    >>> parse("double_seq_bn[reduction_factor=8]+layer_norm", ["double_seq_bn", "layer_norm"])
+    [('double_seq_bn', {'reduction_factor': 8}), ('layer_norm', {})]
+
+    Raises:
+        UsageError: a name is unknown, a bracket is left open, or a field has no value.
+    """
+    return [_part(part.strip(), names) for part in _split(text, "+|")]
+
+
+def _part(text: str, names: Collection[str]) -> tuple[str, dict[str, Any]]:
+    name, bracket, rest = text.partition("[")
+    name = name.strip()
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(sorted(names))}"
+        raise UsageError(f"no method is called {name!r}", hint=hint)
+    if not bracket:
+        return name, {}
+    if not rest.endswith("]"):
+        raise UsageError(f"{text!r} lacks its closing bracket", hint=f"write {name}[field=value,…]")
+    return name, dict(_field(item, text) for item in _split(rest[:-1], ",") if item.strip())
+
+
+def _field(text: str, whole: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip() or not value.strip():
+        raise UsageError(f"{text.strip()!r} in {whole!r} is not field=value")
+    return name.strip(), _value(value.strip())
+
+
+def _value(text: str) -> Any:
+    """Return a JSON value, a Python constant, or the text itself."""
+    words = {"True": True, "False": False, "None": None}
+    if text in words:
+        return words[text]
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _split(text: str, separators: str) -> Iterator[str]:
+    """Yield the pieces of text between separators that stand outside brackets and quotes."""
+    depth, start, quoted = 0, 0, False
+    for i, char in enumerate(text):
+        if char == '"':
+            quoted = not quoted
+        elif not quoted and char in _OPEN:
+            depth += 1
+        elif not quoted and char in _CLOSE:
+            depth -= 1
+        elif not quoted and depth == 0 and char in separators:
+            yield text[start:i]
+            start = i + 1
+        if depth < 0:
+            raise UsageError(f"{text!r} closes a bracket that was not opened")
+    if depth or quoted:
+        raise UsageError(f"{text!r} leaves a bracket or quote open")
+    yield text[start:]
