@@ -11,6 +11,7 @@ prediction head begin with `head.`. A key never holds the adapter's name or the 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, get_args, get_type_hints
@@ -210,8 +211,13 @@ def from_json(cls: type[T], data: JSON) -> T:
     >>> from_json(Base, {"architecture": "bert"})
     Base(architecture='bert', id='', revision=None, fingerprint=None)
     """
-    hints = get_type_hints(cls)
+    hints = _hints(cls)
     return cls(**{name: _build(hints[name], value) for name, value in data.items()})
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    return get_type_hints(cls)
 
 
 def _default(f: dataclasses.Field[Any]) -> object:

@@ -14,7 +14,7 @@ from torch import nn
 
 from ..adapter import Adapter, Base, Manifest, MethodConfig
 from ..errors import BaseMismatchError, NotFoundError, StateError, UnsupportedError, UsageError
-from ..methods import Binding, ClassificationHeadConfig, method_of, parse_method
+from ..methods import Binding, ClassificationHeadConfig, method_of, parse_method, shapes
 from . import probe as probes
 from .account import check_account, check_architecture
 from .bank import SHELF, Bank, Shelf
@@ -120,12 +120,12 @@ class AdapterSet:
         """
         local = self._free_name(name, overwrite_ok)
         configs = _with_head(_configs(method), tuple(labels))
+        shapes(configs, self._ground.layout)  # refuses before anything is made
         tensors = {}
         for config in configs:
             tensors.update(method_of(config).initial(config, self._ground.layout, self._base_parameter))
-        adapter = Adapter(configs, tensors, Manifest(name=name, base=self._base(), labels=tuple(labels)))
-        check_account(adapter, self._ground.layout)
-        self._install(local, _Loaded(configs, adapter.manifest, self._bank(tensors)), set_active)
+        manifest = Manifest(name=name, base=self._base(), labels=tuple(labels))
+        self._install(local, _Loaded(configs, manifest, self._bank(tensors)), set_active)
         return local
 
     def activate(self, setup: str | None) -> None:
@@ -310,7 +310,10 @@ class AdapterSet:
         )
 
     def _base_parameter(self, path: str) -> torch.Tensor:
-        return self._ground.bare.get_parameter(path)
+        found = self._ground.parameter(path)
+        if found is None:
+            raise NotFoundError(f"the base model has no parameter {path}")
+        return found
 
     def _base_parameters(self) -> Iterator[nn.Parameter]:
         own = {id(p) for p in self._shelf.parameters()}
@@ -344,8 +347,8 @@ def _read(reference: str | Path, base: str) -> Adapter:
     from ..registry import pull
 
     if isinstance(reference, Path) or Path(reference).exists():
-        return read(Path(reference))
-    return read(pull(reference, base=base or None).path)
+        return read(reference, finite=False)  # check_account looks
+    return read(pull(reference, base=base or None).path, finite=False)
 
 
 def _base_id(model: PreTrainedModel) -> str:

@@ -41,9 +41,8 @@ def check_fingerprint(expected: Fingerprint, ground: Ground, what: str) -> None:
     Raises:
         BaseMismatchError: a sampled tensor is missing, has another shape, or holds other values.
     """
-    parameters = dict(ground.bare.named_parameters())
     for name, shape in expected.shapes.items():
-        weight = parameters.get(name)
+        weight = ground.parameter(name)
         if weight is None or tuple(weight.shape) != tuple(shape):
             found = "is missing" if weight is None else f"has shape {tuple(weight.shape)}"
             _refuse(what, f"{name} {found}, expected {tuple(shape)}")
@@ -61,7 +60,8 @@ def _refuse(what: str, why: str) -> None:
 def _weights(ground: Ground) -> dict[str, Tensor]:
     stacks = [stack.path for stack in ground.architecture.layers]
     layers = [f"{path.format(i=i)}." for path in stacks for i in range(ground.layout.layers)]
-    matrices = {n: p for n, p in ground.bare.named_parameters() if p.ndim >= 2 and p.is_floating_point()}
+    weights = {name: ground.parameter(name) for name in ground.owners}
+    matrices = {name: p for name, p in weights.items() if p is not None and p.ndim >= 2 and p.is_floating_point()}
     by_layer = [[name for name in matrices if name.startswith(layer)] for layer in layers]
     present = [names for names in by_layer if names]
     step = max(1, -(-(len(present) - 1) // (LAYERS - 1)))

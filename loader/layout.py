@@ -23,6 +23,7 @@ class Ground:
         architecture: the row.
         layout: its sites.
         modules: path in bare → module.
+        owners: parameter path in bare → its module and its name there; adapters are not among them.
     """
 
     model: PreTrainedModel
@@ -30,6 +31,12 @@ class Ground:
     architecture: Architecture
     layout: Layout
     modules: dict[str, nn.Module]
+    owners: dict[str, tuple[nn.Module, str]]
+
+    def parameter(self, path: str) -> nn.Parameter | None:
+        """Return the base model's parameter as it is now, or None where there is none."""
+        module, name = self.owners.get(path, (None, ""))
+        return None if module is None else module._parameters[name]
 
 
 def survey(model: nn.Module, architecture: Architecture | None = None) -> Ground:
@@ -66,7 +73,12 @@ def survey(model: nn.Module, architecture: Architecture | None = None) -> Ground
         norms=norms,
         pooler=row.pooler is not None and row.pooler in modules,
     )
-    return Ground(model, bare, row, layout, modules)
+    owners = {
+        f"{path}.{name}" if path else name: (module, name)
+        for path, module in modules.items()
+        for name, parameter in module.named_parameters(recurse=False)
+    }
+    return Ground(model, bare, row, layout, modules, owners)
 
 
 @dataclass(frozen=True, slots=True)

