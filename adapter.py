@@ -11,10 +11,10 @@ prediction head begin with `head.`. A key never holds the adapter's name or the 
 from __future__ import annotations
 
 import dataclasses
-import functools
+import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
 if TYPE_CHECKING:
     import torch
@@ -215,9 +215,14 @@ def from_json(cls: type[T], data: JSON) -> T:
     return cls(**{name: _build(hints[name], value) for name, value in data.items()})
 
 
-@functools.cache
+_HINTS: dict[type, dict[str, Any]] = {}
+"""Looked up once per class: it is slow, and reading a manifest asks often."""
+
+
 def _hints(cls: type) -> dict[str, Any]:
-    return get_type_hints(cls)
+    if cls not in _HINTS:
+        _HINTS[cls] = get_type_hints(cls)
+    return _HINTS[cls]
 
 
 def _default(f: dataclasses.Field[Any]) -> object:
@@ -227,21 +232,14 @@ def _default(f: dataclasses.Field[Any]) -> object:
 
 
 def _build(hint: Any, value: JSON) -> Any:
-    """Return value in the shape that hint asks for: records, tuples, mappings, or the value itself."""
-    args = get_args(hint)
-    if value is None:
-        return None
-    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        return from_json(hint, value)
-    if isinstance(value, dict):
-        record = next((a for a in args if isinstance(a, type) and dataclasses.is_dataclass(a)), None)
-        if record is not None and record is not hint and not (len(args) == 2 and args[0] is str):
-            return from_json(record, value)
-        inner = args[1] if len(args) == 2 and args[0] is str else None
-        return {key: item if inner is None else _build(inner, item) for key, item in value.items()}
-    if isinstance(value, list):
-        origin = getattr(hint, "__origin__", None)
-        if origin is tuple:
+    """Return a JSON value in the shape that a type hint asks for: a record, tuple, mapping, or the value itself."""
+    hints = get_args(hint) if get_origin(hint) is types.UnionType else (hint,)
+    for one in hints:
+        origin, args = get_origin(one), get_args(one)
+        if isinstance(value, dict) and isinstance(one, type) and dataclasses.is_dataclass(one):
+            return from_json(one, value)
+        if isinstance(value, list) and origin is tuple:
             return tuple(_build(args[0], item) for item in value)
-        return value
+        if isinstance(value, dict) and origin is Mapping:
+            return {key: _build(args[1], item) for key, item in value.items()}
     return value

@@ -7,19 +7,19 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
 
-from ..adapter import Adapter, Base, Manifest, MethodConfig
+from ..adapter import Adapter, Base, Manifest, MethodConfig, Probe
 from ..errors import BaseMismatchError, NotFoundError, StateError, UnsupportedError, UsageError
 from ..methods import Binding, ClassificationHeadConfig, method_of, parse_method, shapes
 from . import probe as probes
 from .account import check_account, check_architecture
 from .bank import SHELF, Bank, Shelf
 from .fingerprint import check_fingerprint, fingerprint
-from .layout import Ground, survey
+from .layout import survey
 from .plan import NOTHING, Installation, Plan, build
 from .summary import Summary, rows
 
@@ -184,19 +184,26 @@ class AdapterSet:
         name: str,
         path: str | Path,
         *,
-        format: str = "native",
+        format: str = "native",  # noqa: A002
         manifest: Manifest | None = None,
         probe: Mapping[str, torch.Tensor] | None = None,
+        dtype: torch.dtype | None = None,
         force: bool = False,
     ) -> Path:
         """Write an adapter, with the fingerprint of this base and a probe recorded now, and return the path.
 
         manifest: in place of the loaded one; its base and probe are filled in here.
         probe: model inputs (batch, sequence) for the probe; some token ids if not given.
+        dtype: of the tensors in the file, if another than on the model.
+
+        Raises:
+            StateError: something is at the path and force is not set, or dtype cannot hold the values exactly.
         """
         from ..converters import write
 
         adapter = self.adapter(name)
+        if dtype is not None:
+            adapter = dataclasses.replace(adapter, tensors=_exactly(adapter.tensors, dtype))
         known = manifest or adapter.manifest
         base = known.base
         base = dataclasses.replace(self._base(), id=base.id or self._base_id, revision=base.revision)
@@ -330,7 +337,7 @@ class AdapterSet:
                 raise
             warnings.warn(f"{error.message}; loaded all the same, as asked", UserWarning, stacklevel=3)
 
-    def _record(self, name: str, inputs: Mapping[str, torch.Tensor] | None) -> probes.Probe:
+    def _record(self, name: str, inputs: Mapping[str, torch.Tensor] | None) -> Probe:
         inputs = inputs or probes.default_inputs(self._ground)
         head = any(isinstance(c, ClassificationHeadConfig) for c in self._get(name).config)
         base_values = None
@@ -351,6 +358,18 @@ def _read(reference: str | Path, base: str) -> Adapter:
     return read(pull(reference, base=base or None).path, finite=False)
 
 
+def _exactly(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Return the tensors in another dtype that loses nothing of them."""
+    cast = {key: tensor.to(dtype) for key, tensor in tensors.items()}
+    lossy = [key for key, tensor in tensors.items() if not torch.equal(cast[key].to(tensor.dtype), tensor)]
+    if lossy:
+        raise StateError(
+            f"{dtype} cannot hold {lossy[0]} exactly" + (f", nor {len(lossy) - 1} more" if lossy[1:] else ""),
+            hint="round the adapter first and measure it again, or save it in its own dtype",
+        )
+    return cast
+
+
 def _base_id(model: PreTrainedModel) -> str:
     """Return the Hub id that the model was loaded from, or "" for a local path."""
     name = str(model.config._name_or_path or "")
@@ -360,7 +379,7 @@ def _base_id(model: PreTrainedModel) -> str:
 def _configs(method: str | MethodConfig | Sequence[MethodConfig]) -> tuple[MethodConfig, ...]:
     if isinstance(method, str):
         return parse_method(method)
-    return tuple(method) if isinstance(method, Sequence) else (method,)
+    return tuple(method) if isinstance(method, (tuple, list)) else (cast("MethodConfig", method),)
 
 
 def _with_head(configs: tuple[MethodConfig, ...], labels: tuple[str, ...]) -> tuple[MethodConfig, ...]:

@@ -37,7 +37,8 @@ class Replay:
 
 def default_inputs(ground: Ground) -> dict[str, Tensor]:
     """Return token ids (2, 8) spread over the vocabulary, the second row with two tokens of padding."""
-    vocabulary = ground.bare.get_input_embeddings().weight.shape[0]
+    weight = next(ground.bare.get_input_embeddings().parameters())
+    vocabulary = weight.shape[0]
     ids = torch.tensor([[(7919 * k + 13) % vocabulary for k in range(row, row + 8)] for row in (1, 101)])
     mask = torch.ones_like(ids)
     mask[1, -2:] = 0

@@ -69,5 +69,5 @@ def function(name: str) -> Callable[[Tensor], Tensor]:
         return direct[name]
     from transformers.activations import get_activation
 
-    activation: Callable[[Tensor], Tensor] = get_activation(name)  # type: ignore[no-untyped-call]
+    activation: Callable[[Tensor], Tensor] = get_activation(name)
     return activation

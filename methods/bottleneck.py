@@ -104,7 +104,7 @@ class BottleneckConfig(Config):
             faults.append("one of mh_adapter, output_adapter and cross_adapter must be true")
         if self.non_linearity.lower() in WITH_WEIGHTS:
             raise UnsupportedError(
-                f"bottlenecks with the activation {self.non_linearity!r}, which has weights of its own, are not supported"
+                f"the activation {self.non_linearity!r} has weights of its own, for which a bottleneck has no place"
             )
         if not known(self.non_linearity):
             faults.append(f"non_linearity {self.non_linearity!r} is unknown; known are {', '.join(NAMES)}")

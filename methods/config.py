@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import types
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -69,11 +68,15 @@ def config_from_json(cls: type[C], data: Mapping[str, Any]) -> C:
     return cls(**{name: _frozen(value) for name, value in values.items()})
 
 
-@functools.cache
+_TYPES: dict[type, dict[str, Any]] = {}
+
+
 def field_types(cls: type) -> dict[str, Any]:
     """Return field name → type of a configuration class, without class variables."""
-    hints = get_type_hints(cls)
-    return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
+    if cls not in _TYPES:
+        hints = get_type_hints(cls)
+        _TYPES[cls] = {f.name: hints[f.name] for f in dataclasses.fields(cls)}
+    return _TYPES[cls]
 
 
 def _required(f: dataclasses.Field[Any]) -> bool:

@@ -9,13 +9,14 @@ import threading
 
 import pytest
 import torch
+from tiny_models import classifier, hidden, inputs, logits, model, randomise, with_adapters
+from torch import nn
+from transformers import GPT2Config, GPT2Model
+
 from adapterhub.adapter import Adapter
 from adapterhub.errors import FormatError, NotFoundError, StateError, UnsupportedError, UsageError
 from adapterhub.loader import attach
 from adapterhub.methods import parse_method
-from tiny_models import classifier, hidden, inputs, logits, model, randomise, with_adapters
-from torch import nn
-from transformers import GPT2Config, GPT2Model
 
 FAMILIES = ("bert", "roberta", "distilbert")
 SEQ, DOUBLE = "seq_bn[reduction_factor=4]", "double_seq_bn[reduction_factor=4]+layer_norm"
@@ -27,7 +28,10 @@ def snapshot(base: nn.Module) -> tuple[object, ...]:
     return (
         {key: value.clone() for key, value in base.state_dict().items()},
         {name: type(module) for name, module in modules.items()},
-        {name: (dict(m._forward_hooks), dict(m._forward_pre_hooks), dict(m._backward_hooks)) for name, m in modules.items()},
+        {
+            name: (dict(m._forward_hooks), dict(m._forward_pre_hooks), dict(m._backward_hooks))
+            for name, m in modules.items()
+        },
         {name: sorted(m.__dict__) for name, m in modules.items()},
         {name: (id(p), p.requires_grad) for name, p in base.named_parameters()},
         copy.deepcopy(base.config.to_dict()),
@@ -386,7 +390,9 @@ def test_threads_that_share_a_model_do_not_mix_their_inputs() -> None:
         expected = [hidden(base, batch) for batch in batches]
         wrong: list[int] = []
 
-        def work(n: int, batches: list[dict[str, torch.Tensor]], expected: list[torch.Tensor], wrong: list[int]) -> None:
+        def work(
+            n: int, batches: list[dict[str, torch.Tensor]], expected: list[torch.Tensor], wrong: list[int]
+        ) -> None:
             for _ in range(30):
                 if not torch.allclose(hidden(base, batches[n]), expected[n], atol=1e-6):
                     wrong.append(n)

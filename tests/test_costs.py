@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from adapterhub.loader import attach
 from tiny_models import inputs
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import BertConfig, BertModel
+
+from adapterhub.loader import attach
 
 LAYERS = 12
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from adapterhub.loader import AdapterSet, attach
 from tiny_models import VOCABULARY, classifier, hidden, inputs, logits, model, randomise, with_adapters
 from torch.utils.data import Dataset
 from transformers import BertTokenizerFast, PreTrainedModel, Trainer, TrainingArguments, pipeline
+
+from adapterhub.loader import AdapterSet, attach
 
 SEQ, DOUBLE = "seq_bn[reduction_factor=4]", "double_seq_bn[reduction_factor=4]+layer_norm"
 OPTIONS = (

@@ -1,4 +1,4 @@
-"""Configurations of methods: strings, JSON, checks, shapes; and the mathematics of a bottleneck, written out once more."""
+"""Configurations of methods: strings, JSON, checks, shapes; and the mathematics of a bottleneck, written out again."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ import itertools
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_models import hidden, inputs, model, with_adapters
+from torch import Tensor, nn
+from torch.nn.functional import layer_norm, linear
+from transformers.activations import ACT2FN
+
 from adapterhub.errors import UnsupportedError, UsageError
 from adapterhub.methods import (
     METHODS,
@@ -20,12 +27,6 @@ from adapterhub.methods import (
 )
 from adapterhub.methods.activations import NAMES, WITH_WEIGHTS, function
 from adapterhub.sites import Layout, Norm, Site
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from tiny_models import hidden, inputs, model, with_adapters
-from torch import Tensor, nn
-from torch.nn.functional import layer_norm, linear
-from transformers.activations import ACT2FN
 
 LAYOUT = Layout(
     architecture="bert",
@@ -164,7 +165,11 @@ def written_out(config: BottleneckConfig, p: dict[str, Tensor], d: Tensor, x: Te
     """Return the output of a post-norm sublayer as the method's docstring has it, in the order of its lines."""
 
     def f(t: Tensor) -> Tensor:
-        h = layer_norm(t, (32,), p["bottleneck_norm_before.weight"], p["bottleneck_norm_before.bias"]) if config.ln_before else t
+        h = (
+            layer_norm(t, (32,), p["bottleneck_norm_before.weight"], p["bottleneck_norm_before.bias"])
+            if config.ln_before
+            else t
+        )
         h = linear(h, p["bottleneck_down.weight"], p["bottleneck_down.bias"])
         h = linear(function(config.non_linearity)(h), p["bottleneck_up.weight"], p["bottleneck_up.bias"])
         s = p["bottleneck_scaling"] if isinstance(config.scaling, str) else config.scaling
@@ -174,7 +179,11 @@ def written_out(config: BottleneckConfig, p: dict[str, Tensor], d: Tensor, x: Te
         return s * g * h
 
     def after(h: Tensor) -> Tensor:
-        return layer_norm(h, (32,), p["bottleneck_norm_after.weight"], p["bottleneck_norm_after.bias"]) if config.ln_after else h
+        return (
+            layer_norm(h, (32,), p["bottleneck_norm_after.weight"], p["bottleneck_norm_after.bias"])
+            if config.ln_after
+            else h
+        )
 
     if config.is_parallel:
         u = after(f(x)) + d
@@ -188,7 +197,12 @@ def written_out(config: BottleneckConfig, p: dict[str, Tensor], d: Tensor, x: Te
 
 GRID = list(
     itertools.product(
-        [False, True], [False, True], [True, False, "post_add"], [False, True], [False, True], [0.5, "learned", "channel"]
+        [False, True],
+        [False, True],
+        [True, False, "post_add"],
+        [False, True],
+        [False, True],
+        [0.5, "learned", "channel"],
     )
 )
 
@@ -222,7 +236,7 @@ def test_a_bottleneck_computes_its_equation(
         adapters.activate("a")
         layer, path = base.encoder.layer[2], "encoder.layer.2.output."
         seen: list[Tensor] = []
-        handle = layer.intermediate.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+        handle = layer.intermediate.register_forward_pre_hook(lambda module, args, seen=seen: seen.append(args[0]))
         found = hidden(base, inputs())
         handle.remove()
         x = seen[0]

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_models import classifier, hidden, model, randomise, with_adapters
+from transformers import BertConfig, BertModel
+
 from adapterhub.adapter import Fingerprint, Probe
 from adapterhub.converters import read, write
 from adapterhub.errors import BaseMismatchError, IntegrityError, NotFoundError
 from adapterhub.loader import attach
-from tiny_models import classifier, hidden, model, randomise, with_adapters
-from transformers import BertConfig, BertModel
 
 SEQ = "seq_bn[reduction_factor=4]"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from adapterhub.loader import AdapterSet, attach
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -14,6 +13,8 @@ from transformers import (
     RobertaConfig,
     RobertaModel,
 )
+
+from adapterhub.loader import AdapterSet, attach
 
 WIDTH, VOCABULARY = 32, 100
 SIZES = {

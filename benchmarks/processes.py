@@ -1,0 +1,100 @@
+"""The driver's side of processes: workers that are asked in turn, and the CPU time of whole commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+
+ENVIRONMENT = {
+    **os.environ,
+    "HF_HUB_OFFLINE": "1",
+    "OMP_NUM_THREADS": "1",
+    "PYTHONPATH": str(ROOT / ".src"),
+    "PYTHONWARNINGS": "ignore",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+class Worker:
+    """A process that answers the tasks of one library; see serve.py. Starts when it is first asked."""
+
+    def __init__(self, python: Path | str, module: str, folder: Path) -> None:
+        self._command = [str(python), "-P", "-m", f"adapterhub.benchmarks.{module}", str(folder)]
+        self._folder = folder
+        self._process: subprocess.Popen[str] | None = None
+
+    def ask(self, task: str, **arguments: object) -> dict[str, Any]:
+        """Return the worker's answer to one task.
+
+        Raises:
+            RuntimeError: the worker died; its last words are in the message.
+        """
+        process = self._process or self._start()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps({"task": task, **arguments}) + "\n")
+        process.stdin.flush()
+        line = process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{' '.join(self._command)} died at {task}:\n{self._last_words()}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def _start(self) -> subprocess.Popen[str]:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                cwd=self._folder,
+                env=ENVIRONMENT,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        return self._process
+
+    @property
+    def _log(self) -> Path:
+        return self._folder / "stderr.txt"
+
+    def _last_words(self) -> str:
+        return "\n".join(self._log.read_text("utf-8", errors="replace").splitlines()[-8:])
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *args: type[BaseException] | BaseException | TracebackType | None) -> None:
+        if self._process is not None:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+            self._process.wait()
+
+
+def command_seconds(command: Sequence[str], environment: Mapping[str, str] | None = None) -> float:
+    """Return the CPU time, user and system, of a command from its start to its end.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    with subprocess.Popen(
+        command,
+        env={**ENVIRONMENT, **(environment or {})},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stderr is not None
+        errors = process.stderr.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)} failed: {errors.decode(errors='replace')[-2000:]}")
+    return usage.ru_utime + usage.ru_stime

@@ -1,0 +1,47 @@
+"""The peer `adapters`, in an environment of its own."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import adapters
+from adapters import AdapterConfig
+
+from .library import Library
+from .serve import serve
+
+
+class AdaptersModel:
+    """One base model under `adapters.init`."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        adapters.init(model)
+
+    def add(self, name: str, method: str) -> None:
+        """Add an adapter, not active."""
+        self.model.add_adapter(name, AdapterConfig.load(method))
+        self.model.eval()
+
+    def save(self, name: str, folder: Path) -> str:
+        """Save an adapter as a folder."""
+        self.model.save_adapter(str(folder), name)
+        return str(folder)
+
+    def load(self, saved: str, name: str) -> None:
+        """Load a folder under a name."""
+        self.model.load_adapter(saved, load_as=name)
+
+    def delete(self, name: str) -> None:
+        """Remove an adapter."""
+        self.model.delete_adapter(name)
+
+    def activate(self, name: str | None) -> None:
+        """Make one adapter active, or none."""
+        self.model.set_active_adapters(name)
+
+
+if __name__ == "__main__":
+    serve(Library(AdaptersModel, "seq_bn", Path(sys.argv[1])).tasks())

@@ -1,0 +1,126 @@
+"""adapterhub itself. Adapters are loaded by name from a registry in a folder, their digests checked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from jsonschema import Draft202012Validator
+
+import adapterhub
+from adapterhub import schemas
+from adapterhub.loader.fingerprint import check_fingerprint, fingerprint
+from adapterhub.loader.layout import Ground, survey
+from adapterhub.registry import Artifact, ArtifactBase, Index
+
+from . import models
+from .library import Library
+from .measure import cpu_seconds
+from .serve import Task, serve
+
+BASE = "benchmark/bert-base"
+
+
+class OursAttached:
+    """One base model under `adapterhub.attach`."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.adapters = adapterhub.attach(model, base_id=BASE)
+
+    def add(self, name: str, method: str) -> None:
+        """Add an adapter, not active."""
+        self.adapters.add(name, method)
+
+    def save(self, name: str, folder: Path) -> str:
+        """Save an adapter into a registry of its own, which becomes the default one."""
+        path = self.adapters.save(name, folder / f"{name}.safetensors")
+        content = path.read_bytes()
+        artifact = Artifact(
+            base=ArtifactBase(id=BASE, architecture="bert"),
+            method="seq_bn",
+            format="native",
+            url=path.name,
+            digest=f"sha256:{hashlib.sha256(content).hexdigest()}",
+            size=len(content),
+        )
+        Index().add(name, "1.0.0", artifact, published="2026-01-01T00:00:00Z").write(folder / "index.json")
+        os.environ["ADAPTERHUB_REGISTRY"] = str(folder)
+        os.environ["ADAPTERHUB_CACHE"] = str(folder / "cache")
+        return name
+
+    def load(self, saved: str, name: str) -> None:
+        """Load the adapter of the registry under a name."""
+        self.adapters.load(saved, name=name)
+
+    def delete(self, name: str) -> None:
+        """Remove an adapter."""
+        self.adapters.delete(name)
+
+    def activate(self, name: str | None) -> None:
+        """Make one adapter active, or none."""
+        self.adapters.activate(name)
+
+
+class OursLibrary(Library):
+    """The tasks of all libraries, and the fingerprint."""
+
+    def tasks(self) -> Mapping[str, Task]:
+        """Return request name → what answers it."""
+        return {
+            **super().tasks(),
+            "artifact": self.artifact,
+            "fingerprint": self.fingerprint,
+            "validate": validate,
+            "validate_slowly": validate_slowly,
+        }
+
+    def artifact(self) -> dict[str, str]:
+        """Return the path of a native file."""
+        _, saved = self._loading
+        return {"path": str(self.folder / f"{saved}.safetensors")}
+
+    @cached_property
+    def _ground(self) -> Ground:
+        return survey(models.bert_base(), None)
+
+    def fingerprint(self) -> dict[str, float]:
+        """Return the times to make a fingerprint, to check one, and to hash all weights with MD5 instead."""
+        ground = self._ground
+        made = fingerprint(ground)
+        weights = [parameter.detach().numpy() for parameter in ground.bare.parameters()]
+
+        def md5() -> str:
+            whole = hashlib.md5(usedforsecurity=False)
+            for weight in weights:
+                whole.update(weight.data.cast("B"))
+            return whole.hexdigest()
+
+        return {
+            "make": cpu_seconds(lambda: fingerprint(ground)),
+            "check": cpu_seconds(lambda: check_fingerprint(made, ground, "benchmark")),
+            "md5": cpu_seconds(md5),
+        }
+
+
+def validate(path: str) -> dict[str, float]:
+    """Return the time to check an index against its schema."""
+    document = json.loads(Path(path).read_bytes())
+    return {"seconds": cpu_seconds(lambda: schemas.check(document, "index"))}
+
+
+def validate_slowly(path: str) -> dict[str, float]:
+    """Return the time that the jsonschema package takes for the same."""
+    document = json.loads(Path(path).read_bytes())
+    validator = Draft202012Validator(schemas.load("index"))
+    return {"seconds": cpu_seconds(lambda: validator.validate(document))}
+
+
+if __name__ == "__main__":
+    serve(OursLibrary(OursAttached, "seq_bn", Path(sys.argv[1])).tasks())

@@ -1,0 +1,69 @@
+"""What `list` and `search` share: the entries of an index as rows for people and as JSON for programs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .output import Output, width
+from .table import table
+
+if TYPE_CHECKING:
+    from ..registry import Artifact, Entry
+
+HEADERS = ("name", "version", "task", "base model", "method", "size", "summary")
+SPARE = ("size", "method", "base model", "task")
+"""Columns that a narrow terminal does without, the first ones first."""
+
+
+def print_entries(output: Output, entries: Sequence[tuple[str, Entry]]) -> None:
+    """Print entries, one row each."""
+    rows = [row(name, entry) for name, entry in entries]
+    output.result(
+        {"adapters": [as_json(name, entry) for name, entry in entries]},
+        ids=[name for name, _ in entries],
+        text=table(HEADERS, rows, width(sys.stdout), spare=SPARE) if rows else (),
+    )
+
+
+def row(name: str, entry: Entry) -> tuple[str, ...]:
+    """Return the cells of an entry: its best version, and of that the first artifact."""
+    version = entry.latest
+    artifacts = entry.versions[version or list(entry.versions)[-1]].artifacts
+    more = f" +{len(artifacts) - 1}" if len(artifacts) > 1 else ""
+    first = artifacts[0]
+    return (
+        name,
+        version or "(yanked)",
+        entry.task,
+        first.base.id.rpartition("/")[2] + more,
+        first.method,
+        size(first.total_size),
+        entry.summary,
+    )
+
+
+def as_json(name: str, entry: Entry) -> dict[str, Any]:
+    """Return all that the index says of an entry, with its name and its best version."""
+    return {"name": name, "version": entry.latest, **entry.to_json()}
+
+
+def size(count: int) -> str:
+    """Return a number of bytes for people.
+
+    >>> size(512), size(912384), size(3 * 1024**3)
+    ('512 B', '891 KiB', '3.0 GiB')
+    """
+    value, unit = float(count), "B"
+    for bigger in ("KiB", "MiB", "GiB", "TiB"):
+        if value < 1024:
+            break
+        value, unit = value / 1024, bigger
+    return f"{value:.0f} {unit}" if unit == "B" or value >= 10 else f"{value:.1f} {unit}"
+
+
+def bases(artifacts: Iterable[Artifact]) -> set[str]:
+    """Return what the base models of artifacts may be called: ids, what follows their slash, architectures."""
+    ids = {artifact.base.id.casefold() for artifact in artifacts}
+    return ids | {text.rpartition("/")[2] for text in ids} | {a.base.architecture.casefold() for a in artifacts}

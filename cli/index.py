@@ -1,0 +1,207 @@
+"""adapterhub index: adapters into an index, and whether an index is right."""
+
+from __future__ import annotations
+
+import datetime as dt
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ..errors import AdapterHubError, IntegrityError, UsageError
+from . import options
+from .command import Documented
+from .output import Output
+
+if TYPE_CHECKING:
+    from ..registry import Artifact, Index, Registry, Store
+    from .show import Known
+
+HERE = Path("index.json")
+
+
+@click.group(short_help="Add adapters to an index and check it.")
+def command() -> None:
+    """Keep an index.json: the list of adapters that a registry offers.
+
+    A folder with an index.json and the adapters' files is a registry; `--registry FOLDER` or $ADAPTERHUB_REGISTRY
+    names it.
+    """
+
+
+@command.command(
+    cls=Documented,
+    short_help="Add native adapter files to an index.",
+    epilog="""
+    adapterhub index add reviews-1.0.0.safetensors
+    adapterhub index add hub/mine.safetensors --index hub/index.json --version 1.1.0 --alias mine-reviews
+    """,
+)
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
+@click.option("--index", "place", type=click.Path(path_type=Path), default=HERE, show_default=True, help="The index.")
+@click.option("--name", metavar="NAME", help="Name of the entry.  [default: that in the file]")
+@click.option("--version", metavar="VERSION", help="Version.  [default: that in the file]")
+@click.option("--alias", "aliases", multiple=True, metavar="NAME", help="Another name of the entry; may be repeated.")
+@click.option("--published", metavar="DATE", help="When it was published.  [default: today]")
+@click.option("--dry-run", is_flag=True, help="Say what would be added, and write nothing.")
+@options.with_output
+def add(
+    output: Output,
+    files: tuple[Path, ...],
+    place: Path,
+    name: str | None,
+    version: str | None,
+    aliases: tuple[str, ...],
+    published: str | None,
+    dry_run: bool,
+) -> None:
+    """Add native adapter files to an index, which is made if it is not there.
+
+    The files have to lie in the folder of the index or below it (or be those that come with the package): the index
+    names them by their path and digest. What they say of themselves fills the entry. A published version never
+    changes: another file for the same version, base model and format is refused.
+    """
+    from ..registry import Index
+
+    index = Index.load(place) if place.is_file() else Index()
+    day = published or dt.datetime.now(dt.UTC).date().isoformat()
+    added = []
+    for file in files:
+        key, text, index = _added(index, file, place, name, version, aliases, day)
+        added.append({"name": key, "version": text, "file": str(file)})
+    if not dry_run:
+        index.write(place)
+    verb = "would add" if dry_run else "added"
+    ids = [f"{entry['name']}@{entry['version']}" for entry in added]
+    output.result({"index": str(place), "added": added, "dry_run": dry_run}, ids=ids, text=[f"{verb} {i}" for i in ids])
+
+
+@command.command(short_help="Check an index and the files that it names.")
+@click.argument("place", metavar="[FILE]", required=False, type=click.Path(path_type=Path))
+@click.option("--no-files", is_flag=True, help="Check the index alone.")
+@options.with_output
+def check(output: Output, place: Path | None, no_files: bool) -> None:
+    """Check an index: its schema, that it does not contradict itself, and the files that lie beside it.
+
+    FILE is an index.json or its folder; without it, the registry of the settings is checked. Of each file on this
+    machine digest and size are compared, and what it says of itself with the entry. All faults are listed.
+    """
+    from ..registry import Store, open_registry
+
+    registry = open_registry(place)
+    registry.index.check(str(registry.location))
+    releases = [
+        (f"{name}@{version}", artifact)
+        for name, entry in registry.index.adapters.items()
+        for version, release in entry.versions.items()
+        for artifact in release.artifacts
+    ]
+    local = [] if no_files else [(what, artifact) for what, artifact in releases if _is_local(artifact)]
+    with tempfile.TemporaryDirectory() as folder:
+        # A store of its own: the user's may hold the right bytes already, and the files would not be looked at.
+        store = Store(folder)
+        faults = [fault for what, artifact in local for fault in _faults(registry, what, artifact, store)]
+    if faults:
+        raise IntegrityError("\n  ".join([f"{registry.location} does not fit its files:", *faults]))
+    count = len(registry.index.adapters)
+    data = {"index": str(registry.location), "adapters": count, "artifacts": len(releases), "files": len(local)}
+    text = f"{registry.location}: {count} adapters, {len(releases)} artifacts, {len(local)} files checked"
+    output.result(data, ids=sorted(registry.index.adapters), text=[text])
+
+
+def _added(
+    index: Index, file: Path, place: Path, name: str | None, version: str | None, aliases: tuple[str, ...], day: str
+) -> tuple[str, str, Index]:
+    """Return name, version, and the index with the file in it."""
+    from .show import read_head
+
+    known = read_head(file)
+    manifest = known.manifest
+    key, text = name or manifest.name, version or manifest.version
+    if not text:
+        raise UsageError(f"{file} does not say its version", hint="give it with --version")
+    if not manifest.base.id:
+        raise UsageError(
+            f"{file} does not say which base model it is for",
+            hint="train it with a Hub id as --base, or with --base-id",
+        )
+    old = index.adapters[key].aliases if key in index.adapters else ()
+    return (
+        key,
+        text,
+        index.add(
+            key,
+            text,
+            _artifact(known, file, place),
+            published=day,
+            summary=manifest.summary or None,
+            task=manifest.task or None,
+            license=manifest.license or None,
+            language=manifest.language or None,
+            aliases=(*old, *(alias for alias in aliases if alias not in old)) or None,
+        ),
+    )
+
+
+def _artifact(known: Known, file: Path, place: Path) -> Artifact:
+    """Return the record of a file."""
+    from ..methods import ClassificationHeadConfig, describe
+    from ..registry import Artifact, ArtifactBase, digest
+
+    base = known.manifest.base
+    return Artifact(
+        base=ArtifactBase(id=base.id, architecture=base.architecture, revision=base.revision),
+        method=describe(config for config in known.config if not isinstance(config, ClassificationHeadConfig)),
+        format="native",
+        url=_url(file, place),
+        digest=digest.of_file(file),
+        size=file.stat().st_size,
+    )
+
+
+def _url(file: Path, place: Path) -> str:
+    """Return how an index names a file: bundled:…, or its path from the folder of the index."""
+    from ..registry.bundled import FOLDER
+
+    if file.resolve().parent == FOLDER.resolve():
+        return f"bundled:{file.name}"
+    try:
+        return file.resolve().relative_to(place.resolve().parent).as_posix()
+    except ValueError:
+        raise UsageError(
+            f"{file} does not lie in the folder of {place}", hint="copy it there, and add the copy"
+        ) from None
+
+
+def _is_local(artifact: Artifact) -> bool:
+    return artifact.url.startswith("bundled:") or ":" not in artifact.url
+
+
+def _faults(registry: Registry, what: str, artifact: Artifact, store: Store) -> Iterator[str]:
+    """Yield what is wrong with the files of an artifact."""
+    try:
+        path, _ = registry.fetch(artifact, what, store=store, offline=True)
+    except AdapterHubError as error:
+        yield error.message if what in error.message else f"{what}: {error.message}"
+        return
+    if artifact.format == "native":
+        yield from _contradictions(path, what, artifact)
+
+
+def _contradictions(path: Path, what: str, artifact: Artifact) -> Iterator[str]:
+    """Yield where a file says something else of itself than the index does."""
+    from .show import read_head
+
+    manifest = read_head(path).manifest
+    name, _, version = what.partition("@")
+    pairs = [
+        ("name", manifest.name, name),
+        ("version", manifest.version, version),
+        ("base model", manifest.base.id, artifact.base.id),
+        ("architecture", manifest.base.architecture, artifact.base.architecture),
+    ]
+    for field, said, listed in pairs:
+        if said and said != listed:
+            yield f"{what}: the file says {field} {said}, the index {listed}"

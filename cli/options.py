@@ -1,0 +1,100 @@
+"""The options and arguments that commands share, as decorators."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+
+import click
+
+from ..errors import AdapterHubError
+from .output import Output
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def with_output(function: Callable[Concatenate[Output, P], R]) -> Callable[..., R]:
+    """Add --json and -q, and give the function an Output as its first argument."""
+
+    @click.option("-q", "--quiet", is_flag=True, help="Print ids only, one per line, and no remarks.")
+    @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout, errors too.")
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        output = Output(as_json=bool(kwargs.pop("as_json")), quiet=bool(kwargs.pop("quiet")))
+        return function(output, *args, **kwargs)
+
+    return wrapped
+
+
+def complete_name(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the adapters of the registry whose names begin so, for the shell; none where it cannot be read."""
+    from click.shell_completion import CompletionItem
+
+    from ..registry import open_registry
+
+    if incomplete.startswith((".", "/", "~")):
+        return [CompletionItem(incomplete, type="file")]
+    try:
+        index = open_registry(ctx.params.get("registry")).index
+    except AdapterHubError:
+        return []
+    names = sorted(name for name in index.adapters if name.startswith(incomplete))
+    return [CompletionItem(name, help=index.adapters[name].summary) for name in names]
+
+
+reference = click.argument("reference", metavar="ADAPTER", shell_complete=complete_name)
+
+registry = click.option(
+    "--registry",
+    metavar="PLACE",
+    is_eager=True,
+    help="Folder or index.json of the registry. Default: $ADAPTERHUB_REGISTRY, the settings, or the one included.",
+)
+
+offline = click.option(
+    "--offline/--online", default=None, help="Forbid or allow the network. Default: $ADAPTERHUB_OFFLINE, the settings."
+)
+
+base = click.option(
+    "--base",
+    metavar="MODEL",
+    help="Base model: a folder, or an id of the Hugging Face Hub. Default: the adapter's own.",
+)
+
+allow_base_mismatch = click.option(
+    "--allow-base-mismatch", is_flag=True, help="Use the adapter on another base model than its own, if it fits."
+)
+
+batch_size = click.option(
+    "--batch-size", type=click.IntRange(1), default=32, show_default=True, metavar="N", help="Texts computed at once."
+)
+
+
+def collected(
+    name: str, make: Callable[..., object], *parameters: Callable[[Callable[..., R]], Callable[..., R]]
+) -> Callable[[Callable[..., R]], Callable[..., R]]:
+    """Return a decorator that adds options and hands their values to the function as one value: name=make(…).
+
+    For commands with many options: the function gets a few records and not dozens of arguments.
+    """
+
+    def decorate(function: Callable[..., R]) -> Callable[..., R]:
+        own = inspect.signature(make).parameters
+
+        @functools.wraps(function)
+        def wrapped(*args: object, **kwargs: object) -> R:
+            kwargs[name] = make(**{key: kwargs.pop(key) for key in own})
+            return function(*args, **kwargs)
+
+        decorated: Callable[..., R] = wrapped
+        for parameter in reversed(parameters):
+            decorated = parameter(decorated)
+        return decorated
+
+    return decorate

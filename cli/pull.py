@@ -1,0 +1,49 @@
+"""adapterhub pull: an adapter onto this machine."""
+
+from __future__ import annotations
+
+import click
+
+from . import options
+from .entries import size
+from .output import Output
+
+
+@click.command(short_help="Fetch an adapter and print the path of its file.")
+@options.reference
+@options.base
+@click.option("--format", "format_", metavar="FORMAT", help="File format, where a version has several.")
+@options.registry
+@options.offline
+@options.with_output
+def command(
+    output: Output,
+    reference: str,
+    base: str | None,
+    format_: str | None,
+    registry: str | None,
+    offline: bool | None,
+) -> None:
+    """Fetch an adapter, check its digest, and print the path of its file or folder.
+
+    ADAPTER is a name with or without a version (`sst2-bert`, `sst2-bert@1.0.0`, `sst2-bert@^1`), or a path that begins
+    with ./ or /. What was fetched once is there offline. `adapterhub help references` tells all forms.
+    """
+    from ..registry import pull
+
+    pulled = pull(reference, registry=registry, base=base, format=format_, offline=offline)
+    what = f"{pulled.name}@{pulled.version}" if pulled.version else pulled.name
+    artifact = pulled.artifact
+    if artifact is not None:
+        known = "already here" if pulled.cached else f"{size(artifact.total_size)} fetched"
+        output.note(f"{what} for {artifact.base.id}: {known}, {artifact.identity} checked")
+    data = {
+        "name": pulled.name,
+        "version": pulled.version,
+        "path": str(pulled.path),
+        "cached": pulled.cached,
+        "digest": artifact.identity if artifact else None,
+        "base": artifact.base.id if artifact else None,
+        "format": artifact.format if artifact else None,
+    }
+    output.result(data, ids=[str(pulled.path)], text=[str(pulled.path)])

@@ -1,0 +1,179 @@
+"""adapterhub show: what is known about an adapter, read from the index and from the head of its file."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import OfflineError, UnsupportedError
+from . import options, words
+from .entries import size
+from .output import Output, style, width
+from .table import facts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ..adapter import Manifest, MethodConfig
+    from ..registry import Pulled, Resolved
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the file of an adapter says of itself.
+
+    Attributes:
+        parameters: number of values in all tensors.
+    """
+
+    config: tuple[MethodConfig, ...]
+    manifest: Manifest
+    tensors: int
+    parameters: int
+    size: int
+
+
+@click.command(short_help="Show what is known about an adapter.")
+@options.reference
+@options.base
+@options.registry
+@options.with_output
+def command(output: Output, reference: str, base: str | None, registry: str | None) -> None:
+    """Show what is known about an adapter: what it computes, for which base model, its labels, data and metrics.
+
+    Only the head of its file is read, no weights. Of an adapter that would have to be fetched first, what the index
+    says is shown.
+    """
+    from ..registry import pull
+
+    resolved = _resolve(reference, base, registry)
+    try:
+        pulled = pull(reference, registry=registry, base=base, offline=True)
+    except (OfflineError, UnsupportedError):
+        if resolved is None:
+            raise
+        output.note(
+            f"{resolved.name} is not on this machine; this is what the index says (`adapterhub pull` fetches it)"
+        )
+        pulled = None
+    known = None if pulled is None else read_head(pulled.path)
+    ids = [f"{resolved.name}@{resolved.version}" if resolved else known.manifest.name if known else reference]
+    text = sections(resolved, pulled, known, width(sys.stdout))
+    output.result(as_json(resolved, pulled, known), ids=ids, text=text)
+
+
+def read_head(path: Path) -> Known:
+    """Return what an adapter says of itself; of a native file only the head is read, of others all."""
+    from .. import converters
+
+    if converters.detect(path).name != "native":
+        adapter = converters.read(path)
+        values = sum(tensor.numel() for tensor in adapter.tensors.values())
+        return Known(adapter.config, adapter.manifest, len(adapter.tensors), values, _bytes(path))
+    from ..converters.safetensors_header import read_header
+    from ..methods import configs_from_json
+
+    config, manifest = converters.read_manifest(path)
+    header = read_header(path)
+    values = sum(math.prod(info.shape) for info in header.tensors.values())
+    return Known(configs_from_json(config), manifest, len(header.tensors), values, header.size)
+
+
+def as_json(resolved: Resolved | None, pulled: Pulled | None, known: Known | None) -> dict[str, Any]:
+    """Return everything for a program."""
+    from ..adapter import to_json
+
+    data: dict[str, Any] = {}
+    if resolved is not None:
+        data |= {"name": resolved.name, "version": resolved.version, "digest": resolved.artifact.identity}
+        data |= {"artifact": resolved.artifact.to_json(), "entry": resolved.entry.to_json()}
+    if pulled is not None and known is not None:
+        data = {"name": known.manifest.name, "version": known.manifest.version or None, **data}
+        data |= {"path": str(pulled.path), "digest": digest_of(pulled), "size": known.size}
+        data |= {"tensors": known.tensors, "parameters": known.parameters}
+        data |= {"config": [config.to_json() for config in known.config], "manifest": to_json(known.manifest)}
+    return data
+
+
+def digest_of(pulled: Pulled) -> str | None:
+    """Return the digest of what was pulled, or None for a folder without an entry in an index."""
+    from ..registry import digest
+
+    if pulled.artifact is not None:
+        return pulled.artifact.identity
+    return digest.of_file(pulled.path) if pulled.path.is_file() else None
+
+
+def sections(
+    resolved: Resolved | None, pulled: Pulled | None, known: Known | None, columns: int | None
+) -> Iterator[str]:
+    """Yield the lines for people: title, summary, and the facts."""
+    name = resolved.name if resolved else known.manifest.name if known else ""
+    version = resolved.version if resolved else known.manifest.version if known else ""
+    yield style(f"{name} {version}".rstrip(), sys.stdout, bold=True)
+    pairs = list(_of_file(known)) if known else []
+    pairs += _of_index(resolved, complete=known is not None) if resolved else []
+    if pulled is not None and known is not None:
+        pairs += [("file", f"{pulled.path} ({size(known.size)})"), ("digest", digest_of(pulled) or "")]
+    yield from facts(pairs, columns)
+
+
+def _of_file(known: Known) -> Iterator[tuple[str, str]]:
+    from ..methods import describe
+
+    manifest, base = known.manifest, known.manifest.base
+    yield "summary", manifest.summary
+    yield "task", manifest.task
+    yield "labels", words.labels(manifest.labels)
+    yield "language", ", ".join(manifest.language)
+    yield (
+        "base model",
+        f"{base.id or '(unknown)'} ({base.architecture})" + (f" @ {base.revision}" if base.revision else ""),
+    )
+    yield "method", describe(known.config)
+    yield "", "\n".join(words.sentence(config) for config in known.config)
+    yield "parameters", f"{known.parameters:,} in {known.tensors} tensors"
+    yield "metrics", ", ".join(f"{name} {words.number(value)}" for name, value in manifest.metrics.items())
+    for data in manifest.datasets:
+        yield "data", words.dataset(data)
+    yield "training", words.training(manifest.training)
+    yield "license", manifest.license
+    yield "citation", manifest.citation
+    if manifest.provenance is not None:
+        yield "made from", " ".join([manifest.provenance.format, manifest.provenance.version]).rstrip()
+    count = len(base.fingerprint.samples) if base.fingerprint else 0
+    yield "fingerprint", f"{count} tensors of the base model" if count else "none: the base model cannot be recognised"
+    yield "probe", words.probe(manifest.probe)
+
+
+def _of_index(resolved: Resolved, *, complete: bool) -> list[tuple[str, str]]:
+    """Return what the index alone knows, and what the file would say if there is no file."""
+    entry, artifact = resolved.entry, resolved.artifact
+    pairs = [] if complete else [("summary", entry.summary), ("task", entry.task), ("license", entry.license)]
+    if not complete:
+        pairs += [("base model", f"{artifact.base.id} ({artifact.base.architecture})"), ("method", artifact.method)]
+        pairs += [("size", size(artifact.total_size)), ("digest", artifact.identity), ("url", artifact.url)]
+    versions = [f"{text} (yanked)" if release.yanked else text for text, release in entry.versions.items()]
+    others = [other.base.id for other in entry.versions[resolved.version].artifacts if other != artifact]
+    pairs += [("versions", ", ".join(reversed(versions))), ("also for", ", ".join(others))]
+    return [*pairs, ("aliases", ", ".join(entry.aliases))]
+
+
+def _resolve(reference: str, base: str | None, registry: str | None) -> Resolved | None:
+    """Return what a name means in the registry, or None for a path."""
+    from ..registry import Reference, Settings, open_registry
+
+    parsed = Reference.parse(reference)
+    if parsed.scheme != "name":
+        return None
+    location = registry if registry is not None else Settings.load().location(parsed.registry)
+    return open_registry(location).index.resolve(parsed, base=base)
+
+
+def _bytes(path: Path) -> int:
+    return sum(file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())

@@ -1,0 +1,118 @@
+"""File formats of adapters, one Format each, and the table that lists them.
+
+Reading goes file → Parts → Adapter, writing the other way (format.py). A new format is one file with a FORMAT and one
+entry in FORMATS. Importing this package loads no torch.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..adapter import Adapter
+from ..errors import FormatError, NotFoundError, UnsupportedError, UsageError
+from . import adapters, native
+from .format import Format, Parts
+from .native import read_manifest
+from .values import check_finite
+
+__all__ = [
+    "FORMATS",
+    "Format",
+    "Parts",
+    "by_name",
+    "detect",
+    "read",
+    "read_manifest",
+    "write",
+]
+
+FORMATS: tuple[Format, ...] = (native.FORMAT, adapters.FORMAT)
+
+
+def read(path: str | os.PathLike[str], *, format: str | None = None, finite: bool = True) -> Adapter:  # noqa: A002
+    """Return the adapter that lies at a path.
+
+    Args:
+        path: a file or a folder.
+        format: name of its format, or None to find it out.
+        finite: refuse tensors that hold NaN or infinity.
+
+    Raises:
+        NotFoundError: there is nothing at the path.
+        FormatError: what is there is malformed, incomplete or hostile; every fault is listed.
+        UnsupportedError: it is an adapter that this version does not read.
+        UsageError: no format has this name.
+    """
+    source = Path(path)
+    chosen = detect(source) if format is None else by_name(format)
+    adapter = chosen.decode(chosen.read(source))
+    if finite:
+        check_finite(adapter.tensors, str(source))
+    return adapter
+
+
+def write(
+    adapter: Adapter,
+    path: str | os.PathLike[str],
+    format: str = "native",  # noqa: A002
+    force: bool = False,
+) -> Path:
+    """Write an adapter to a path and return it: a file in the native format, a folder in others.
+
+    Args:
+        adapter: the adapter.
+        path: where to.
+        format: name of the format.
+        force: overwrite what is there.
+
+    Raises:
+        StateError: something is there and force is not set, or it cannot be written.
+        UnsupportedError: the format has no word for what the adapter computes.
+        UsageError: no format has this name.
+    """
+    chosen = by_name(format)
+    return chosen.write(chosen.encode(adapter), Path(path), force)
+
+
+def by_name(name: str) -> Format:
+    """Return the format called name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    for row in FORMATS:
+        if row.name == name:
+            return row
+    raise UsageError(f"no format is called {name!r}", hint=f"known are {', '.join(row.name for row in FORMATS)}")
+
+
+def detect(path: str | os.PathLike[str]) -> Format:
+    """Return the format of what lies at a path, by names and first bytes.
+
+    Raises:
+        NotFoundError: there is nothing at the path.
+        UnsupportedError: it is of a known kind that this version does not read.
+        FormatError: it is of no known kind.
+    """
+    source = Path(path)
+    if not os.path.lexists(source):
+        raise NotFoundError(f"there is no file or folder {source}", hint="check the path")
+    for row in FORMATS:
+        if row.detect(source):
+            return row
+    for sign, kind in _OTHERS:
+        if os.path.lexists(source / sign):
+            raise UnsupportedError(f"{source} holds {kind}, which this version does not read", hint=_READS)
+    if source.suffix == ".zip":
+        raise UnsupportedError(f"{source} is an archive, which this version does not read", hint="unpack it first")
+    raise FormatError(f"{source} holds no adapter of a known format", hint=_READS)
+
+
+_READS = "it reads native files (.safetensors) and folders of adapters with adapter_config.json"
+_OTHERS = (
+    ("adapter_model.safetensors", "an adapter of PEFT"),
+    ("adapter_model.bin", "an adapter of PEFT"),
+    ("adapter_fusion_config.json", "an AdapterFusion layer"),
+    ("adapter_setup.json", "a composition of adapters"),
+)

@@ -1,0 +1,203 @@
+"""The documents of `adapters` folders around the method: checks, what they say, and how their source spelled them.
+
+Source: adapters 1.3.0, configuration/model_adapters_config.py (`build_full_config`); FORMATS §1 and §3.1.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+
+from .. import schemas
+from ..adapter import JSON, Base, Manifest, Provenance, from_json, to_json
+from ..architectures import Architecture, by_model_type
+from ..errors import FormatError, SchemaError, UnsupportedError
+from .adapters_config import Kept, kept, members, restored
+
+NAME = "adapters"
+
+WRITES = "adapters.1.3.0"
+"""The version whose spelling is written."""
+
+OURS = "adapterhub"
+"""Key under which a document carries what `adapters` has no word for; that library ignores it."""
+
+LONGEST_NAME = 500
+"""Characters that an adapter's name may have."""
+
+Meaning = Callable[[Mapping[str, JSON]], Mapping[str, JSON]]
+
+
+def check(documents: Mapping[str, JSON]) -> Mapping[str, JSON]:
+    """Return the first document, all of them found to be sound around their configurations.
+
+    Raises:
+        FormatError: with every fault.
+        UnsupportedError: a document is of something that this version does not read.
+    """
+    faults: list[str] = []
+    for file, document in documents.items():
+        if not isinstance(document, dict):
+            raise FormatError(f"{file} is no JSON object", hint=_AGAIN)
+        faults += [f"{file}: {fault}" for fault in _faults(document)]
+    found = list(documents.values())
+    for field in ("model_type", "name"):
+        values = {document[field] for document in found if isinstance(document.get(field), str)}
+        if len(values) > 1:
+            faults.append(f"{' and '.join(documents)} have different values of {field}: {', '.join(sorted(values))}")
+    if faults:
+        raise FormatError("the documents of the adapter are wrong", faults=faults, hint=_AGAIN)
+    first: Mapping[str, JSON] = found[0]
+    return first
+
+
+def old(document: Mapping[str, JSON]) -> bool:
+    """Return whether a document is from the time when activations had other names: it has no version."""
+    return document.get("version") is None
+
+
+def kept_version(spelling: Mapping[str, JSON]) -> JSON:
+    """Return the version that a document spelled like this will have."""
+    top = spelling.get("top", {})
+    return None if "version" in top.get("absent", ()) else top.get("set", {}).get("version", WRITES)
+
+
+def manifest(
+    document: Mapping[str, JSON], row: Architecture, labels: Sequence[str], digest: str, extra: Mapping[str, JSON]
+) -> Manifest:
+    """Return what a document says about an adapter.
+
+    Raises:
+        FormatError: what it carries for us breaks the manifest's schema.
+    """
+    found = Manifest(
+        name=_name(document.get("name")),
+        base=Base(architecture=row.name, id=_hub_id(document.get("model_name"))),
+        labels=tuple(labels),
+        provenance=Provenance(
+            format=NAME, version=document.get("version") or "", digest=digest, converter=f"adapterhub {_own_version()}"
+        ),
+        extra={NAME: extra} if extra else {},
+    )
+    return found if OURS not in document else _with_ours(found, document[OURS])
+
+
+def plain(manifest: Manifest, row: Architecture, width: int) -> dict[str, JSON]:
+    """Return the fields around a configuration in the current spelling."""
+    family = next((name for head in row.heads for name in head.classes), "").partition("For")[0]
+    return {
+        "hidden_size": width,
+        "model_class": f"{family}AdapterModel" if family else None,
+        "model_name": manifest.base.id or None,
+        "model_type": row.model_types[0],
+        "name": manifest.name,
+        "version": WRITES,
+    }
+
+
+def spelling(source: Mapping[str, JSON], built: Mapping[str, JSON]) -> dict[str, JSON]:
+    """Return what restores a source document from the one built in the current spelling, {} if nothing does."""
+    top, outer, inner = _split(source)
+    built_top, built_outer, built_inner = _split(built)
+    found: dict[str, JSON] = {"top": kept(top, built_top), "outer": kept(outer, built_outer)}
+    configs = [kept(a, b) for a, b in zip(inner, built_inner, strict=True)]
+    return {key: value for key, value in (found | {"configs": configs if any(configs) else []}).items() if value}
+
+
+def respelled(built: Mapping[str, JSON], spelling: Mapping[str, JSON], config_meaning: Meaning) -> dict[str, JSON]:
+    """Return a document in its source's spelling, wherever that still means the same."""
+    top, outer, inner = _split(built)
+    document = restored(top, spelling.get("top", {}), _top_meaning)
+    kept_inner: list[Kept] = spelling.get("configs", [])
+    if len(kept_inner) == len(inner):
+        inner = [restored(config, one, config_meaning) for config, one in zip(inner, kept_inner, strict=True)]
+    if outer:
+        outer = restored(outer, spelling.get("outer", {}), dict)
+        return document | {"config": {**outer, "configs": inner}}
+    return document | {"config": inner[0] if inner else None}
+
+
+_AGAIN = "fetch the adapter again, or save it again with the library that made it"
+_LATER = "it reads bottleneck adapters, unions of them and classification heads of adapters and adapter-transformers"
+_VERSION = re.compile(r"(?:adapters\.)?[0-9]+(?:\.[0-9A-Za-z+-]+)*\Z")
+_HUB_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(?:/[A-Za-z0-9_][A-Za-z0-9._-]*)?\Z")
+_NO_NAME = "head"
+
+
+def _faults(document: Mapping[str, JSON]) -> list[str]:
+    """Return what is wrong with the fields around a configuration."""
+    if "peft_type" in document:
+        raise UnsupportedError("this is an adapter of PEFT, which this version does not read", hint=_LATER)
+    if document.get("prediction_head"):
+        raise UnsupportedError("the adapter has a prediction head within its own weights", hint=_LATER)
+    faults = []
+    if not isinstance(document.get("model_type"), str):
+        faults.append(f"model_type is {document.get('model_type')!r}, expected a text")
+    name, fixed_head = document.get("name"), document.get("config") is None
+    if not (isinstance(name, str) and name) and not (name is None and fixed_head):
+        faults.append(f"name is {name!r}, expected a text")
+    if isinstance(name, str) and len(name) > LONGEST_NAME:
+        faults.append(f"name has {len(name)} characters, allowed are {LONGEST_NAME}")
+    version = document.get("version")
+    if version is not None and not (isinstance(version, str) and _VERSION.match(version)):
+        faults.append(f"version {version!r} is none of adapters or adapter-transformers")
+    size = document.get("hidden_size")
+    if size is not None and type(size) is not int:
+        faults.append(f"hidden_size is {size!r}, expected a whole number")
+    return faults
+
+
+def _with_ours(found: Manifest, ours: JSON) -> Manifest:
+    """Return a manifest with the fields that a document carries for us."""
+    fields = ours if isinstance(ours, dict) else {OURS: ours}
+    data = to_json(found)
+    merged = {**data, **fields, "extra": {**fields.get("extra", {}), **data.get("extra", {})}}
+    try:
+        schemas.check({"format": 1, "config": [{"method": "bottleneck"}], **merged}, "manifest")
+    except SchemaError as error:
+        raise FormatError(f"the key {OURS} of the adapter's document is wrong", faults=error.faults) from None
+    return from_json(Manifest, merged)
+
+
+def _split(document: Mapping[str, JSON]) -> tuple[dict[str, JSON], dict[str, JSON], list[dict[str, JSON]]]:
+    """Return the fields around the configuration, those around a union's members, and the configurations."""
+    top = {key: value for key, value in document.items() if key not in ("config", OURS)}
+    config = document.get("config")
+    if config is None:
+        return top, {}, []
+    union = config.get("architecture") == "union"
+    outer = {key: value for key, value in config.items() if key != "configs"} if union else {}
+    return top, outer, members(config)
+
+
+def _top_meaning(document: Mapping[str, JSON]) -> dict[str, JSON]:
+    name, model_type = document.get("name"), document.get("model_type")
+    return {
+        "name": None if name is None else _name(name),
+        "model_type": by_model_type(model_type).name if isinstance(model_type, str) else None,
+        "model_name": _hub_id(document.get("model_name")),
+    }
+
+
+def _name(value: JSON) -> str:
+    """Return a name that a manifest may have, as near as can be.
+
+    >>> _name("SST-2 (task)")
+    'sst-2--task'
+    """
+    text = re.sub(r"[^a-z0-9._-]", "-", value.lower()) if isinstance(value, str) else _NO_NAME
+    text = text[:96].strip("._-") or "adapter"
+    reserved = re.match(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\.|\Z)", text)
+    return f"adapter-{text}"[:96] if reserved else text
+
+
+@cache
+def _own_version() -> str:
+    from importlib.metadata import version
+
+    return version("adapterhub")
+
+
+def _hub_id(value: JSON) -> str:
+    return value if isinstance(value, str) and len(value) <= 200 and _HUB_ID.match(value) else ""

@@ -1,0 +1,122 @@
+"""Folders of `adapters` on the disk: which files there are, and how they are read and written."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..adapter import JSON
+from ..errors import FormatError, StateError
+from . import json_text, safetensors_file, torch_file
+from .disk import read_bounded, write_atomic
+from .format import Parts
+
+if TYPE_CHECKING:
+    import torch
+
+CONFIG = "adapter_config.json"
+HEAD_CONFIG = "head_config.json"
+PAIRS = (
+    (CONFIG, "adapter", ("adapter.safetensors", "pytorch_adapter.bin")),
+    (HEAD_CONFIG, "head", ("model_head.safetensors", "pytorch_model_head.bin")),
+)
+"""Document, its group of tensors, and the files that may hold them, the preferred one first."""
+
+DOCUMENT_LIMIT = 4 * 2**20
+"""Largest JSON document, in bytes."""
+
+
+def detect(path: Path) -> bool:
+    """Return whether path is a folder with a file that only this format has, or with its documents and none of PEFT."""
+    if not path.is_dir():
+        return False
+    names = {entry.name for entry in path.iterdir()}
+    weights = {name for _, _, files in PAIRS for name in files}
+    return bool(names & weights) or (
+        bool(names & {CONFIG, HEAD_CONFIG}) and not names & {"adapter_model.safetensors", "adapter_model.bin"}
+    )
+
+
+def read(path: Path) -> Parts:
+    """Return documents, tensors and the digest of a folder: that of the list of its files' digests.
+
+    Raises:
+        FormatError: a file is missing, malformed, hostile, or a link that leads out of the folder.
+    """
+    documents: dict[str, JSON] = {}
+    tensors: dict[str, dict[str, torch.Tensor]] = {}
+    digests: dict[str, str] = {}
+    faults: list[str] = []
+    for name, group, weights in PAIRS:
+        found = [file for file in weights if os.path.lexists(path / file)]
+        if os.path.lexists(path / name) and found:
+            text = read_bounded(path / name, DOCUMENT_LIMIT, inside=path)
+            documents[name] = json_text.loads(text, str(path / name))
+            digests[name] = _sha256(text)
+            tensors[group], digests[found[0]] = _weights(path, found[0])
+        elif found:
+            faults.append(f"{name} is missing beside {found[0]}")
+        elif os.path.lexists(path / name):
+            faults.append(f"{' or '.join(weights)} is missing beside {name}")
+    if faults or not documents:
+        faults = faults or [f"there is neither {CONFIG} nor {HEAD_CONFIG}"]
+        raise FormatError(f"{path} holds no complete adapter", faults=faults, hint="fetch the whole folder again")
+    return Parts(documents, tensors, _sha256(_listing(digests)))
+
+
+def write(parts: Parts, path: Path, force: bool = False) -> Path:
+    """Write a folder and return its path: a new one as a whole, or, with force, file after file into one that is there.
+
+    Raises:
+        StateError: the folder exists and force is not set, or it cannot be written.
+    """
+    if path.is_dir() and any(path.iterdir()) and not force:
+        raise StateError(f"{path} exists already and is not empty", hint="choose another path, or force overwriting")
+    try:
+        if path.is_dir():
+            _fill(parts, path)
+            return path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
+        try:
+            temporary.mkdir()
+            _fill(parts, temporary)
+            temporary.rename(path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise StateError(f"{path} cannot be written: {error.strerror}", hint="check the path and its rights") from None
+    return path
+
+
+def _fill(parts: Parts, folder: Path) -> None:
+    """Write the files of this adapter, and take away those of its kinds that would be read in their place."""
+    for name, group, weights in PAIRS:
+        for stale in (name, *weights):
+            if name not in parts.documents or stale in weights[1:]:
+                (folder / stale).unlink(missing_ok=True)
+        if name in parts.documents:
+            safetensors_file.write(folder / weights[0], parts.tensors[group], {"format": "pt"}, force=True)
+            write_atomic(folder / name, [json_text.file(parts.documents[name], name)], force=True)
+
+
+def _weights(folder: Path, name: str) -> tuple[dict[str, torch.Tensor], str]:
+    """Return tensors and digest of a file of weights."""
+    if name.endswith(".safetensors"):
+        loaded = safetensors_file.load(folder / name, digest=True, inside=folder)
+        return loaded.tensors, loaded.digest
+    return torch_file.load(folder / name, inside=folder)
+
+
+def _sha256(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def _listing(digests: Mapping[str, str]) -> bytes:
+    """Return the text whose digest stands for the folder: a line `<digest>  <file>` for each file, sorted by file."""
+    return "".join(f"{digests[name]}  {name}\n" for name in sorted(digests)).encode()

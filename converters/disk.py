@@ -1,0 +1,130 @@
+"""Files of adapters on the disk: opened only if they are what they seem, written whole or not at all."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from ..errors import FormatError, NotFoundError, StateError
+
+MAP_FROM = 64 * 2**20
+"""Files from this size on are mapped instead of read, in bytes."""
+
+
+def open_regular(path: Path, *, inside: Path | None = None) -> BinaryIO:
+    """Return an open regular file, without waiting on pipes or devices.
+
+    Args:
+        path: the file; a symbolic link is followed.
+        inside: a folder that the file must lie in once its links are followed (or in the blobs of the same cache, where
+            the folder is a snapshot in the cache of huggingface_hub).
+
+    Raises:
+        NotFoundError: there is no such file.
+        FormatError: it is a folder, pipe, device or a link that leads out of the folder or nowhere.
+    """
+    try:
+        if inside is not None:
+            _check_inside(path, inside)
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise NotFoundError(f"there is no file {path}", hint="check the path") from None
+    except FormatError:
+        raise
+    except (OSError, RuntimeError, ValueError) as error:
+        raise FormatError(f"{path} cannot be opened: {_reason(error)}", hint=_PLAIN) from None
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise FormatError(f"{path} is a folder, pipe or device, not a file", hint=_PLAIN)
+    return os.fdopen(handle, "rb")
+
+
+def read_bounded(path: Path, limit: int, *, inside: Path | None = None) -> bytes:
+    """Return the bytes of a regular file of at most limit bytes.
+
+    Raises:
+        NotFoundError, FormatError: as open_regular, or the file is larger.
+    """
+    with open_regular(path, inside=inside) as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise FormatError(f"{path} is larger than {limit} bytes", hint="no adapter needs that; the file is damaged")
+    return data
+
+
+class Mapped(mmap.mmap):
+    """A file mapped into memory; writing to the memory does not change the file."""
+
+    def seekable(self) -> bool:
+        """Return True, as zipfile asks."""
+        return True
+
+
+def content(file: BinaryIO, path: Path) -> bytearray | Mapped:
+    """Return the content of an open file: read where it is small, and so safe from being cut while in use, else mapped.
+
+    Raises:
+        FormatError: there is no room for it.
+    """
+    size = file.seek(0, os.SEEK_END)
+    if size >= MAP_FROM:
+        try:
+            return Mapped(file.fileno(), size, access=mmap.ACCESS_COPY)
+        except OSError as error:
+            raise FormatError(f"{path} of {size} bytes cannot be mapped into memory: {_reason(error)}") from None
+    data = bytearray(size)
+    file.seek(0)
+    read = file.readinto(data)  # type: ignore[attr-defined]
+    return data if read == size else data[:read]
+
+
+def write_atomic(path: Path, chunks: Iterable[bytes | memoryview], *, force: bool = False) -> None:
+    """Write a file whole or not at all: a temporary file in the same folder, then a rename.
+
+    Raises:
+        StateError: the file exists and force is not set, or it cannot be written.
+    """
+    if not force and os.path.lexists(path):
+        raise StateError(f"{path} exists already", hint="choose another path, or force overwriting")
+    try:
+        with _temporary(path) as file:
+            for chunk in chunks:
+                file.write(chunk)
+    except OSError as error:
+        raise StateError(f"{path} cannot be written: {_reason(error)}", hint="check the path and its rights") from None
+
+
+_PLAIN = "adapter files must be plain files in their own folder; copy them there (cp -L)"
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[BinaryIO]:
+    """Give a file that becomes path when the block ends well, and vanishes when it does not."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _check_inside(path: Path, folder: Path) -> None:
+    real, home = path.resolve(strict=True), folder.resolve(strict=True)
+    if real.is_relative_to(home):
+        return
+    if home.parent.name == "snapshots" and real.is_relative_to(home.parent.parent / "blobs"):
+        return
+    raise FormatError(f"{path} is a link that leads out of {folder}", hint=_PLAIN)
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)

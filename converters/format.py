@@ -1,0 +1,56 @@
+"""Format: the contract between a file format and the rest of the house.
+
+`read → decode → Adapter → encode → write`: read and write touch the disk and nothing else; decode and encode are pure
+functions between what the files hold (Parts) and the Adapter. Laws, for what a format covers:
+
+    encode(decode(parts)) == parts      documents value for value, tensors bit for bit
+    decode(encode(adapter)) == adapter  but for its provenance
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..adapter import JSON, Adapter
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Parts:
+    """What the files of one adapter hold, before it is known what it means.
+
+    Attributes:
+        documents: name of a JSON document → its value.
+        tensors: name of a group of tensors (`adapter`, `head`) → key → tensor.
+        digest: `sha256:<hex>` of the source, or "" where nothing was read.
+    """
+
+    documents: Mapping[str, JSON]
+    tensors: Mapping[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """One row of FORMATS.
+
+    Attributes:
+        name: the format's name on the command line and in provenance.
+        detect: whether a path looks like this format; cheap, and True does not mean that it is correct.
+        read: path → what its files hold. Raises NotFoundError, FormatError.
+        decode: that → the adapter. Raises FormatError with every fault, UnsupportedError.
+        encode: the adapter → what its files would hold. Raises UnsupportedError with every reason.
+        write: writes that to a path and returns it; overwrites only if told to. Raises StateError.
+    """
+
+    name: str
+    detect: Callable[[Path], bool]
+    read: Callable[[Path], Parts]
+    decode: Callable[[Parts], Adapter]
+    encode: Callable[[Adapter], Parts]
+    write: Callable[[Parts, Path, bool], Path]

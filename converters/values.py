@@ -1,0 +1,52 @@
+"""Values of tensors: which ones no adapter can work with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ..errors import FormatError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def check_finite(tensors: Mapping[str, torch.Tensor], what: str) -> None:
+    """Refuse tensors that hold NaN or infinity; what names their file in the error.
+
+    Raises:
+        FormatError: names every such tensor.
+    """
+    faults = [
+        f"tensor {key!r} holds {count} values that are NaN or infinite"
+        for key in _suspects(tensors)
+        if (count := _count(tensors[key]))
+    ]
+    if faults:
+        raise FormatError(
+            f"{what} cannot be used", faults=faults, hint="the training diverged or the file is damaged; fetch it again"
+        )
+
+
+def _suspects(tensors: Mapping[str, torch.Tensor]) -> list[str]:
+    """Return the keys of the tensors whose sum is not finite: all that hold NaN or infinity, rarely another one."""
+    import torch
+
+    keys = [key for key, tensor in tensors.items() if tensor.is_floating_point() or tensor.is_complex()]
+    if not keys:
+        return []
+    sums = torch.stack([_real(tensors[key]).sum(dtype=torch.float32) for key in keys])
+    return [key for key, good in zip(keys, sums.isfinite().tolist(), strict=True) if not good]
+
+
+def _count(tensor: torch.Tensor) -> int:
+    return int((~_real(tensor).isfinite()).sum())
+
+
+def _real(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor whose values can be summed: complex ones as pairs, those of 8 bits widened."""
+    import torch
+
+    if tensor.is_complex():
+        return torch.view_as_real(tensor)
+    return tensor.float() if tensor.element_size() == 1 else tensor

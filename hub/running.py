@@ -1,0 +1,162 @@
+"""Run: an adapter put onto its base model, and what it says of texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from .. import converters
+from .. import registry as registries
+from ..adapter import Manifest
+from ..errors import UnsupportedError
+from .base_models import BaseModel, choose_base, is_folder, load_base
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+    from ..loader import AdapterSet
+
+LONGEST = 512
+"""Texts are cut to so many tokens where neither tokenizer nor model state a limit."""
+
+WINDOW = 8
+"""So many batches of texts are read ahead and sorted by length, which saves padding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What an adapter says of one text.
+
+    Attributes:
+        label: the most probable class.
+        scores: class → probability, in the order of the logits; with a single logit, its value.
+        cut: whether the text was as long as the model can read, or longer, and so perhaps not read to its end.
+    """
+
+    text: str
+    label: str
+    scores: Mapping[str, float]
+    cut: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An adapter on its base model, ready to run.
+
+    Attributes:
+        name: what the adapter is called in the set.
+        reference: what was asked for, with the version that was found.
+    """
+
+    base: BaseModel
+    adapters: AdapterSet
+    name: str
+    reference: str
+
+    @property
+    def manifest(self) -> Manifest:
+        """What is known about the adapter."""
+        return self.adapters.manifest(self.name)
+
+
+def open_adapter(
+    reference: str,
+    *,
+    base: str | None = None,
+    registry: str | None = None,
+    allow_base_mismatch: bool = False,
+    offline: bool | None = None,
+) -> Opened:
+    """Return an adapter, active on its base model.
+
+    Args:
+        reference: any reference of an adapter.
+        base: folder or Hub id of the base model; None takes the one that the adapter names.
+        registry: the registry to look in; None is that of the settings.
+        allow_base_mismatch: whether another base model of fitting shape is only warned about.
+        offline: whether the network is switched off; None asks the settings.
+
+    Raises:
+        UsageError: neither the adapter nor `base` names a base model.
+        BaseMismatchError, FormatError: the adapter does not fit the base model.
+        NotFoundError, DigestError, OfflineError, …: from pulling the adapter, or from load_base.
+    """
+    from ..loader import attach
+
+    wanted = None if base is None or allow_base_mismatch or is_folder(base) else base
+    pulled = registries.pull(reference, registry=registry, base=wanted, offline=offline)
+    adapter = converters.read(pulled.path)
+    chosen = choose_base(base, adapter.manifest)
+    revision = adapter.manifest.base.revision if chosen == adapter.manifest.base.id else None
+    loaded = load_base(chosen, revision=revision, offline=offline)
+    adapters = attach(loaded.model)
+    name = adapters.load(adapter, set_active=True, allow_base_mismatch=allow_base_mismatch)
+    return Opened(loaded, adapters, name, f"{pulled.name}@{pulled.version}" if pulled.version else str(pulled.path))
+
+
+def classify(
+    texts: Iterable[str], *, base: BaseModel, labels: Sequence[str] = (), batch_size: int = 32
+) -> Iterator[Verdict]:
+    """Yield what the active adapter says of each text, in the order of the texts.
+
+    Texts are read a few batches ahead, so that those of similar length share a batch; with batch_size 1 each text is
+    answered before the next is read.
+
+    Raises:
+        UnsupportedError: the adapter has no head, so that the model gives no logits.
+    """
+    limit = _longest(base)
+    rest = iter(texts)
+    while window := list(islice(rest, batch_size * WINDOW if batch_size > 1 else 1)):
+        yield from _classify(window, base, labels, batch_size, limit)
+
+
+def logits_of(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return the logits (batch, classes) of the active adapter's head."""
+    result = model(**inputs, return_dict=True)
+    if "logits" not in result:
+        raise UnsupportedError(
+            "the adapter has no prediction head, so it cannot classify", hint="`adapterhub show` tells what it has"
+        )
+    logits: torch.Tensor = result["logits"]
+    return logits
+
+
+def _longest(base: BaseModel) -> int:
+    """Return how many tokens the model can read."""
+    # A tokenizer without a limit states a huge one. RoBERTa counts its positions from 2.
+    stated = base.tokenizer.model_max_length
+    positions = int(base.model.config.to_dict().get("max_position_embeddings", LONGEST + 2)) - 2
+    return stated if stated < 1_000_000 else min(positions, LONGEST)
+
+
+def _classify(
+    texts: Sequence[str], base: BaseModel, labels: Sequence[str], batch_size: int, limit: int
+) -> Iterator[Verdict]:
+    """Yield the verdicts on a window of texts, computed in batches of similar length, in the order of the texts."""
+    import torch
+
+    from ..loader.data import Padding, padded, sorted_batches, tokenise
+
+    tokens = tokenise(texts, base.tokenizer, limit)
+    lengths = [len(row["input_ids"]) for row in tokens]
+    padding = Padding.of(base.tokenizer)
+    found: dict[int, list[float]] = {}
+    for numbers in sorted_batches(lengths, batch_size):
+        rows = padded([tokens[number] for number in numbers], padding)
+        with torch.no_grad():
+            inputs = {name: torch.tensor(row, device=base.model.device) for name, row in rows.items()}
+            logits = logits_of(base.model, inputs).float()
+            scores = logits.softmax(dim=-1) if logits.shape[-1] > 1 else logits
+        found.update(zip(numbers, scores.tolist(), strict=True))
+    for number, text in enumerate(texts):
+        yield _verdict(text, found[number], labels, cut=lengths[number] >= limit)
+
+
+def _verdict(text: str, scores: Sequence[float], labels: Sequence[str], *, cut: bool) -> Verdict:
+    names = list(labels) if len(labels) == len(scores) else [str(number) for number in range(len(scores))]
+    best = max(range(len(scores)), key=scores.__getitem__)
+    return Verdict(text, names[best], dict(zip(names, scores, strict=True)), cut)

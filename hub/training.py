@@ -1,0 +1,129 @@
+"""Train: a new adapter on labelled texts, saved with everything that is known about it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..adapter import JSON, Adapter, Manifest, MethodConfig
+from ..errors import NotFoundError, StateError
+from .base_models import BaseModel
+from .running import logits_of
+
+if TYPE_CHECKING:
+    from ..loader.data import Example
+    from ..loader.training import Epoch, Progress, TrainingConfig, TrainingResult
+
+HOULSBY = "double_seq_bn+layer_norm"
+"""The recipe of Houlsby et al. 2019: bottlenecks in both places of each layer, and the layer norms; and a head."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """An adapter that was trained and saved."""
+
+    path: Path
+    manifest: Manifest
+    result: TrainingResult
+    share: float
+
+
+def train(
+    base: BaseModel,
+    examples: Sequence[Example],
+    evaluate: Sequence[Example],
+    *,
+    out: Path,
+    manifest: Manifest,
+    config: TrainingConfig,
+    method: str = HOULSBY,
+    pooling: str = "mean",
+    force: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Trained:
+    """Train a new adapter with a classification head, save it as a native file, and return what came of it.
+
+    The manifest gives name, labels, licence, data and the like; base, metrics, training recipe and probe are filled
+    in. The same seed on the same machine gives the same file, byte for byte.
+
+    Raises:
+        StateError: the file exists and force is not set, or the training diverged.
+        UsageError: the method string makes no sense.
+    """
+    import torch
+
+    from ..converters import read_manifest
+    from ..loader import attach
+    from ..loader.training import fit
+
+    configs = _with_head(method, len(manifest.labels), pooling)
+    _refuse_early(Adapter(configs, {}, manifest), out, force)
+    size = sum(parameter.numel() for parameter in base.model.parameters())
+    adapters = attach(base.model, base_id=manifest.base.id or None)
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        adapters.add(manifest.name, configs, labels=manifest.labels)
+    result = fit(
+        base.model,
+        adapters.train(manifest.name),
+        examples,
+        evaluate,
+        tokenizer=base.tokenizer,
+        config=config,
+        forward=lambda inputs: logits_of(base.model, inputs),
+        on_progress=on_progress,
+    )
+    recipe = {**manifest.training, **_recipe(configs, config, result)}
+    known = dataclasses.replace(manifest, metrics=result.metrics, training=recipe)
+    path = adapters.save(manifest.name, out, manifest=known, force=force)
+    adapters.detach()
+    return Trained(path, read_manifest(path)[1], result, result.parameters / size)
+
+
+def _with_head(method: str, labels: int, pooling: str) -> tuple[MethodConfig, ...]:
+    """Return the configurations of a method string, with a linear head if the string names none."""
+    from ..methods import ClassificationHeadConfig, configs_from_json, parse_method
+
+    configs = parse_method(method)
+    if any(isinstance(config, ClassificationHeadConfig) for config in configs):
+        return configs
+    head = {"method": ClassificationHeadConfig.method, "num_labels": labels, "pooling": pooling}
+    return (*configs, *configs_from_json([head]))
+
+
+def _refuse_early(adapter: Adapter, out: Path, force: bool) -> None:
+    """Raise now what would go wrong after a long training: a name or licence that cannot be, a file that is there."""
+    from ..converters import native
+
+    native.encode(adapter)
+    if out.exists() and not force:
+        raise StateError(f"{out} exists already", hint="choose another --out, or replace it with --force")
+    if not out.parent.is_dir():
+        raise NotFoundError(f"there is no folder {out.parent}", hint="make it first")
+
+
+def _recipe(configs: tuple[MethodConfig, ...], config: TrainingConfig, result: TrainingResult) -> dict[str, JSON]:
+    """Return how the adapter was trained, for its manifest; nothing in it depends on the clock."""
+    from ..methods import describe
+
+    return {
+        **dataclasses.asdict(config),
+        "method": describe(configs),
+        "optimizer": "AdamW, linear warm-up and decay",
+        "parameters": result.parameters,
+        "precision": result.precision,
+        "steps": result.steps,
+        "kept_epoch": result.kept,
+        "history": [_history(epoch) for epoch in result.epochs],
+    }
+
+
+def _history(epoch: Epoch) -> dict[str, JSON]:
+    """Return what one epoch gave."""
+    known = {"epoch": epoch.number, "train_loss": epoch.train_loss}
+    if epoch.evaluation is None:
+        return known
+    return {**known, "loss": epoch.evaluation.loss, "accuracy": epoch.evaluation.accuracy}

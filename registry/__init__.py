@@ -1,0 +1,72 @@
+"""The registry: references, versions, the index, the store, remotes, pull and lock; no torch.
+
+The names are imported when they are first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .index import Entries, Index
+    from .lock import Lock, LockedAdapter, LockedBase
+    from .pulling import Pulled, pull
+    from .records import Artifact, ArtifactBase, ArtifactFile, Entry, Release
+    from .reference import Reference
+    from .registry import Registry, open_registry
+    from .resolution import Resolved
+    from .settings import Settings
+    from .store import Store
+    from .version import Version, VersionRange
+
+__all__ = [
+    "Artifact",
+    "ArtifactBase",
+    "ArtifactFile",
+    "Entries",
+    "Entry",
+    "Index",
+    "Lock",
+    "LockedAdapter",
+    "LockedBase",
+    "Pulled",
+    "Reference",
+    "Registry",
+    "Release",
+    "Resolved",
+    "Settings",
+    "Store",
+    "Version",
+    "VersionRange",
+    "open_registry",
+    "pull",
+]
+
+_HOMES = {
+    "index": ("Entries", "Index"),
+    "lock": ("Lock", "LockedAdapter", "LockedBase"),
+    "pulling": ("Pulled", "pull"),
+    "records": ("Artifact", "ArtifactBase", "ArtifactFile", "Entry", "Release"),
+    "reference": ("Reference",),
+    "registry": ("Registry", "open_registry"),
+    "resolution": ("Resolved",),
+    "settings": ("Settings",),
+    "store": ("Store",),
+    "version": ("Version", "VersionRange"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Return a public name from the module that defines it."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f".{_HOME_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

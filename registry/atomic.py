@@ -1,0 +1,65 @@
+"""Writing files so that nobody ever sees half of one, not after kill -9 either."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from ..errors import AdapterHubError
+
+
+def write(path: Path, data: bytes) -> None:
+    """Replace the file at path by data in one step; its folder must exist.
+
+    Raises:
+        AdapterHubError: the file cannot be written; what was there before is untouched.
+    """
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            flush_to_disk(file.fileno())
+        Path(temporary).chmod(_mode(path))
+        Path(temporary).replace(path)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+    flush_folder(path.parent)
+
+
+def flush_to_disk(descriptor: int) -> None:
+    """Wait until the disk holds what was written to an open file."""
+    os.fsync(descriptor)
+
+
+def flush_folder(folder: Path) -> None:
+    """Wait until the disk holds the names in folder, where the system can do that."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def unwritable(path: Path, error: OSError) -> AdapterHubError:
+    """Return the error that says that path cannot be written, and why."""
+    return AdapterHubError(
+        f"cannot write {path}: {error.strerror or error}", hint="check the folder's permissions and the free space"
+    )
+
+
+def _mode(path: Path) -> int:
+    """Return the permissions that the file has, or those that a new one gets."""
+    try:
+        return path.stat().st_mode & 0o777
+    except FileNotFoundError:
+        mask = os.umask(0)
+        os.umask(mask)
+        return 0o666 & ~mask

@@ -1,0 +1,66 @@
+"""What a schema cannot say about an index: names that clash, versions that do, paths that leave their folder."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from .. import schemas
+from ..errors import SchemaError
+from . import paths
+from .records import Artifact, Entry, Release
+from .version import Version
+
+if TYPE_CHECKING:
+    from .index import Entries, Index
+
+
+def check(index: Index, what: str) -> None:
+    """Raise where the index breaks its schema or contradicts itself.
+
+    Raises:
+        SchemaError: lists every fault with its path.
+    """
+    document = {"$schema": index.schema, "format": index.format, "adapters": dict(index.adapters.raw)}
+    schemas.check(document, "index", what=what)
+    faults = [*_clashing_names(index.adapters)]
+    for name, entry in index.adapters.items():
+        faults += (f"adapters[{name!r}].{fault}" for fault in _entry(entry))
+    if faults:
+        raise SchemaError(what, faults)
+
+
+def _clashing_names(entries: Entries) -> Iterator[str]:
+    """Yield a fault for each name or alias that two entries claim; capitals and a leading @ do not tell them apart."""
+    owners: dict[str, set[str]] = defaultdict(set)
+    for name, raw in entries.raw.items():
+        for spelling in (name, *raw.get("aliases", ())):
+            owners[spelling.removeprefix("@").casefold()].add(name)
+    for spelling, names in owners.items():
+        if len(names) > 1:
+            yield f"adapters: {spelling!r} is a name of {' and of '.join(map(repr, sorted(names)))}"
+
+
+def _entry(entry: Entry) -> Iterator[str]:
+    precedences = Counter(Version.parse(text).precedence for text in entry.versions)
+    for text, release in entry.versions.items():
+        if precedences[Version.parse(text).precedence] > 1:
+            yield f"versions[{text!r}]: another version differs from it only in the build text after +"
+        yield from (f"versions[{text!r}].{fault}" for fault in _release(release))
+
+
+def _release(release: Release) -> Iterator[str]:
+    seen = set()
+    for i, artifact in enumerate(release.artifacts):
+        key = (artifact.base.id.casefold(), artifact.format)
+        if key in seen:
+            yield f"artifacts[{i}]: a second {artifact.format} artifact for {artifact.base.id}"
+        seen.add(key)
+        yield from (f"artifacts[{i}].{fault}" for fault in _artifact(artifact))
+
+
+def _artifact(artifact: Artifact) -> Iterator[str]:
+    if fault := paths.fault_of_url(artifact.url):
+        yield f"url: {artifact.url!r} {fault}"
+    yield from (f"files: {fault}" for fault in paths.faults_of_files([file.path for file in artifact.files]))

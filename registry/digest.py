@@ -1,0 +1,41 @@
+"""Digests: `sha256:<hex>`, the identity of bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+from ..errors import UsageError
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+def of_bytes(data: bytes) -> str:
+    """Return the digest of data.
+
+    >>> of_bytes(b"")[:15]
+    'sha256:e3b0c442'
+    """
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def of_file(path: Path) -> str:
+    """Return the digest of a file's bytes, read in pieces.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb", buffering=0) as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def hexadecimal(digest: str) -> str:
+    """Return the 64 hexadecimal digits of a digest.
+
+    Raises:
+        UsageError: digest is not `sha256:` and 64 lower-case hexadecimal digits.
+    """
+    if not _DIGEST.fullmatch(digest):
+        raise UsageError(f"{digest[:80]!r} is not a digest", hint="write sha256: and 64 lower-case hexadecimal digits")
+    return digest.removeprefix("sha256:")

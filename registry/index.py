@@ -1,0 +1,234 @@
+"""Index: which adapters there are, in which versions, for which base models, and where their bytes lie.
+
+An index is a frozen value that mirrors `index.json` (schemas/index.schema.json). It keeps the JSON of its entries and
+builds the records when they are asked for, so that one look-up among many thousands costs one entry.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from .. import schemas
+from ..errors import NotFoundError, StateError
+from . import atomic, resolution
+from . import verdicts as remembered
+from .records import Artifact, Entry, Release
+from .reference import Reference
+from .version import Version
+
+JSON: TypeAlias = Any
+
+FORMAT = 1
+SCHEMA = "urn:adapterhub:schema:index:1"
+
+
+class Entries(Mapping[str, Entry]):
+    """The entries of an index by name, each built when it is first asked for."""
+
+    __slots__ = ("_built", "_raw")
+
+    def __init__(self, raw: Mapping[str, JSON]) -> None:
+        self._raw = raw
+        self._built: dict[str, Entry] = {}
+
+    @property
+    def raw(self) -> Mapping[str, JSON]:
+        """The JSON of all entries by name."""
+        return self._raw
+
+    def __getitem__(self, name: str) -> Entry:
+        if name not in self._built:
+            self._built[name] = Entry.from_json(self._raw[name])
+        return self._built[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._raw)
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._raw
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Entries):
+            return NotImplemented
+        if self._raw == other._raw:
+            return True
+        return self.keys() == other.keys() and all(self[name].to_json() == other[name].to_json() for name in self)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Index:
+    """All that a registry offers.
+
+    Laws: Index.loads(index.dumps()) == index; index.dumps() is the same for equal indexes, whatever their order.
+
+    Attributes:
+        adapters: name → entry.
+        format: version of this file format.
+        schema: what `$schema` says, for editors.
+    """
+
+    adapters: Entries = field(default_factory=lambda: Entries({}))
+    format: int = FORMAT
+    schema: str = SCHEMA
+
+    @classmethod
+    def load(cls, path: Path | str, *, verdicts: Path | None = None) -> Index:
+        """Return the index in a file; verdicts is a folder that remembers which large indexes are valid.
+
+        Raises:
+            NotFoundError: there is no such file.
+            FormatError: it is not JSON, or has a key twice.
+            SchemaError: it breaks the schema; lists every fault.
+        """
+        try:
+            data = Path(path).read_bytes()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise NotFoundError(f"there is no index at {path}", hint="name a folder with an index.json") from error
+        return cls.loads(data, what=str(path), verdicts=verdicts)
+
+    @classmethod
+    def loads(cls, data: bytes, what: str = "index.json", *, verdicts: Path | None = None) -> Index:
+        """Return the index that data write; `what` names it in errors, verdicts is as for load.
+
+        Raises:
+            FormatError: data are not JSON, or have a key twice.
+            SchemaError: they break the schema; lists every fault.
+        """
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            document = schemas.loads(data, what)
+            if not remembered.known(verdicts, data, "index"):
+                schemas.check(document, "index", what=what)
+                remembered.remember(verdicts, data, "index")
+        finally:
+            if collecting:
+                gc.enable()
+        return cls(adapters=Entries(document["adapters"]), schema=document.get("$schema", SCHEMA))
+
+    def dumps(self) -> bytes:
+        """Return the index as bytes that diff well: names sorted, versions ascending, fields in a fixed order."""
+        adapters = {name: self.adapters[name].to_json() for name in sorted(self.adapters)}
+        return schemas.dumps({"$schema": self.schema, "format": self.format, "adapters": adapters}, sort_keys=False)
+
+    def write(self, path: Path | str) -> None:
+        """Check the index and replace the file at path by it, in one step.
+
+        Raises:
+            SchemaError: the index is not consistent.
+            AdapterHubError: the file cannot be written.
+        """
+        self.check(what=str(path))
+        atomic.write(Path(path), self.dumps())
+
+    def check(self, what: str = "index.json") -> None:
+        """Raise where the index breaks its schema or contradicts itself.
+
+        Raises:
+            SchemaError: lists every fault with its path.
+        """
+        from . import consistency
+
+        consistency.check(self, what)
+
+    def add(
+        self,
+        name: str,
+        version: str,
+        artifact: Artifact,
+        *,
+        published: str,
+        summary: str | None = None,
+        task: str | None = None,
+        license: str | None = None,  # noqa: A002 - the field's name
+        language: tuple[str, ...] | None = None,
+        aliases: tuple[str, ...] | None = None,
+    ) -> Index:
+        """Return an index that holds the artifact too; what is None keeps its value.
+
+        An artifact that the version has already is left as it is; one for another base model or format is appended.
+
+        Raises:
+            StateError: the version has another artifact for this base model and format; published ones never change.
+            SchemaError: the result breaks the schema or contradicts itself.
+        """
+        old = self.adapters[name] if name in self.adapters else Entry(versions={})
+        release = old.versions.get(str(Version.parse(version))) or Release(published=published, artifacts=())
+        entry = replace(
+            old,
+            versions={**old.versions, version: _with_artifact(release, artifact, f"{name}@{version}")},
+            summary=old.summary if summary is None else summary,
+            task=old.task if task is None else task,
+            license=old.license if license is None else license,
+            language=old.language if language is None else language,
+            aliases=old.aliases if aliases is None else aliases,
+        )
+        index = replace(self, adapters=Entries({**self.adapters.raw, name: entry.to_json()}))
+        index.check()
+        return index
+
+    def yank(self, name: str, version: str, *, yanked: bool = True) -> Index:
+        """Return an index in which the version is yanked, or no longer so.
+
+        Raises:
+            NotFoundError: there is no such adapter or version.
+        """
+        entry = self.adapters[self.find(name)]
+        if version not in entry.versions:
+            raise NotFoundError(f"{name} has no version {version}", hint=f"it has {', '.join(entry.versions)}")
+        versions = {**entry.versions, version: replace(entry.versions[version], yanked=yanked)}
+        changed = replace(entry, versions=versions).to_json()
+        return replace(self, adapters=Entries({**self.adapters.raw, self.find(name): changed}))
+
+    def find(self, name: str) -> str:
+        """Return the name of the entry that name, an alias, or a name of the archived AdapterHub stands for.
+
+        Raises:
+            NotFoundError: nothing is called so; the hint has what comes near.
+            UsageError: several entries claim the alias.
+        """
+        return resolution.find(self.adapters, name)
+
+    def resolve(
+        self,
+        reference: Reference | str,
+        base: str | None = None,
+        format: str | None = None,  # noqa: A002 - the field's name
+    ) -> resolution.Resolved:
+        """Return the version and artifact that a reference means here.
+
+        Of the versions that it admits and that are not yanked, the highest that has an artifact for the base model and
+        format; of these artifacts the first. A yanked version is found only if it is asked for exactly.
+
+        Args:
+            reference: a reference of scheme "name".
+            base: the base model's id, or what follows its "/"; capitals do not matter. None is any.
+            format: name of the file format; None is any.
+
+        Raises:
+            NotFoundError: there is no such adapter, version or artifact; the hint lists what there is.
+            UsageError: base names several base models, or the reference is not one of scheme "name".
+        """
+        return resolution.resolve(self.adapters, reference, base=base, format=format)
+
+
+def _with_artifact(release: Release, artifact: Artifact, what: str) -> Release:
+    """Return release with the artifact: unchanged where it has it, appended where its base and format are new."""
+    for present in release.artifacts:
+        if present.to_json() == artifact.to_json():
+            return release
+        if (present.base.id, present.format) == (artifact.base.id, artifact.format):
+            raise StateError(
+                f"{what} has another {artifact.format} artifact for {artifact.base.id}, with digest {present.identity}",
+                hint="published versions never change; publish a higher version, and yank this one if it is bad",
+            )
+    return replace(release, artifacts=(*release.artifacts, artifact))

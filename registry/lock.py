@@ -1,0 +1,128 @@
+"""Lock: the adapters and base models of a project, pinned by digest, in `adapterhub.lock`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from .. import schemas
+from ..errors import NotFoundError
+from . import atomic
+from .records import Artifact, ArtifactFile
+
+JSON: TypeAlias = Any
+
+FILE = "adapterhub.lock"
+FORMAT = 1
+SCHEMA = "urn:adapterhub:schema:lock:1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LockedAdapter:
+    """One adapter of a project.
+
+    Attributes:
+        reference: what the project asks for.
+        version: the version that this meant.
+        artifact: its bytes.
+        registry: where the registry lies; "" for the one in the package.
+    """
+
+    reference: str
+    version: str
+    artifact: Artifact
+    registry: str = ""
+
+    @classmethod
+    def from_json(cls, data: JSON) -> LockedAdapter:
+        """Return the record that checked JSON describes."""
+        return cls(**{**data, "artifact": Artifact.from_json(data["artifact"])})
+
+    def to_json(self) -> JSON:
+        """Return the record as JSON, without an empty registry."""
+        data = {"reference": self.reference, "version": self.version, "artifact": self.artifact.to_json()}
+        return {**data, "registry": self.registry} if self.registry else data
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LockedBase:
+    """One base model of a project.
+
+    Attributes:
+        architecture: name of a row in architectures/.
+        revision: commit of its repository, or None where it is not known.
+        files: its files, or () where they are not known.
+    """
+
+    architecture: str
+    revision: str | None = None
+    files: tuple[ArtifactFile, ...] = ()
+
+    @classmethod
+    def from_json(cls, data: JSON) -> LockedBase:
+        """Return the record that checked JSON describes."""
+        return cls(**{**data, "files": tuple(ArtifactFile.from_json(item) for item in data.get("files", ()))})
+
+    def to_json(self) -> JSON:
+        """Return the record as JSON, without what is not known."""
+        files = [file.to_json() for file in sorted(self.files, key=lambda file: file.path)]
+        known = {"revision": self.revision, "files": files}
+        return {"architecture": self.architecture, **{key: value for key, value in known.items() if value}}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lock:
+    """All pins of a project. Law: Lock.loads(lock.dumps()) == lock.
+
+    Attributes:
+        adapters: name within the project → pinned adapter.
+        bases: Hugging Face Hub id → pinned base model.
+        format: version of this file format.
+    """
+
+    adapters: Mapping[str, LockedAdapter] = field(default_factory=dict)
+    bases: Mapping[str, LockedBase] = field(default_factory=dict)
+    format: int = FORMAT
+
+    @classmethod
+    def load(cls, path: Path | str) -> Lock:
+        """Return the lock in a file.
+
+        Raises:
+            NotFoundError: there is no such file.
+            FormatError: it is not JSON, or has a key twice.
+            SchemaError: it breaks the schema; lists every fault.
+        """
+        try:
+            data = Path(path).read_bytes()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise NotFoundError(f"there is no lock {path}", hint="`adapterhub lock` writes one") from error
+        return cls.loads(data, what=str(path))
+
+    @classmethod
+    def loads(cls, data: bytes, what: str = FILE) -> Lock:
+        """Return the lock that data write; raises as load does."""
+        document = schemas.loads(data, what)
+        schemas.check(document, "lock", what=what)
+        adapters = {name: LockedAdapter.from_json(item) for name, item in document.get("adapters", {}).items()}
+        bases = {name: LockedBase.from_json(item) for name, item in document.get("bases", {}).items()}
+        return cls(adapters=adapters, bases=bases, format=document["format"])
+
+    def dumps(self) -> bytes:
+        """Return the lock as bytes, keys sorted."""
+        adapters = {name: item.to_json() for name, item in self.adapters.items()}
+        bases = {name: item.to_json() for name, item in self.bases.items()}
+        return schemas.dumps({"$schema": SCHEMA, "format": self.format, "adapters": adapters, "bases": bases})
+
+    def write(self, path: Path | str) -> None:
+        """Check the lock and replace the file at path by it, in one step.
+
+        Raises:
+            SchemaError: a record holds what the schema does not allow.
+            AdapterHubError: the file cannot be written.
+        """
+        data = self.dumps()
+        schemas.check(schemas.loads(data, str(path)), "lock", what=str(path))
+        atomic.write(Path(path), data)

@@ -1,0 +1,107 @@
+"""pull: from a reference to verified bytes on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import NotFoundError, OfflineError
+from . import remotes
+from .records import Artifact
+from .reference import Reference
+from .registry import Registry, open_registry
+from .resolution import Resolved
+from .settings import Settings
+from .store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pulled:
+    """What a reference led to.
+
+    Attributes:
+        path: a file or folder on this machine; where it came from a registry, its digests were just checked.
+        name: name of the adapter: that of the entry, or the path's without its ending.
+        version: version of the entry, or None for a path.
+        artifact: what the index says of these bytes, or None for a path.
+        cached: whether all of it was on this machine already.
+    """
+
+    path: Path
+    name: str
+    version: str | None
+    artifact: Artifact | None
+    cached: bool
+
+
+def pull(
+    reference: Reference | str,
+    *,
+    registry: Registry | str | Path | None = None,
+    base: str | None = None,
+    format: str | None = None,  # noqa: A002 - the field's name
+    offline: bool | None = None,
+    store: Store | None = None,
+) -> Pulled:
+    """Return where the adapter that a reference names lies on this machine, fetched if need be.
+
+    Args:
+        reference: an adapter of a registry, or a path, which is returned as it is.
+        registry: where to look names up; None is the one that the reference or the settings name.
+        base: the base model to choose an artifact for; see Index.resolve.
+        format: the format to choose an artifact of.
+        offline: refuse to use the network; None is as the settings say.
+        store: where bytes are kept; None is the one of the settings.
+
+    Raises:
+        UsageError: the reference cannot be read, or leaves open which adapter or base model is meant.
+        NotFoundError: there is no such adapter, version, artifact or path.
+        IntegrityError: bytes are not what the index promises.
+        OfflineError: the network is needed, and switched off.
+        UnsupportedError: this version cannot read from such a place.
+        SchemaError: the index is not valid.
+    """
+    reference = Reference.parse(reference) if isinstance(reference, str) else reference
+    if reference.scheme == "path":
+        return _path(reference)
+    settings = Settings.load(offline=offline)
+    if reference.scheme != "name":
+        if settings.offline:
+            raise OfflineError(
+                f"{reference} needs the network, which is switched off", hint="pull it once with the network"
+            )
+        raise remotes.unsupported(str(reference))
+    opened = registry if isinstance(registry, Registry) else _open(reference, registry, settings)
+    resolved = _resolve(opened, reference, base, format)
+    path, cached = opened.fetch(
+        resolved.artifact,
+        f"{resolved.name}@{resolved.version}",
+        store=store or Store(settings.cache),
+        offline=settings.offline,
+    )
+    return Pulled(path=path, name=resolved.name, version=resolved.version, artifact=resolved.artifact, cached=cached)
+
+
+def _path(reference: Reference) -> Pulled:
+    path = reference.path
+    if not path.exists():
+        raise NotFoundError(
+            f"there is no file or folder {reference}", hint="an adapter of a registry is written without ./"
+        )
+    name = path.resolve().name if path.is_dir() else path.stem
+    return Pulled(path=path, name=name, version=None, artifact=None, cached=True)
+
+
+def _open(reference: Reference, registry: str | Path | None, settings: Settings) -> Registry:
+    location = registry if registry is not None else settings.location(reference.registry)
+    return open_registry(location, settings=settings)
+
+
+def _resolve(registry: Registry, reference: Reference, base: str | None, format: str | None) -> Resolved:  # noqa: A002
+    """Return what the reference means; where it is unknown but names a file here, the hint says how to write that."""
+    try:
+        return registry.index.resolve(reference, base=base, format=format)
+    except NotFoundError as error:
+        if Path(reference.name).exists():
+            raise NotFoundError(error.message, hint=f"for the file or folder write ./{reference.name}") from error
+        raise

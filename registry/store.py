@@ -1,0 +1,299 @@
+"""Store: the bytes that are on this machine, by their digest; shared by all projects and processes.
+
+    objects/sha256/ab/<64 hex digits>     the bytes, written once, read-only
+    artifacts/<64 hex digits>/<name>      the same bytes under their file names: hard links, or copies
+    tmp/                                  what is being written, or was when a process died
+    locks/<first 2 hex digits>            who is fetching what
+
+An object appears in its place in one step, after its bytes were hashed and are on the disk: a process that dies leaves
+something in tmp/ at most, and of several processes each sees nothing or all. A digest is checked before a byte is
+used: whatever hands out a path has hashed the file in this process, and does so again as soon as the file's size,
+times, inode or device differ from then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import TypeAlias
+
+from ..errors import AdapterHubError, DigestError, FormatError
+from . import atomic, digest, paths, verified
+from .records import Artifact, ArtifactFile
+
+Read: TypeAlias = Callable[[str], Iterable[bytes]]
+"""Takes the path of a file within its artifact ("" for a single file) and yields its bytes."""
+
+_LOCK_SECONDS = 120.0
+_LEFTOVER_SECONDS = 24 * 3600.0
+
+
+class Store:
+    """A content-addressed store in a folder; the folder is made when something is first written."""
+
+    def __init__(self, root: Path | str | None = None) -> None:
+        """Open the store at root; None is that of the settings."""
+        from .settings import Settings
+
+        self.root = Path(root) if root is not None else Settings.load().cache
+
+    def __repr__(self) -> str:
+        return f"Store({str(self.root)!r})"
+
+    def path_of(self, digest_text: str) -> Path:
+        """Return where the object of a digest lies or would lie."""
+        name = digest.hexadecimal(digest_text)
+        return self.root / "objects" / "sha256" / name[:2] / name
+
+    def find(self, digest_text: str) -> Path | None:
+        """Return the verified object of a digest, or None where the store has none.
+
+        Raises:
+            DigestError: the object was changed or damaged; it has been removed.
+            AdapterHubError: it cannot be read.
+        """
+        path = self.path_of(digest_text)
+        try:
+            actual = verified.digest_of(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise AdapterHubError(f"cannot read {path}: {error.strerror or error}") from error
+        if actual != digest_text:
+            with contextlib.suppress(OSError):
+                path.unlink()
+            raise DigestError(f"the stored copy {path}", expected=digest_text, actual=actual)
+        return path
+
+    def put(self, blocks: Iterable[bytes], expected: str, size: int, what: str) -> Path:
+        """Return the object of the digest, made of blocks; nothing is kept of bytes that differ from the promise.
+
+        Args:
+            blocks: the bytes, in pieces; no more than size are taken.
+            expected: the digest that they must have.
+            size: their number.
+            what: names the bytes in errors.
+
+        Raises:
+            DigestError: the bytes have another digest or another number.
+            AdapterHubError: the store cannot be written.
+        """
+        path = self.path_of(expected)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with self._temporary() as temporary:
+                _write_checked(blocks, temporary, expected, size, what)
+                _move_into_place(temporary, path)
+            atomic.flush_folder(path.parent)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        return path
+
+    def obtain(self, artifact: Artifact, read: Read, what: str) -> tuple[Path, bool]:
+        """Return a verified path of an artifact under its file names, and whether all of it was here already.
+
+        What is missing or damaged is read again; of several processes one reads and the others wait for it.
+
+        Raises:
+            DigestError: what was read differs from the promise; or the copy here is damaged and no other can be had.
+            FormatError: the artifact's paths are not safe.
+            AdapterHubError: from read, or because the store cannot be written.
+        """
+        files = _files_of(artifact)
+        paths.refuse_unsafe([file.path for file in files], what)
+        cached = [
+            self._ensure(file, read, inner, what) for file, inner in zip(files, _inner_paths(artifact), strict=True)
+        ]
+        return self._lay_out(artifact, files), all(cached)
+
+    def _ensure(self, file: ArtifactFile, read: Read, inner: str, what: str) -> bool:
+        """Make sure that a file's object is here; return whether it was."""
+        damage: DigestError | None = None
+        try:
+            if self.find(file.digest) is not None:
+                return True
+        except DigestError as error:
+            damage = error
+            _warn(f"{error.message}; it is fetched again")
+        with self._lock(file.digest):
+            if damage is None and self.find(file.digest) is not None:
+                return True
+            try:
+                self.put(read(inner), file.digest, file.size, f"{what}: {file.path}")
+            except AdapterHubError as error:
+                if damage is None:
+                    raise
+                raise damage from error
+        return False
+
+    def _lay_out(self, artifact: Artifact, files: tuple[ArtifactFile, ...]) -> Path:
+        """Return the path under which the artifact's files have their names, each the verified object itself."""
+        home = self.root / "artifacts" / digest.hexadecimal(artifact.identity)
+        name = file_name(artifact)
+        folder = home / name if artifact.files else home
+        try:
+            if artifact.files:
+                _refuse_strangers(folder, {file.path for file in files})
+            for file in files:
+                self._link(self.path_of(file.digest), folder / file.path, file.digest)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        return home / name
+
+    def _link(self, source: Path, target: Path, digest_text: str) -> None:
+        """Make target the same file as source, or where links cannot be made, a verified copy."""
+        if _is_good(target, source, digest_text):
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with self._temporary() as temporary:
+            temporary.unlink()
+            try:
+                os.link(source, temporary)
+            except OSError:
+                shutil.copyfile(source, temporary)
+            temporary.replace(target)
+        if not _is_good(target, source, digest_text):
+            raise DigestError(f"{target}", expected=digest_text, actual=digest.of_file(target))
+
+    @contextlib.contextmanager
+    def _temporary(self) -> Iterator[Path]:
+        """Yield a new empty file in tmp/; what is left of it afterwards is removed."""
+        folder = self.root / "tmp"
+        folder.mkdir(parents=True, exist_ok=True)
+        _sweep(folder)
+        handle, name = tempfile.mkstemp(dir=folder)
+        os.close(handle)
+        try:
+            yield Path(name)
+        finally:
+            Path(name).unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _lock(self, digest_text: str) -> Iterator[None]:
+        """Hold the lock of a digest; after two minutes go on without it, which costs a second reading and no harm."""
+        from filelock import FileLock, Timeout
+
+        path = self.root / "locks" / digest.hexadecimal(digest_text)[:2]
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(path)
+            with contextlib.suppress(Timeout, NotImplementedError):
+                lock.acquire(timeout=_LOCK_SECONDS)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _unwritable(self, error: OSError) -> AdapterHubError:
+        return AdapterHubError(
+            f"cannot write to the cache {self.root}: {error.strerror or error}",
+            hint="free space or permissions are missing; set ADAPTERHUB_CACHE to a folder that can be written",
+        )
+
+
+def file_name(artifact: Artifact) -> str:
+    """Return the last part of an artifact's url, without revision and query, or `artifact` where that is no file name.
+
+    The version stays in it: bundled:sst2-bert-1.0.0.safetensors → sst2-bert-1.0.0.safetensors.
+    """
+    place = artifact.url.partition("?")[0].partition("#")[0]
+    name = PurePosixPath(place.removeprefix("bundled:")).name.partition("@")[0]
+    return "artifact" if paths.fault(name) else name
+
+
+def _files_of(artifact: Artifact) -> tuple[ArtifactFile, ...]:
+    """Return the files of an artifact, a single one under its own name."""
+    if artifact.files:
+        return artifact.files
+    if artifact.digest is None or artifact.size is None:
+        raise FormatError(f"artifact {artifact.url!r} has neither digest and size nor files")
+    return (ArtifactFile(path=file_name(artifact), digest=artifact.digest, size=artifact.size),)
+
+
+def _inner_paths(artifact: Artifact) -> list[str]:
+    """Return the paths that a remote knows the artifact's files by."""
+    return [file.path for file in artifact.files] or [""]
+
+
+def _write_checked(blocks: Iterable[bytes], path: Path, expected: str, size: int, what: str) -> None:
+    """Write blocks to path and the disk, and raise DigestError where they are not what was promised."""
+    import hashlib
+
+    hashed, count = hashlib.sha256(), 0
+    with path.open("wb") as file:
+        for block in blocks:
+            count += len(block)
+            if count > size:
+                break
+            hashed.update(block)
+            file.write(block)
+        file.flush()
+        if count != size:
+            found = f"more than {size}" if count > size else str(count)
+            raise DigestError(what, expected=f"{expected} ({size} bytes)", actual=f"another one ({found} bytes)")
+        actual = f"sha256:{hashed.hexdigest()}"
+        if actual != expected:
+            raise DigestError(what, expected=expected, actual=actual)
+        atomic.flush_to_disk(file.fileno())
+
+
+def _warn(message: str) -> None:
+    import logging
+
+    logging.getLogger("adapterhub").warning(message)
+
+
+def _move_into_place(temporary: Path, path: Path) -> None:
+    temporary.chmod(0o444)
+    try:
+        temporary.replace(path)
+    except PermissionError:
+        # Windows does not replace a file that another process has open; that one has the same bytes.
+        if not path.is_file() or verified.digest_of(path) != verified.digest_of(temporary):
+            raise
+
+
+def _refuse_strangers(folder: Path, expected: set[str]) -> None:
+    """Raise where a laid-out folder holds files that are not of the artifact: a reader might take them for its own.
+
+    Raises:
+        FormatError: lists them.
+    """
+    present = {
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()
+    }
+    strangers = sorted(present - expected)
+    if strangers:
+        raise FormatError(
+            f"{folder} holds files that are not of this artifact",
+            faults=strangers,
+            hint="remove that folder; it will be made again",
+        )
+
+
+def _is_good(target: Path, source: Path, digest_text: str) -> bool:
+    """Return whether target is the verified file source, or a regular file with the digest."""
+    try:
+        status = target.lstat()
+        if not stat.S_ISREG(status.st_mode):
+            return False
+        return os.path.samestat(status, source.lstat()) or verified.digest_of(target) == digest_text
+    except FileNotFoundError:
+        return False
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what processes left in tmp/ that died long ago."""
+    limit = time.time() - _LEFTOVER_SECONDS
+    for path in folder.iterdir():
+        with contextlib.suppress(OSError):
+            if path.lstat().st_mtime < limit:
+                path.unlink()
