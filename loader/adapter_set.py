@@ -7,17 +7,22 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from ..adapter import Adapter, Base, Manifest, MethodConfig, Probe
+from ..converters import write
 from ..errors import BaseMismatchError, NotFoundError, StateError, UnsupportedError, UsageError
-from ..methods import Binding, ClassificationHeadConfig, method_of, parse_method, shapes
+from ..methods import Binding, ClassificationHeadConfig, method_of, shapes
 from . import probe as probes
 from .account import check_account, check_architecture
+from .arguments import base_id as base_id_of
+from .arguments import configs as configs_of
+from .arguments import with_head
 from .bank import SHELF, Bank, Shelf
+from .files import exactly, fetch
 from .fingerprint import check_fingerprint, fingerprint
 from .layout import survey
 from .plan import NOTHING, Installation, Plan, build
@@ -50,7 +55,7 @@ class AdapterSet:
         self._ground = survey(model, architecture)
         if SHELF in self._ground.model._modules:
             raise StateError("adapters are attached to this model already", hint="use that AdapterSet, or detach it")
-        self._base_id = _base_id(self._ground.model) if base_id is None else base_id
+        self._base_id = base_id_of(self._ground.model) if base_id is None else base_id
         self._size = sum(p.numel() for p in self._ground.model.parameters())
         self._loaded: dict[str, _Loaded] = {}
         self._plans: dict[str, Plan] = {}
@@ -92,7 +97,8 @@ class AdapterSet:
             FormatError: a tensor is missing, left over, misshapen or not finite.
             StateError: the name is taken.
         """
-        adapter = reference if isinstance(reference, Adapter) else _read(reference, self._base_id)
+        base = None if allow_base_mismatch else self._base_id or None
+        adapter = reference if isinstance(reference, Adapter) else fetch(reference, base)
         local = self._free_name(name or adapter.manifest.name, overwrite_ok)
         check_architecture(adapter, self._ground.layout)
         check_account(adapter, self._ground.layout)
@@ -119,7 +125,7 @@ class AdapterSet:
             StateError: the name is taken.
         """
         local = self._free_name(name, overwrite_ok)
-        configs = _with_head(_configs(method), tuple(labels))
+        configs = with_head(configs_of(method), tuple(labels))
         shapes(configs, self._ground.layout)  # refuses before anything is made
         tensors = {}
         for config in configs:
@@ -199,11 +205,9 @@ class AdapterSet:
         Raises:
             StateError: something is at the path and force is not set, or dtype cannot hold the values exactly.
         """
-        from ..converters import write
-
         adapter = self.adapter(name)
         if dtype is not None:
-            adapter = dataclasses.replace(adapter, tensors=_exactly(adapter.tensors, dtype))
+            adapter = dataclasses.replace(adapter, tensors=exactly(adapter.tensors, dtype))
         known = manifest or adapter.manifest
         base = known.base
         base = dataclasses.replace(self._base(), id=base.id or self._base_id, revision=base.revision)
@@ -346,50 +350,3 @@ class AdapterSet:
                 base_values = probes.answer(self._ground, inputs, "last_hidden_state").tolist()
         with self.using(name):
             return probes.record(self._ground, inputs, head=head, base_values=base_values)
-
-
-def _read(reference: str | Path, base: str) -> Adapter:
-    """Return the adapter behind a reference: a path is read, everything else is pulled first."""
-    from ..converters import read
-    from ..registry import pull
-
-    if isinstance(reference, Path) or Path(reference).exists():
-        return read(reference, finite=False)  # check_account looks
-    return read(pull(reference, base=base or None).path, finite=False)
-
-
-def _exactly(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """Return the tensors in another dtype that loses nothing of them."""
-    cast = {key: tensor.to(dtype) for key, tensor in tensors.items()}
-    lossy = [key for key, tensor in tensors.items() if not torch.equal(cast[key].to(tensor.dtype), tensor)]
-    if lossy:
-        raise StateError(
-            f"{dtype} cannot hold {lossy[0]} exactly" + (f", nor {len(lossy) - 1} more" if lossy[1:] else ""),
-            hint="round the adapter first and measure it again, or save it in its own dtype",
-        )
-    return cast
-
-
-def _base_id(model: PreTrainedModel) -> str:
-    """Return the Hub id that the model was loaded from, or "" for a local path."""
-    name = str(model.config._name_or_path or "")
-    return "" if not name or name.startswith((".", "/", "~")) or Path(name).exists() else name
-
-
-def _configs(method: str | MethodConfig | Sequence[MethodConfig]) -> tuple[MethodConfig, ...]:
-    if isinstance(method, str):
-        return parse_method(method)
-    return tuple(method) if isinstance(method, (tuple, list)) else (cast("MethodConfig", method),)
-
-
-def _with_head(configs: tuple[MethodConfig, ...], labels: tuple[str, ...]) -> tuple[MethodConfig, ...]:
-    heads = [config for config in configs if isinstance(config, ClassificationHeadConfig)]
-    if len(heads) > 1:
-        raise UsageError("an adapter has at most one head")
-    if not labels:
-        return configs
-    if not heads:
-        return (*configs, ClassificationHeadConfig(num_labels=len(labels)))
-    if heads[0].num_labels != len(labels):
-        raise UsageError(f"the head has {heads[0].num_labels} labels, and {len(labels)} names were given")
-    return configs

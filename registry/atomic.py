@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 from ..errors import AdapterHubError
@@ -15,6 +14,8 @@ def write(path: Path, data: bytes) -> None:
     Raises:
         AdapterHubError: the file cannot be written; what was there before is untouched.
     """
+    import tempfile
+
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     except OSError as error:

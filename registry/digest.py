@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from pathlib import Path
 
@@ -17,6 +16,8 @@ def of_bytes(data: bytes) -> str:
     >>> of_bytes(b"")[:15]
     'sha256:e3b0c442'
     """
+    import hashlib
+
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
@@ -26,6 +27,8 @@ def of_file(path: Path) -> str:
     Raises:
         OSError: the file cannot be read.
     """
+    import hashlib
+
     with path.open("rb", buffering=0) as file:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import NotFoundError, OfflineError
 from . import remotes
@@ -13,7 +14,9 @@ from .index import Index
 from .records import Artifact
 from .remote import Source
 from .settings import BUNDLED, Settings
-from .store import Store
+
+if TYPE_CHECKING:
+    from .store import Store
 
 INDEX = "index.json"
 PACKAGED = Path(__file__).parents[1] / INDEX

@@ -7,7 +7,6 @@ other schemas, are always checked. Whoever can write to the cache could replace 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from pathlib import Path
 
 from .. import schemas
@@ -31,4 +30,6 @@ def remember(folder: Path | None, data: bytes, name: str) -> None:
 
 
 def _path(folder: Path, data: bytes, name: str) -> Path:
+    import hashlib
+
     return folder / hashlib.sha256(schemas.state().encode() + name.encode() + b"\0" + data).hexdigest()

@@ -53,6 +53,14 @@ def check(document: JSON, name: str, what: str = "", *, part: str = "") -> None:
         raise SchemaError(what or name, found)
 
 
+class _Documents(dict[str, JSON]):
+    """Schemas by $id, each read when it is first referred to."""
+
+    def __missing__(self, identifier: str) -> JSON:
+        self[identifier] = load(identifier.split(":")[3])
+        return self[identifier]
+
+
 @functools.cache
 def state() -> str:
     """Return the digest of all schemas: whatever was valid against them is so while it stays the same."""
@@ -71,7 +79,7 @@ def _documents() -> Mapping[str, JSON]:
 def _checker(name: str, part: str) -> Callable[[JSON], bool]:
     from . import checker
 
-    return checker.compiled(_schema(name, part), _documents())
+    return checker.compiled(_schema(name, part), _Documents())
 
 
 def _schema(name: str, part: str) -> JSON:
