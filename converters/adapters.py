@@ -20,8 +20,7 @@ from ..architectures import Architecture, by_model_type, by_name
 from ..errors import FormatError, UnsupportedError
 from ..methods import BottleneckConfig, ClassificationHeadConfig
 from . import accounting, adapters_config, adapters_documents, adapters_folder, adapters_heads, adapters_keys
-from .adapters_documents import NAME, OURS, Meaning, kept_version, old
-from .adapters_folder import CONFIG, HEAD_CONFIG
+from .adapters_documents import CONFIG, HEAD_CONFIG, NAME, OURS, Meaning, kept_version, old
 from .adapters_keys import CONTAINERS, Naming
 from .format import Format, Parts
 
@@ -72,7 +71,7 @@ def encode(adapter: Adapter) -> Parts:
     faults = accounting.faults(adapter.config, adapter.tensors, row)
     if faults:
         raise FormatError(f"adapter {adapter.manifest.name!r} is not whole", faults=faults)
-    extra = adapter.manifest.extra.get(NAME, {})
+    extra = adapters_documents.kept_of(adapter.manifest)
     spellings = {file: extra.get(file, {}) for file in (CONFIG, HEAD_CONFIG)}
     old_activations = kept_version(spellings[CONFIG]) is None
     built = _documents(adapter, row, extra.get("fixed_head", ""), old_activations=old_activations)

@@ -5,6 +5,7 @@ Source: adapters 1.3.0, configuration/model_adapters_config.py (`build_full_conf
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -14,6 +15,9 @@ from ..adapter import JSON, Base, Manifest, Provenance, from_json, to_json
 from ..architectures import Architecture, by_model_type
 from ..errors import FormatError, SchemaError, UnsupportedError
 from .adapters_config import Kept, kept, members, restored
+
+CONFIG = "adapter_config.json"
+HEAD_CONFIG = "head_config.json"
 
 NAME = "adapters"
 
@@ -83,6 +87,24 @@ def manifest(
     return found if OURS not in document else _with_ours(found, document[OURS])
 
 
+def kept_of(manifest: Manifest) -> Mapping[str, JSON]:
+    """Return what a manifest keeps of the spelling of an adapter's source.
+
+    Raises:
+        FormatError: it is not what this module puts there.
+    """
+    extra = manifest.extra.get(NAME, {})
+    texts = [extra.get(name, "") for name in ("prefix", "container", "fixed_head")] if isinstance(extra, dict) else [0]
+    files = [extra.get(name, {}) for name in (CONFIG, HEAD_CONFIG)] if isinstance(extra, dict) else []
+    if not all(isinstance(text, str) for text in texts) or not all(_is_spelling(file) for file in files):
+        raise FormatError(
+            f"extra[{NAME!r}] of adapter {manifest.name!r} is not what reading such a folder leaves there",
+            hint="take it out of the manifest; the adapter is then written in the current spelling",
+        )
+    found: Mapping[str, JSON] = extra
+    return found
+
+
 def plain(manifest: Manifest, row: Architecture, width: int) -> dict[str, JSON]:
     """Return the fields around a configuration in the current spelling."""
     family = next((name for head in row.heads for name in head.classes), "").partition("For")[0]
@@ -125,6 +147,17 @@ _HUB_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(?:/[A-Za-z0-9_][A-Za-z0-9._-]
 _NO_NAME = "head"
 
 
+def _is_spelling(value: JSON) -> bool:
+    """Return whether value has the shape of what spelling returns."""
+    if not isinstance(value, dict) or not isinstance(value.get("configs", []), list):
+        return False
+    parts = [value.get("top", {}), value.get("outer", {}), *value.get("configs", [])]
+    return all(
+        isinstance(part, dict) and isinstance(part.get("set", {}), dict) and isinstance(part.get("absent", []), list)
+        for part in parts
+    )
+
+
 def _faults(document: Mapping[str, JSON]) -> list[str]:
     """Return what is wrong with the fields around a configuration."""
     if "peft_type" in document:
@@ -151,13 +184,18 @@ def _faults(document: Mapping[str, JSON]) -> list[str]:
 def _with_ours(found: Manifest, ours: JSON) -> Manifest:
     """Return a manifest with the fields that a document carries for us."""
     fields = ours if isinstance(ours, dict) else {OURS: ours}
+    faults = [f"{name}: not a field of the manifest" for name in fields if name in ("$schema", "format", "config")]
     data = to_json(found)
-    merged = {**data, **fields, "extra": {**fields.get("extra", {}), **data.get("extra", {})}}
     try:
-        schemas.check({"format": 1, "config": [{"method": "bottleneck"}], **merged}, "manifest")
+        schemas.check({**data, **fields, "format": 1, "config": [{"method": "bottleneck"}]}, "manifest")
+        carried = from_json(Manifest, {**data, **fields}) if not faults else found
+        if carried.base.architecture != found.base.architecture:
+            faults.append(f"base.architecture: {carried.base.architecture}, model_type says {found.base.architecture}")
     except SchemaError as error:
-        raise FormatError(f"the key {OURS} of the adapter's document is wrong", faults=error.faults) from None
-    return from_json(Manifest, merged)
+        faults += error.faults
+    if faults:
+        raise FormatError(f"the key {OURS} of the adapter's document is wrong", faults=faults)
+    return dataclasses.replace(carried, extra={**carried.extra, **found.extra})
 
 
 def _split(document: Mapping[str, JSON]) -> tuple[dict[str, JSON], dict[str, JSON], list[dict[str, JSON]]]:

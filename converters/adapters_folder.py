@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING
 from ..adapter import JSON
 from ..errors import FormatError, StateError
 from . import json_text, safetensors_file, torch_file
+from .adapters_documents import CONFIG, HEAD_CONFIG
 from .disk import read_bounded, write_atomic
 from .format import Parts
 
 if TYPE_CHECKING:
     import torch
 
-CONFIG = "adapter_config.json"
-HEAD_CONFIG = "head_config.json"
 PAIRS = (
     (CONFIG, "adapter", ("adapter.safetensors", "pytorch_adapter.bin")),
     (HEAD_CONFIG, "head", ("model_head.safetensors", "pytorch_model_head.bin")),

@@ -124,7 +124,7 @@ def meaning_or_nothing(fields: Mapping[str, JSON]) -> dict[str, JSON]:
     use_pooler = {ours: theirs for theirs, ours in POOLINGS}[config.pooling]
     said = {name: value for name, value in config.to_json().items() if name in DEFAULTS}
     labels = list(_labels(fields.get("label2id"), config.num_labels))
-    return {**said, "use_pooler": use_pooler, "label2id": labels, "dropout_prob": config.dropout_prob or 0}
+    return {**said, "use_pooler": use_pooler, "label2id": labels}
 
 
 def meaning(fields: Mapping[str, JSON]) -> ClassificationHeadConfig:

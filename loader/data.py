@@ -260,7 +260,9 @@ def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, object]]:
         try:
             yield from ((reader.line_num, row) for row in reader)
         except csv.Error as error:
-            raise FormatError(f"{path}, line {reader.line_num}: {error}", hint="check the quotation marks") from error
+            raise FormatError(
+                f"{path}, behind line {reader.line_num}: {error}", hint="check the quotation marks"
+            ) from error
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, object]]:

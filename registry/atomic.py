@@ -1,4 +1,4 @@
-"""Writing files so that nobody ever sees half of one, not after kill -9 either."""
+"""Files: written so that nobody ever sees half of one, not after kill -9 either; and what is said where that fails."""
 
 from __future__ import annotations
 
@@ -54,6 +54,11 @@ def unwritable(path: Path, error: OSError) -> AdapterHubError:
     return AdapterHubError(
         f"cannot write {path}: {error.strerror or error}", hint="check the folder's permissions and the free space"
     )
+
+
+def unreadable(path: Path, error: OSError) -> AdapterHubError:
+    """Return the error that says that path cannot be read, and why."""
+    return AdapterHubError(f"cannot read {path}: {error.strerror or error}", hint="check the file and its permissions")
 
 
 def _mode(path: Path) -> int:

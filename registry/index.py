@@ -86,6 +86,7 @@ class Index:
 
         Raises:
             NotFoundError: there is no such file.
+            AdapterHubError: it cannot be read.
             FormatError: it is not JSON, or has a key twice.
             SchemaError: it breaks the schema; lists every fault.
         """
@@ -93,6 +94,8 @@ class Index:
             data = Path(path).read_bytes()
         except (FileNotFoundError, NotADirectoryError) as error:
             raise NotFoundError(f"there is no index at {path}", hint="name a folder with an index.json") from error
+        except OSError as error:
+            raise atomic.unreadable(Path(path), error) from error
         return cls.loads(data, what=str(path), verdicts=verdicts)
 
     @classmethod

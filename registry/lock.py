@@ -92,6 +92,7 @@ class Lock:
 
         Raises:
             NotFoundError: there is no such file.
+            AdapterHubError: it cannot be read.
             FormatError: it is not JSON, or has a key twice.
             SchemaError: it breaks the schema; lists every fault.
         """
@@ -99,6 +100,8 @@ class Lock:
             data = Path(path).read_bytes()
         except (FileNotFoundError, NotADirectoryError) as error:
             raise NotFoundError(f"there is no lock {path}", hint="`adapterhub lock` writes one") from error
+        except OSError as error:
+            raise atomic.unreadable(Path(path), error) from error
         return cls.loads(data, what=str(path))
 
     @classmethod

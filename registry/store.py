@@ -64,7 +64,7 @@ class Store:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise AdapterHubError(f"cannot read {path}: {error.strerror or error}") from error
+            raise atomic.unreadable(path, error) from error
         if actual != digest_text:
             with contextlib.suppress(OSError):
                 path.unlink()

@@ -238,6 +238,40 @@ def test_what_the_format_has_no_word_for_is_carried_along(tmp_path: Path) -> Non
     assert len(error.value.faults) == 2
 
 
+@pytest.mark.parametrize(
+    ("ours", "reason"),
+    [
+        (3, "adapterhub"),
+        ({"extra": 3}, "extra"),
+        ({"config": [], "format": 1}, "config: not a field"),
+        ({"base": {"architecture": "roberta"}}, "model_type says bert"),
+        ({"name": "../x"}, "name"),
+    ],
+)
+def test_what_is_carried_along_must_be_a_part_of_a_manifest(ours: Any, reason: str, tmp_path: Path) -> None:
+    path = edit(folder(tmp_path), lambda document: document | {"adapterhub": ours})
+    with pytest.raises(FormatError, match=reason):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        3,
+        {"prefix": 1},
+        {"adapter_config.json": []},
+        {"adapter_config.json": {"configs": 1}},
+        {"adapter_config.json": {"top": {"set": []}}},
+        {"head_config.json": {"configs": [{"absent": "name"}]}},
+    ],
+)
+def test_what_is_kept_of_a_spelling_must_be_one(kept: Any) -> None:
+    adapter = read(golden("c-bert-cls2"))
+    spoilt = dataclasses.replace(adapter, manifest=dataclasses.replace(adapter.manifest, extra={"adapters": kept}))
+    with pytest.raises(FormatError, match="take it out of the manifest"):
+        adapters.encode(spoilt)
+
+
 CONFIGS = st.builds(
     BottleneckConfig,
     mh_adapter=st.booleans(),

@@ -9,13 +9,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adapterhub import composition
 from adapterhub.arrangement import Arrangement, Pin
 from adapterhub.composition import Average, BatchSplit, Composition, Fuse, MultiTask, Node, Parallel, Split, Stack
 from adapterhub.errors import SchemaError, UsageError
+
+STEADY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""Busy machines are slow; that is no fault."""
 
 DIGEST = "sha256:" + "ab" * 32
 
@@ -154,16 +157,19 @@ NODES = NAMES | blocks(STACKS, "fuse split batch_split parallel average multi_ta
 NODES = NODES | blocks(NAMES | blocks(STACKS, "fuse split parallel batch_split average multi_task"), "stack")
 
 
+@STEADY
 @given(NODES)
 def test_what_is_written_as_json_is_read_as_the_same(node: Node) -> None:
     assert composition.from_json(composition.to_json(node)) == node
 
 
+@STEADY
 @given(NODES)
 def test_what_is_written_as_text_is_read_as_the_same(node: Node) -> None:
     assert composition.parse(str(node)) == node
 
 
+@STEADY
 @given(NODES)
 def test_the_representation_is_python_that_makes_the_same(node: Node) -> None:
     assert eval(repr(node), vars(composition)) == node

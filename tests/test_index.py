@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import adapterhub
 from adapterhub import schemas
 from adapterhub.errors import AdapterHubError, FormatError, NotFoundError, SchemaError, StateError, UsageError
 from adapterhub.registry import Artifact, ArtifactBase, ArtifactFile, Index, Registry, Release, open_registry, verdicts
+
+STEADY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""Busy machines are slow; that is no fault."""
 
 BERT = "google-bert/bert-base-uncased"
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
@@ -74,7 +77,7 @@ def test_the_bytes_are_stable_and_diff_well() -> None:
     assert Index.loads(text.encode()) == index
 
 
-@settings(max_examples=30, deadline=None)
+@settings(STEADY, max_examples=30)
 @given(st.randoms(use_true_random=False))
 def test_the_order_of_the_input_leaves_no_trace(rng: random.Random) -> None:
     index = an_index("1.0.0", "2.0.0", "0.5.0", summary="s", language=("pt", "en"))
@@ -132,6 +135,11 @@ def test_a_missing_index_is_not_found(tmp_path: Path) -> None:
         Index.load(tmp_path / "index.json")
     with pytest.raises(NotFoundError):
         Index.load(tmp_path / "index.json" / "x")
+
+
+def test_a_folder_in_place_of_an_index_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(AdapterHubError, match=r"cannot read .*: Is a directory; check the file"):
+        Index.load(tmp_path)
 
 
 def test_a_key_that_is_there_twice_is_refused() -> None:

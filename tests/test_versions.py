@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adapterhub.errors import UsageError
 from adapterhub.registry import Version, VersionRange
+
+STEADY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""Busy machines are slow; that is no fault."""
 
 NUMBERS = st.integers(0, 12)
 IDENTIFIERS = st.from_regex(r"0|[1-9][0-9]{0,2}|[0-9]{0,2}[A-Za-z-][0-9A-Za-z-]{0,3}", fullmatch=True)
@@ -31,17 +34,20 @@ def version(text: str) -> Version:
     return Version.parse(text)
 
 
+@STEADY
 @given(VERSIONS)
 def test_a_version_that_is_written_is_read_as_itself(a: Version) -> None:
     assert Version.parse(str(a)) == a
 
 
+@STEADY
 @given(RANGES)
 def test_a_range_that_is_written_is_read_as_itself(text: str) -> None:
     parsed = VersionRange.parse(text)
     assert VersionRange.parse(str(parsed)) == parsed
 
 
+@STEADY
 @given(VERSIONS, VERSIONS, VERSIONS)
 def test_versions_are_totally_ordered(a: Version, b: Version, c: Version) -> None:
     assert (a < b) + (a == b) + (a > b) == 1
@@ -143,6 +149,7 @@ def test_a_range_has_one_way_to_be_written(text: str, canonical: str) -> None:
     assert str(VersionRange.parse(text)) == canonical
 
 
+@STEADY
 @given(RANGES, st.lists(VERSIONS, max_size=6))
 def test_the_selection_is_what_is_admitted_highest_first(text: str, versions: list[Version]) -> None:
     parsed = VersionRange.parse(text)
@@ -150,6 +157,7 @@ def test_the_selection_is_what_is_admitted_highest_first(text: str, versions: li
     assert chosen == sorted(filter(parsed.matches, versions), reverse=True)
 
 
+@STEADY
 @given(RANGES, VERSIONS)
 def test_a_pre_release_needs_a_range_that_names_one_of_its_numbers(text: str, a: Version) -> None:
     parsed = VersionRange.parse(text)
