@@ -6,7 +6,7 @@ A new family is one file with a ROW and one entry in ARCHITECTURES.
 from __future__ import annotations
 
 from ..errors import UnsupportedError
-from . import bert, distilbert, roberta
+from . import bert, distilbert, roberta, xlm_roberta
 from .architecture import Architecture, HeadName, Layers, Sublayer, from_json, to_json
 
 __all__ = [
@@ -21,7 +21,7 @@ __all__ = [
     "to_json",
 ]
 
-ARCHITECTURES: tuple[Architecture, ...] = (bert.ROW, roberta.ROW, distilbert.ROW)
+ARCHITECTURES: tuple[Architecture, ...] = (bert.ROW, roberta.ROW, xlm_roberta.ROW, distilbert.ROW)
 
 
 def by_name(name: str) -> Architecture:

@@ -347,6 +347,6 @@ class AdapterSet:
         base_values = None
         if not head:
             with self.using(None):
-                base_values = probes.answer(self._ground, inputs, "last_hidden_state").tolist()
+                base_values = probes.rounded(probes.answer(self._ground, inputs, "last_hidden_state"))
         with self.using(name):
             return probes.record(self._ground, inputs, head=head, base_values=base_values)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,7 +44,9 @@ def default_inputs(ground: Ground) -> dict[str, Tensor]:
     return {"input_ids": ids, "attention_mask": mask}
 
 
-def record(ground: Ground, inputs: Mapping[str, Tensor], *, head: bool, base_values: Any = None) -> Probe:
+def record(
+    ground: Ground, inputs: Mapping[str, Tensor], *, head: bool, base_values: list[list[float]] | None = None
+) -> Probe:
     """Return the probe of what is active on the model now.
 
     inputs: model inputs (batch, sequence); head: whether the answer is `logits`.
@@ -54,9 +55,14 @@ def record(ground: Ground, inputs: Mapping[str, Tensor], *, head: bool, base_val
     return Probe(
         inputs={name: tensor.tolist() for name, tensor in inputs.items()},
         output=output,
-        values=answer(ground, inputs, output).tolist(),
+        values=rounded(answer(ground, inputs, output)),
         base_values=base_values,
     )
+
+
+def rounded(values: Tensor) -> list[list[float]]:
+    """Return float32 values (batch, n) with the nine digits that tell them apart."""
+    return [[float(f"{value:.9g}") for value in row] for row in values.tolist()]
 
 
 def answer(ground: Ground, inputs: Mapping[str, Tensor], output: str) -> Tensor:

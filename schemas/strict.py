@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from typing import Any, NoReturn, TypeAlias
 
 from ..errors import FormatError
@@ -69,8 +70,7 @@ def _object(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
     """Return the object of these members, each key once."""
     value = dict(pairs)
     if len(value) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = sorted({key for key in keys if keys.count(key) > 1})
+        twice = sorted(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
         raise ValueError(f"an object has {', '.join(map(repr, twice))} twice")
     return value
 

@@ -12,7 +12,7 @@ from golden import BOTTLENECKS, GOLDEN, Case
 from adapterhub.errors import UnsupportedError
 from adapterhub.loader import attach
 
-ARCHS = "bert roberta distilbert"
+ARCHS = "bert roberta xlm-roberta distilbert"
 WITH_WEIGHTS = ("prelu", "xielu")
 """Activations with weights of their own, which are refused by name."""
 
