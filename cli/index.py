@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import tempfile
 from collections.abc import Iterator
@@ -63,16 +64,17 @@ def add(
     names them by their path and digest. What they say of themselves fills the entry. A published version never
     changes: another file for the same version, base model and format is refused.
     """
-    from ..registry import Index
+    from ..registry import Index, atomic
 
-    index = Index.load(place) if place.is_file() else Index()
     day = published or dt.datetime.now(dt.UTC).date().isoformat()
     added = []
-    for file in files:
-        key, text, index = _added(index, file, place, name, version, aliases, day)
-        added.append({"name": key, "version": text, "file": str(file)})
-    if not dry_run:
-        index.write(place)
+    with contextlib.nullcontext() if dry_run else atomic.held(place):
+        index = Index.load(place) if place.is_file() else Index()
+        for file in files:
+            key, text, index = _added(index, file, place, name, version, aliases, day)
+            added.append({"name": key, "version": text, "file": str(file)})
+        if not dry_run:
+            index.write(place)
     verb = "would add" if dry_run else "added"
     ids = [f"{entry['name']}@{entry['version']}" for entry in added]
     output.result({"index": str(place), "added": added, "dry_run": dry_run}, ids=ids, text=[f"{verb} {i}" for i in ids])
@@ -85,12 +87,13 @@ def add(
 def check(output: Output, place: Path | None, no_files: bool) -> None:
     """Check an index: its schema, that it does not contradict itself, and the files that lie beside it.
 
-    FILE is an index.json or its folder; without it, the registry of the settings is checked. Of each file on this
-    machine digest and size are compared, and what it says of itself with the entry. All faults are listed.
+    FILE is an index.json or its folder; without it, the one in this folder, or else the registry of the settings, is
+    checked. Of each file on this machine digest and size are compared, and what it says of itself with the entry. All
+    faults are listed.
     """
     from ..registry import Store, open_registry
 
-    registry = open_registry(place)
+    registry = open_registry(place or (HERE if HERE.is_file() else None))
     registry.index.check(str(registry.location))
     releases = [
         (f"{name}@{version}", artifact)

@@ -46,7 +46,7 @@ def facts(pairs: Iterable[tuple[str, str]], width: int | None, indent: str = "")
     column = max((display_width(key) for key, _ in pairs), default=0) + len(GAP)
     for key, value in pairs:
         room = None if width is None else width - column - len(indent)
-        if room is not None and room < max(2 * NARROWEST, _longest_word(value)):
+        if room is not None and room < min(display_width(value), max(NARROWEST, _longest_word(value))):
             # Below its key, where there is more room: a path or a digest stays whole and can be copied.
             yield indent + key
             yield from (indent + GAP + line for line in wrap(value, max(NARROWEST, (width or 0) - len(indent) - 2)))

@@ -28,7 +28,7 @@ run adapterhub show sst2-bert
 say "Ask it."
 run adapterhub run sst2-bert \
   "A gorgeous, witty, seductive movie." \
-  "Two hours of my life that I will never get back." \
+  "A dull, lifeless mess; I want my money back." \
   "The actors do what they can, but the script gives them nothing to do."
 
 say "Two adapters on one loaded model, and from one to the other."

@@ -24,6 +24,7 @@ SENTENCES = (
 
 def main() -> None:
     """Load both, ask both, measure the swap, and show that the base model comes back bit for bit."""
+    torch.set_num_threads(1)
     names = sys.argv[1:] or ["sst2-bert", "tweets-bert"]
     model, tokenizer = load_base(BASE)
     inputs = tokenizer(list(SENTENCES), padding=True, return_tensors="pt")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import AdapterHubError
+from ..errors import AdapterHubError, StateError
+
+_LOCK_SECONDS = 60
 
 
 def write(path: Path, data: bytes) -> None:
@@ -31,6 +35,31 @@ def write(path: Path, data: bytes) -> None:
     finally:
         Path(temporary).unlink(missing_ok=True)
     flush_folder(path.parent)
+
+
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Hold a file against other writers, from before it is read until it is written back.
+
+    The lock is a hidden file beside it, which stays; a killed process leaves no lock behind.
+
+    Raises:
+        StateError: another process has held it for a minute.
+        AdapterHubError: the folder cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=_LOCK_SECONDS)
+        lock.acquire()
+    except Timeout as error:
+        raise StateError(f"another process is writing {path}", hint="try again when it has ended") from error
+    except OSError as error:
+        raise unwritable(path, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def flush_to_disk(descriptor: int) -> None:

@@ -64,6 +64,7 @@ def make_base(folder: Path, seed: int = 0) -> Path:
         num_attention_heads=2,
         intermediate_size=64,
         max_position_embeddings=48,
+        initializer_range=0.2,  # else the random features hardly differ from one text to the next
     )
     BertModel(config).save_pretrained(folder)
     return folder

@@ -30,7 +30,7 @@ def trained(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     typed = type_command(
         *("train", str(data), "--base", str(base), "--base-id", BASE_ID, "--out", str(out), "--version", "1.0.0"),
         *("--task", "sentiment/reviews", "--license", "Apache-2.0", "--language", "en", *texts),
-        *("--epochs", "12", "--lr", "0.01", "--method", "double_seq_bn[reduction_factor=1]+layer_norm"),
+        *("--epochs", "10", "--lr", "0.01", "--method", "double_seq_bn[reduction_factor=2]+layer_norm"),
     )
     assert typed.status == 0, typed.err
     return out

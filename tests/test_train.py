@@ -365,9 +365,9 @@ def test_the_trained_artifact_carries_all_that_is_known(trained: Path) -> None:
     assert manifest.base.fingerprint is not None
     assert manifest.probe is not None
     assert manifest.probe.output == "logits"
-    assert manifest.metrics["accuracy"] > 0.8
+    assert manifest.metrics["accuracy"] > 0.95
     assert manifest.training["seed"] == 42
-    assert len(manifest.training["history"]) == 12
+    assert len(manifest.training["history"]) == 10
     assert manifest.training["files"].keys() == {"reviews.csv"}
     (data,) = manifest.datasets
     assert (data.name, data.license) == ("tiny reviews", "CC0-1.0")
