@@ -34,6 +34,9 @@ class AdaptersModel:
         """Load a folder under a name."""
         self.model.load_adapter(saved, load_as=name)
 
+    def forget(self) -> None:
+        """Do nothing: no digest is checked."""
+
     def delete(self, name: str) -> None:
         """Remove an adapter."""
         self.model.delete_adapter(name)

@@ -33,6 +33,7 @@ class OursAttached:
     def __init__(self, model: Any) -> None:
         self.model = model
         self.adapters = adapterhub.attach(model, base_id=BASE)
+        self.cache = Path()
 
     def add(self, name: str, method: str) -> None:
         """Add an adapter, not active."""
@@ -52,12 +53,18 @@ class OursAttached:
         )
         Index().add(name, "1.0.0", artifact, published="2026-01-01T00:00:00Z").write(folder / "index.json")
         os.environ["ADAPTERHUB_REGISTRY"] = str(folder)
-        os.environ["ADAPTERHUB_CACHE"] = str(folder / "cache")
+        self.cache = folder / "cache"
+        os.environ["ADAPTERHUB_CACHE"] = str(self.cache)
         return name
 
     def load(self, saved: str, name: str) -> None:
         """Load the adapter of the registry under a name."""
         self.adapters.load(saved, name=name)
+
+    def forget(self) -> None:
+        """Touch the stored file: digests are remembered only as long as nothing about a file changes."""
+        for stored in (self.cache / "artifacts").rglob("*.safetensors"):
+            stored.touch()
 
     def delete(self, name: str) -> None:
         """Remove an adapter."""

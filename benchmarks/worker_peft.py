@@ -41,6 +41,9 @@ class PeftAttached:
         """Load a folder under a name."""
         self.model.load_adapter(saved, adapter_name=name)
 
+    def forget(self) -> None:
+        """Do nothing: no digest is checked."""
+
     def delete(self, name: str) -> None:
         """Remove an adapter."""
         self.model.delete_adapter(name)

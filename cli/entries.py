@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ def print_entries(output: Output, entries: Sequence[tuple[str, Entry]]) -> None:
 
 
 def row(name: str, entry: Entry) -> tuple[str, ...]:
-    """Return the cells of an entry: its best version, and of that the first artifact."""
+    """Return the cells of an entry: its best version, and of that the first artifact; the method without its fields."""
     version = entry.latest
     artifacts = entry.versions[version or list(entry.versions)[-1]].artifacts
     more = f" +{len(artifacts) - 1}" if len(artifacts) > 1 else ""
@@ -38,7 +39,7 @@ def row(name: str, entry: Entry) -> tuple[str, ...]:
         version or "(yanked)",
         entry.task,
         first.base.id.rpartition("/")[2] + more,
-        first.method,
+        re.sub(r"\[[^]]*\]", "", first.method),
         size(first.total_size),
         entry.summary,
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from .. import converters
 from .. import registry as registries
 from ..adapter import Manifest
-from ..errors import UnsupportedError
+from ..errors import FormatError, UnsupportedError
 from .base_models import BaseModel, choose_base, is_folder, load_base
 
 if TYPE_CHECKING:
@@ -48,13 +48,11 @@ class Opened:
 
     Attributes:
         name: what the adapter is called in the set.
-        reference: what was asked for, with the version that was found.
     """
 
     base: BaseModel
     adapters: AdapterSet
     name: str
-    reference: str
 
     @property
     def manifest(self) -> Manifest:
@@ -86,15 +84,22 @@ def open_adapter(
     """
     from ..loader import attach
 
-    wanted = None if base is None or allow_base_mismatch or is_folder(base) else base
-    pulled = registries.pull(reference, registry=registry, base=wanted, offline=offline)
+    pulled = pull_for(reference, base=base, registry=registry, allow_base_mismatch=allow_base_mismatch, offline=offline)
     adapter = converters.read(pulled.path)
     chosen = choose_base(base, adapter.manifest)
     revision = adapter.manifest.base.revision if chosen == adapter.manifest.base.id else None
     loaded = load_base(chosen, revision=revision, offline=offline)
     adapters = attach(loaded.model)
     name = adapters.load(adapter, set_active=True, allow_base_mismatch=allow_base_mismatch)
-    return Opened(loaded, adapters, name, f"{pulled.name}@{pulled.version}" if pulled.version else str(pulled.path))
+    return Opened(loaded, adapters, name)
+
+
+def pull_for(
+    reference: str, *, base: str | None, registry: str | None, allow_base_mismatch: bool, offline: bool | None
+) -> registries.Pulled:
+    """Return the adapter on this machine: where base is a Hub id that has to fit, the artifact for that base model."""
+    wanted = None if base is None or allow_base_mismatch or is_folder(base) else base
+    return registries.pull(reference, registry=registry, base=wanted, offline=offline)
 
 
 def classify(
@@ -107,8 +112,9 @@ def classify(
 
     Raises:
         UnsupportedError: the adapter has no head, so that the model gives no logits.
+        FormatError: there are labels, but not as many as the head has classes.
     """
-    limit = _longest(base)
+    limit = longest(base)
     rest = iter(texts)
     while window := list(islice(rest, batch_size * WINDOW if batch_size > 1 else 1)):
         yield from _classify(window, base, labels, batch_size, limit)
@@ -125,12 +131,12 @@ def logits_of(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torch.
     return logits
 
 
-def _longest(base: BaseModel) -> int:
+def longest(base: BaseModel) -> int:
     """Return how many tokens the model can read."""
-    # A tokenizer without a limit states a huge one. RoBERTa counts its positions from 2.
     stated = base.tokenizer.model_max_length
-    positions = int(base.model.config.to_dict().get("max_position_embeddings", LONGEST + 2)) - 2
-    return stated if stated < 1_000_000 else min(positions, LONGEST)
+    positions = int(base.model.config.to_dict().get("max_position_embeddings", LONGEST + 2))
+    # A tokenizer without a limit states a huge one. RoBERTa counts its positions from 2.
+    return min(stated, positions) if stated < 1_000_000 else min(positions - 2, LONGEST)
 
 
 def _classify(
@@ -157,6 +163,8 @@ def _classify(
 
 
 def _verdict(text: str, scores: Sequence[float], labels: Sequence[str], *, cut: bool) -> Verdict:
-    names = list(labels) if len(labels) == len(scores) else [str(number) for number in range(len(scores))]
+    names = list(labels) or [str(number) for number in range(len(scores))]
+    if len(names) != len(scores):
+        raise FormatError(f"the adapter names {len(names)} labels, but its head has {len(scores)} classes")
     best = max(range(len(scores)), key=scores.__getitem__)
     return Verdict(text, names[best], dict(zip(names, scores, strict=True)), cut)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..adapter import JSON, Adapter, Manifest, MethodConfig
-from ..errors import NotFoundError, StateError
+from ..errors import FormatError, NotFoundError, StateError, UsageError
 from .base_models import BaseModel
-from .running import logits_of
+from .running import logits_of, longest
 
 if TYPE_CHECKING:
     from ..loader.data import Example
@@ -51,7 +51,7 @@ def train(
 
     Raises:
         StateError: the file exists and force is not set, or the training diverged.
-        UsageError: the method string makes no sense.
+        UsageError: the method string makes no sense, or the manifest could not be written.
     """
     import torch
 
@@ -61,25 +61,28 @@ def train(
 
     configs = _with_head(method, len(manifest.labels), pooling)
     _refuse_early(Adapter(configs, {}, manifest), out, force)
+    config = dataclasses.replace(config, max_length=min(config.max_length, longest(base)))
     size = sum(parameter.numel() for parameter in base.model.parameters())
     adapters = attach(base.model, base_id=manifest.base.id or None)
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
-        adapters.add(manifest.name, configs, labels=manifest.labels)
-    result = fit(
-        base.model,
-        adapters.train(manifest.name),
-        examples,
-        evaluate,
-        tokenizer=base.tokenizer,
-        config=config,
-        forward=lambda inputs: logits_of(base.model, inputs),
-        on_progress=on_progress,
-    )
-    recipe = {**manifest.training, **_recipe(configs, config, result)}
-    known = dataclasses.replace(manifest, metrics=result.metrics, training=recipe)
-    path = adapters.save(manifest.name, out, manifest=known, force=force)
-    adapters.detach()
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            adapters.add(manifest.name, configs, labels=manifest.labels)
+        result = fit(
+            base.model,
+            adapters.train(manifest.name),
+            examples,
+            evaluate,
+            tokenizer=base.tokenizer,
+            config=config,
+            forward=lambda inputs: logits_of(base.model, inputs),
+            on_progress=on_progress,
+        )
+        recipe = {**manifest.training, **_recipe(configs, config, result)}
+        known = dataclasses.replace(manifest, metrics=result.metrics, training=recipe)
+        path = adapters.save(manifest.name, out, manifest=known, force=force)
+    finally:
+        adapters.detach()
     return Trained(path, read_manifest(path)[1], result, result.parameters / size)
 
 
@@ -98,7 +101,10 @@ def _refuse_early(adapter: Adapter, out: Path, force: bool) -> None:
     """Raise now what would go wrong after a long training: a name or licence that cannot be, a file that is there."""
     from ..converters import native
 
-    native.encode(adapter)
+    try:
+        native.encode(adapter)
+    except FormatError as error:
+        raise UsageError(f"what is said of the adapter cannot be written: {'; '.join(error.faults)}") from error
     if out.exists() and not force:
         raise StateError(f"{out} exists already", hint="choose another --out, or replace it with --force")
     if not out.parent.is_dir():

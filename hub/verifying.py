@@ -11,6 +11,7 @@ from ..adapter import Adapter
 from ..errors import DigestError, FormatError, NotFoundError, UsageError
 from ..registry import digest as digests
 from .base_models import choose_base, layout_of, load_base, local_folder
+from .running import pull_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ def verify(
         BaseMismatchError: the adapter was made for another base model.
         IntegrityError: the probe is answered differently.
     """
-    pulled = registries.pull(reference, registry=registry, offline=offline)
+    pulled = pull_for(reference, base=base, registry=registry, allow_base_mismatch=allow_base_mismatch, offline=offline)
     yield _check_digest(pulled, digest)
     adapter = converters.read(pulled.path)
     yield Check("format", "complete, and its manifest follows the schema")

@@ -101,8 +101,8 @@ class AdapterSet:
         adapter = reference if isinstance(reference, Adapter) else fetch(reference, base)
         local = self._free_name(name or adapter.manifest.name, overwrite_ok)
         check_architecture(adapter, self._ground.layout)
-        check_account(adapter, self._ground.layout)
         self._check_base(adapter, allow_base_mismatch)
+        check_account(adapter, self._ground.layout)
         self._install(local, _Loaded(adapter.config, adapter.manifest, self._bank(adapter.tensors)), set_active)
         return local
 

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 import torch
-from tiny_models import classifier, hidden, inputs, logits, model, randomise, with_adapters
+from tiny_models import cast, classifier, hidden, inputs, logits, model, randomise, with_adapters
 from torch import nn
 from transformers import GPT2Config, GPT2Model
 
@@ -410,7 +410,7 @@ def test_adapters_follow_the_model_to_another_dtype() -> None:
     adapters = with_adapters(base, a=DOUBLE)
     adapters.activate("a")
     exact = hidden(base)
-    base.to(torch.bfloat16)
+    cast(base, torch.bfloat16)
     assert hidden(base).dtype == torch.bfloat16
     assert (hidden(base).float() - exact).abs().max() < 0.1
     adapters.add("late", SEQ, set_active=True)

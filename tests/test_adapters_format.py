@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import json
 import shutil
 from collections.abc import Callable
@@ -149,10 +150,14 @@ def test_a_head_alone_is_an_adapter_too() -> None:
     assert set(adapter.tensors) == {"head.0.weight", "head.0.bias", "head.1.weight", "head.1.bias"}
 
 
+def set_activation(name: str, document: dict[str, Any]) -> None:
+    document["config"]["non_linearity"] = name
+
+
 def test_gelu_in_a_file_without_version_is_the_approximation_of_its_time(tmp_path: Path) -> None:
     path = folder(tmp_path, "f-v1-bert-pfeiffer-task")
     for theirs, ours in (("gelu", "gelu_new"), ("gelu_orig", "gelu"), ("gelu_new", "gelu_new"), ("relu", "relu")):
-        edit(path, lambda d, theirs=theirs: d["config"].update(non_linearity=theirs))
+        edit(path, functools.partial(set_activation, theirs))
         adapter = read(path)
         assert adapter.config[0].non_linearity == ours
         assert adapters.encode(adapter).documents["adapter_config.json"]["config"]["non_linearity"] == theirs
@@ -208,6 +213,7 @@ def test_what_was_changed_after_reading_is_written_and_the_rest_as_it_was(tmp_pa
     path = folder(tmp_path, "f-v1-bert-pfeiffer-task")
     edit(path, lambda d: d["config"].update(reduction_factor=4.0, dropout=0, mystery=1))
     adapter = read(path)
+    assert isinstance(adapter.config[0], BottleneckConfig)
     config = dataclasses.replace(adapter.config[0], dropout=0.25, non_linearity="gelu_new")
     manifest = dataclasses.replace(adapter.manifest, name="renamed")
     parts = adapters.encode(Adapter((config,), adapter.tensors, manifest))

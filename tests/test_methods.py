@@ -145,7 +145,7 @@ def test_a_site_has_2md_d_m_parameters() -> None:
 def test_a_seed_fixes_the_start_values() -> None:
     method = METHODS[0]
     config = dataclasses.replace(PRESETS["seq_bn"], init_weights_seed=5)  # type: ignore[type-var]
-    first, second = (method.initial(config, LAYOUT, torch.zeros) for _ in range(2))
+    first, second = (method.initial(config, LAYOUT, lambda path: torch.zeros(32)) for _ in range(2))
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 

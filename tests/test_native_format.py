@@ -36,8 +36,12 @@ from adapterhub.methods import BottleneckConfig, ClassificationHeadConfig, Layer
 DATA = Path(__file__).parent / "data"
 WIDTH = 4
 
-WORD = st.from_regex(r"[a-z0-9]([a-z0-9._-]{0,20}[a-z0-9])?", fullmatch=True).filter(lambda s: s[:3] not in RESERVED)
 RESERVED = {"con", "prn", "aux", "nul", "com", "lpt"}
+WORD: st.SearchStrategy[str] = st.from_regex(r"[a-z0-9]([a-z0-9._-]{0,20}[a-z0-9])?", fullmatch=True).filter(
+    lambda s: s[:3] not in RESERVED
+)
+    lambda s: s[:3] not in RESERVED
+)
 LINE = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), max_size=30)
 NUMBER = st.floats(allow_nan=False, allow_infinity=False, width=32)
 JSON_VALUE = st.recursive(
@@ -163,7 +167,7 @@ def test_encoding_what_was_decoded_gives_the_document_back() -> None:
 
 def test_the_order_in_which_an_adapter_was_made_does_not_change_its_bytes() -> None:
     adapter = example()
-    turned = dict(reversed(adapter.tensors.items()))
+    turned = dict(reversed(list(adapter.tensors.items())))
     assert native.dumps(dataclasses.replace(adapter, tensors=turned)) == native.dumps(adapter)
 
 
@@ -338,7 +342,7 @@ def test_a_later_version_of_the_format_is_refused_with_advice(tmp_path: Path) ->
 )
 def test_metadata_that_are_no_manifest_are_refused(text: str | None, reason: str, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    safetensors.torch.save_file(example().tensors, path, None if text is None else {"adapterhub": text})
+    safetensors.torch.save_file(dict(example().tensors), path, None if text is None else {"adapterhub": text})
     with pytest.raises(FormatError, match=reason):
         read(path)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -118,7 +119,8 @@ def test_only_the_given_parameters_change_and_every_flag_is_put_back(bench: Benc
 
 
 def test_a_parameter_that_is_frozen_is_trained_if_it_is_given(bench: Bench) -> None:
-    weight = dict(bench.model.named_parameters())["classifier.weight"].requires_grad_(False)
+    weight = bench.model.get_parameter("classifier.weight")
+    weight.requires_grad_(False)
     before = weight.detach().clone()
     bench.fit([weight, weight])
     assert not torch.equal(weight, before)
@@ -165,10 +167,10 @@ def test_evaluation_does_not_depend_on_the_batch_size(bench: Bench) -> None:
 def test_keep_best_puts_the_weights_of_the_best_epoch_back(base: Path) -> None:
     # Labels that contradict the training data: with every epoch the evaluation becomes worse.
     wrong = EXAMPLES[:160] + [Example(example.text, 1 - example.label) for example in EXAMPLES[160:]]
-    settings = {"epochs": 4, "learning_rate": 0.004, "batch_size": 16}
+    config = TrainingConfig(epochs=4, learning_rate=0.004, batch_size=16)
     kept, last = Bench(base), Bench(base)
-    result = kept.fit(config=TrainingConfig(**settings, keep_best=True), examples=wrong)
-    later = last.fit(config=TrainingConfig(**settings), examples=wrong)
+    result = kept.fit(config=replace(config, keep_best=True), examples=wrong)
+    later = last.fit(config=config, examples=wrong)
     assert result.best == later.best == 1
     assert (result.kept, later.kept) == (1, 4)
     assert result.metrics["accuracy"] > later.metrics["accuracy"]
@@ -333,10 +335,26 @@ def test_training_an_adapter_leaves_the_base_bit_identical(base: Path, tmp_path:
     assert adapters.replay(adapters.load(trained.path)).difference == 0
 
 
+def test_a_training_that_fails_leaves_the_base_free_of_adapters(base: Path, tmp_path: Path) -> None:
+    loaded = hub.load_base(str(base))
+    modules = [name for name, _ in loaded.model.named_modules()]
+    with pytest.raises(StateError, match="no examples"):
+        hub.train(
+            loaded,
+            [],
+            [],
+            out=tmp_path / "a.safetensors",
+            manifest=Manifest(name="a", base=Base(architecture="bert"), labels=LABELS),
+            config=QUICK,
+        )
+    assert [name for name, _ in loaded.model.named_modules()] == modules
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_name_that_cannot_be_is_refused_before_the_training(base: Path, tmp_path: Path) -> None:
     loaded = hub.load_base(str(base))
     reports: list[Progress] = []
-    with pytest.raises(FormatError, match="name"):
+    with pytest.raises(UsageError, match="name"):
         hub.train(
             loaded,
             EXAMPLES,
@@ -432,8 +450,8 @@ def test_without_texts_to_evaluate_on_there_are_no_metrics(base: Path, tmp_path:
         (["--epochs", "0", "--lr", "-1"], 2, "epochs is 0, below 1; learning rate is -1.0"),
         (["--method", "sec_bn"], 2, "no method is called 'sec_bn'"),
         (["--method", "seq_bn[reduction=2]"], 2, "unknown field reduction"),
-        (["--name", "Not A Name"], 5, "name"),
-        (["--version", "one"], 5, "version"),
+        (["--name", "Not A Name"], 2, "cannot be written: name: "),
+        (["--version", "one"], 2, "cannot be written: version: "),
         (["--eval-fraction", "1"], 2, "is not in the range"),
         (["--pooling", "last"], 2, "is not one of"),
         (["--base", "./nowhere"], 3, "there is no base model in ./nowhere"),

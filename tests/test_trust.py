@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_models import classifier, hidden, model, randomise, with_adapters
+from tiny_models import cast, classifier, hidden, model, randomise, with_adapters
 from transformers import BertConfig, BertModel
 
 from adapterhub.adapter import Fingerprint, Probe
@@ -65,13 +65,13 @@ def test_a_fine_tuned_copy_of_the_base_is_refused(saved: Path) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_the_base_is_recognised_in_another_dtype(saved: Path, dtype: torch.dtype) -> None:
-    adapters = attach(model().to(dtype))
+    adapters = attach(cast(model(), dtype))
     adapters.load(saved)
     adapters.replay("a")
 
 
 def test_an_adapter_saved_in_half_precision_fits_the_full_model(tmp_path: Path) -> None:
-    path = with_adapters(model().to(torch.bfloat16), a=SEQ).save("a", tmp_path / "a.safetensors")
+    path = with_adapters(cast(model(), torch.bfloat16), a=SEQ).save("a", tmp_path / "a.safetensors")
     attach(model()).load(path)
 
 
@@ -85,7 +85,7 @@ def test_another_size_family_or_number_of_layers_is_refused_by_name(saved: Path)
     with pytest.raises(BaseMismatchError, match="made for a bert model, this one is a roberta"):
         attach(model("roberta")).load(saved)
     wide = BertModel(BertConfig(hidden_size=48, num_hidden_layers=3, num_attention_heads=4, vocab_size=100)).eval()
-    with pytest.raises(BaseMismatchError, match="sizes"):
+    with pytest.raises(BaseMismatchError, match=r"word_embeddings\.weight has shape"):
         attach(wide).load(saved)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from torch import nn
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -17,7 +20,7 @@ from transformers import (
 from adapterhub.loader import AdapterSet, attach
 
 WIDTH, VOCABULARY = 32, 100
-SIZES = {
+SIZES: dict[str, Any] = {
     "hidden_size": WIDTH,
     "num_hidden_layers": 3,
     "num_attention_heads": 4,
@@ -25,7 +28,7 @@ SIZES = {
     "vocab_size": VOCABULARY,
     "max_position_embeddings": 40,
 }
-DISTILBERT = {"dim": WIDTH, "n_layers": 3, "n_heads": 4, "hidden_dim": 64, "vocab_size": VOCABULARY}
+DISTILBERT: dict[str, Any] = {"dim": WIDTH, "n_layers": 3, "n_heads": 4, "hidden_dim": 64, "vocab_size": VOCABULARY}
 
 
 def model(family: str = "bert", seed: int = 0) -> PreTrainedModel:
@@ -42,7 +45,13 @@ def model(family: str = "bert", seed: int = 0) -> PreTrainedModel:
 def classifier(labels: int = 2, seed: int = 0) -> BertForSequenceClassification:
     """Return a BERT with a classification head of its own, in evaluation mode."""
     torch.manual_seed(seed)
-    return BertForSequenceClassification(BertConfig(**SIZES, num_labels=labels)).eval()
+    return BertForSequenceClassification(BertConfig(**{**SIZES, "num_labels": labels})).eval()
+
+
+def cast(base: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """Return the model itself, its weights in another dtype."""
+    nn.Module.to(base, dtype)
+    return base
 
 
 def inputs(rows: int = 4, length: int = 9, seed: int = 1) -> dict[str, torch.Tensor]:
