@@ -40,8 +40,6 @@ RESERVED = {"con", "prn", "aux", "nul", "com", "lpt"}
 WORD: st.SearchStrategy[str] = st.from_regex(r"[a-z0-9]([a-z0-9._-]{0,20}[a-z0-9])?", fullmatch=True).filter(
     lambda s: s[:3] not in RESERVED
 )
-    lambda s: s[:3] not in RESERVED
-)
 LINE = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), max_size=30)
 NUMBER = st.floats(allow_nan=False, allow_infinity=False, width=32)
 JSON_VALUE = st.recursive(
