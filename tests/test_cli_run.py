@@ -264,4 +264,4 @@ def test_the_included_adapters_are_what_they_claim_to_be(name: str) -> None:
 @pytest.mark.usefixtures("minilm")
 def test_the_included_adapter_is_refused_on_another_base_model(base: Path) -> None:
     typed = type_command("run", "sst2-bert", "--base", str(base), "text", "--json")
-    assert (typed.status, "another model" in typed.error["hint"]) == (5, True)
+    assert (typed.status, typed.error["code"]) == (5, "E_BASE_MISMATCH")
