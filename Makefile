@@ -36,7 +36,7 @@ docs: $(VENV)/.demo
 # The peers may live elsewhere: $ADAPTERHUB_BENCH_ADAPTERS_PYTHON, $ADAPTERHUB_BENCH_PEFT_PYTHON name interpreters.
 bench: $(VENV)/$(if $(ADAPTERHUB_BENCH_PEFT_PYTHON),.demo,.bench) \
        $(if $(ADAPTERHUB_BENCH_ADAPTERS_PYTHON),,.venv-adapters/.ready)
-	$(BIN)/python -m adapterhub.benchmarks $(BENCH)
+	$(BIN)/python -P -m adapterhub.benchmarks $(BENCH)
 
 adapters: $(VENV)/.demo
 	$(BIN)/python examples/train_bundled.py --data build/data --out build/adapters

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -39,8 +40,9 @@ class Worker:
         process = self._process or self._start()
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(json.dumps({"task": task, **arguments}) + "\n")
-        process.stdin.flush()
+        with suppress(BrokenPipeError):
+            process.stdin.write(json.dumps({"task": task, **arguments}) + "\n")
+            process.stdin.flush()
         line = process.stdout.readline()
         if not line:
             raise RuntimeError(f"{' '.join(self._command)} died at {task}:\n{self._last_words()}")
@@ -73,9 +75,7 @@ class Worker:
 
     def __exit__(self, *args: type[BaseException] | BaseException | TracebackType | None) -> None:
         if self._process is not None:
-            assert self._process.stdin is not None
-            self._process.stdin.close()
-            self._process.wait()
+            self._process.communicate()
 
 
 def command_seconds(command: Sequence[str], environment: Mapping[str, str] | None = None) -> float:

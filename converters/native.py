@@ -42,8 +42,9 @@ def read(path: Path) -> Parts:
         NotFoundError: there is no such file.
         FormatError: it breaks the format.
     """
-    loaded = safetensors_file.load(path, digest=True)
-    return Parts({DOCUMENT: _document(loaded.header, str(path))}, {TENSORS: loaded.tensors}, loaded.digest)
+    # No digest: it is the identity of an artifact, not a part of it, and the registry has just checked it.
+    loaded = safetensors_file.load(path)
+    return Parts({DOCUMENT: _document(loaded.header, str(path))}, {TENSORS: loaded.tensors})
 
 
 def read_manifest(source: str | Path | RangeReader) -> tuple[list[dict[str, JSON]], Manifest]:

@@ -118,7 +118,9 @@ def _unpacked(path: Path) -> Path:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     with tarfile.open(path) as archive:
         # Our own archive; the "data" filter would refuse the hostile links that some cases are about.
-        archive.extractall(folder, filter="tar")
+        if hasattr(tarfile, "tar_filter"):
+            archive.extraction_filter = staticmethod(tarfile.tar_filter)
+        archive.extractall(folder)  # Python before 3.11.4 knows no filters
     (top,) = folder.iterdir()
     return top
 
