@@ -101,7 +101,8 @@ def listing(folder: Path) -> list[str]:
 
 
 def test_the_confinement_notices_what_it_must() -> None:
-    assert confined(lambda: bytearray(MEMORY + 2**20))["kind"] == "foreign"
+    # Far beyond the limit: what the allocator has kept of earlier tests could serve a little more than it.
+    assert confined(lambda: bytearray(64 * MEMORY))["kind"] == "foreign"
     assert confined(_spin)["kind"] == "death"
     assert confined(lambda: 1 / 0)["name"] == "ZeroDivisionError"
     assert confined(lambda: None)["kind"] == "ok"

@@ -406,7 +406,10 @@ def as_nobody() -> Iterator[Path]:
     folder.chmod(0o777)
     is_root = os.geteuid() == 0
     if is_root:
-        os.seteuid(65534)
+        try:
+            os.seteuid(65534)
+        except OSError:
+            pytest.skip("root is the only user of this namespace, and nothing is read-only for root")
     try:
         yield folder
     finally:
