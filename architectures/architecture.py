@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import SchemaError
-from ..sites import Role
+from ..sites import Role, Site
 
 ROLES: tuple[Role, ...] = ("attention", "feed_forward", "cross_attention")
 
@@ -52,6 +52,29 @@ class Layers:
     sublayers: tuple[Sublayer, ...]
     norms: tuple[str, ...]
     width: str = "hidden_size"
+
+    @property
+    def container(self) -> str:
+        """Path of the module that holds the layers."""
+        return self.path.partition(".{i}")[0]
+
+    def sites(self, layer: str, index: int, width: int) -> tuple[Site, ...]:
+        """Return the residual sites of one layer.
+
+        layer: path of the layer; index: its number through all stacks; width: its hidden size.
+        """
+        return tuple(
+            Site(
+                path=f"{layer}.{part.path}",
+                role=part.role,
+                layer=index,
+                width=width,
+                output=f"{layer}.{part.output}",
+                residual=f"{layer}.{part.residual}",
+                norm=None if part.norm is None else f"{layer}.{part.norm}",
+            )
+            for part in self.sublayers
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -82,7 +82,7 @@ def layout(config: Iterable[MethodConfig], have: Shapes, row: Architecture) -> L
         count = _layers(stack, have, {layer - first for layer in left_out})
         for i in range(count):
             path = stack.path.replace("{i}", str(i))
-            sites += _sites(stack, path, first + i, size)
+            sites += stack.sites(path, first + i, size)
             norms += [(f"{path}.{norm}", first + i) for norm in stack.norms]
         first += count
     # RMS norms have no bias; in one model either all norms have one or none has.
@@ -141,18 +141,3 @@ def _pattern(path: str) -> re.Pattern[str]:
 
 def _too_far(key: str, row: Architecture) -> bool:
     return any((_index(stack, key) or 0) > MOST_LAYERS for stack in row.layers)
-
-
-def _sites(stack: Layers, path: str, layer: int, size: int) -> list[Site]:
-    return [
-        Site(
-            path=f"{path}.{part.path}",
-            role=part.role,
-            layer=layer,
-            width=size,
-            output=f"{path}.{part.output}",
-            residual=f"{path}.{part.residual}",
-            norm=None if part.norm is None else f"{path}.{part.norm}",
-        )
-        for part in stack.sublayers
-    ]

@@ -93,23 +93,12 @@ def _layers(row: Architecture, bare: PreTrainedModel, modules: dict[str, nn.Modu
     """Yield the layers of all stacks; the index goes on from one stack to the next."""
     index = 0
     for stack in row.layers:
-        container, _, _ = stack.path.partition(".{i}")
         width = getattr(bare.config, stack.width)
-        for i in range(len(list(_module(container, modules, row).children()))):
+        for i in range(len(list(_module(stack.container, modules, row).children()))):
             layer = stack.path.format(i=i)
-            sites = tuple(
-                Site(
-                    path=f"{layer}.{sub.path}",
-                    role=sub.role,
-                    layer=index,
-                    width=width,
-                    output=f"{layer}.{sub.output}",
-                    residual=f"{layer}.{sub.residual}",
-                    norm=None if sub.norm is None else f"{layer}.{sub.norm}",
-                )
-                for sub in stack.sublayers
+            yield _Layer(
+                index, width, stack.sites(layer, index, width), tuple(f"{layer}.{path}" for path in stack.norms)
             )
-            yield _Layer(index, width, sites, tuple(f"{layer}.{path}" for path in stack.norms))
             index += 1
 
 

@@ -147,8 +147,7 @@ class _Builder:
     def embeddings(self) -> None:
         """Let gradients in behind the input embeddings, if the layers are checkpointed."""
         embeddings = self._ground.bare.get_input_embeddings()
-        container, _, _ = self._ground.architecture.layers[0].path.partition(".{i}")
-        layer = next(self._ground.modules[container].children())
+        layer = next(self._ground.modules[self._ground.architecture.layers[0].container].children())
         self._put(embeddings, EmbeddingsForward(self._forward(embeddings), layer))
 
     def head(self, binding: Binding) -> None:

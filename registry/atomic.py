@@ -7,9 +7,24 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import AdapterHubError, StateError
+from ..errors import AdapterHubError, NotFoundError, StateError
 
 _LOCK_SECONDS = 60
+
+
+def read(path: Path, *, missing: NotFoundError) -> bytes:
+    """Return the bytes of a file.
+
+    Raises:
+        NotFoundError: the given one, where there is no such file.
+        AdapterHubError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise missing from error
+    except OSError as error:
+        raise unreadable(path, error) from error
 
 
 def write(path: Path, data: bytes) -> None:

@@ -90,12 +90,9 @@ class Index:
             FormatError: it is not JSON, or has a key twice.
             SchemaError: it breaks the schema; lists every fault.
         """
-        try:
-            data = Path(path).read_bytes()
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise NotFoundError(f"there is no index at {path}", hint="name a folder with an index.json") from error
-        except OSError as error:
-            raise atomic.unreadable(Path(path), error) from error
+        data = atomic.read(
+            Path(path), missing=NotFoundError(f"there is no index at {path}", hint="name a folder with an index.json")
+        )
         return cls.loads(data, what=str(path), verdicts=verdicts)
 
     @classmethod

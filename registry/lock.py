@@ -96,12 +96,9 @@ class Lock:
             FormatError: it is not JSON, or has a key twice.
             SchemaError: it breaks the schema; lists every fault.
         """
-        try:
-            data = Path(path).read_bytes()
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise NotFoundError(f"there is no lock {path}", hint="`adapterhub lock` writes one") from error
-        except OSError as error:
-            raise atomic.unreadable(Path(path), error) from error
+        data = atomic.read(
+            Path(path), missing=NotFoundError(f"there is no lock {path}", hint="`adapterhub lock` writes one")
+        )
         return cls.loads(data, what=str(path))
 
     @classmethod
