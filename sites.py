@@ -1,4 +1,4 @@
-"""Site and Layout: where in a base model an adapter can act, as plain values.
+"""Site, Linear, Attention, Norm and Layout: where in a base model an adapter can act, as plain values.
 
 An architecture (architectures/) and the shapes of a model give a Layout; a method (methods/) reads it to say which
 tensors it has and what they do. Paths are module paths of transformers 5 in the *bare* base model, without the prefix
@@ -9,9 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 Role = Literal["attention", "feed_forward", "cross_attention"]
+
+Projection = Literal["query", "key", "value", "attention_output", "intermediate", "gate", "output"]
+"""What a linear layer does: `intermediate` widens, `gate` stands beside it in gated blocks, `output` narrows."""
+
+PROJECTIONS: tuple[Projection, ...] = (
+    "query",
+    "key",
+    "value",
+    "attention_output",
+    "intermediate",
+    "gate",
+    "output",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +55,87 @@ class Site:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Linear:
+    """One map of the base model that is linear in its input or in a one-hot of it; the place of a LoRA.
+
+    Attributes:
+        path: its module path.
+        roles: what it is in its sublayer; several where one module computes them side by side (a merged `qkv`, whose
+            output is as many equal parts in this order); () where the architecture's row does not name it.
+        layer: index of its layer, or None outside the layers.
+        inputs: size of the last dimension of its input (channels of a convolution, rows of an embedding).
+        outputs: size of the last dimension of its output (channels of a convolution).
+        kind: torch's Linear, transformers' Conv1D (weight transposed), a convolution, or an embedding.
+        cross: whether it belongs to a cross-attention.
+        bias: whether it has a bias.
+        kernel: further dimensions of a convolution's weight.
+    """
+
+    path: str
+    roles: tuple[Projection, ...] = ()
+    layer: int | None = None
+    inputs: int
+    outputs: int
+    kind: Literal["linear", "conv1d", "convolution", "embedding"] = "linear"
+    cross: bool = False
+    bias: bool = True
+    kernel: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attention:
+    """One attention; the place of a prefix.
+
+    Attributes:
+        path: module whose forward projects queries, keys and values and calls the attention function.
+        stack: name of the prefix that it takes: `self`, `encoder`, `cross`, or one for each tower of a model.
+        layer: index of its layer.
+        width: size of its input.
+        heads: number of heads that keys and values have.
+        head_size: size of one head.
+    """
+
+    path: str
+    stack: str
+    layer: int
+    width: int
+    heads: int
+    head_size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """One whole layer; the place of an intervention on its output (ReFT).
+
+    Attributes:
+        path: module whose output, or first output, are the hidden states behind the layer.
+        layer: its index, counted through all stacks.
+        width: size of the hidden dimension.
+    """
+
+    path: str
+    layer: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embedding:
+    """What enters the layers; the place of prompts and of invertible adapters.
+
+    Attributes:
+        path: module whose output enters the first layer, positions and norms included (but for a projection).
+        width: size of its output.
+        tokens: module of the word embeddings alone, or None in models that read no tokens.
+        stack: name of the tower that it belongs to, as in Attention.
+    """
+
+    path: str
+    width: int
+    tokens: str | None = None
+    stack: str = "self"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Norm:
     """One normalisation module of the base model.
 
@@ -55,7 +150,7 @@ class Norm:
     shapes: Mapping[str, tuple[int, ...]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Layout:
     """All sites of one base model.
 
@@ -66,6 +161,11 @@ class Layout:
         sites: the residual sites, in the order of the forward pass.
         norms: the normalisation modules, in the order of the model.
         pooler: whether the model has a pooler whose output a head can read.
+        linears: every linear map, those of the layers in the order of the forward pass, then the others.
+        attentions: every attention, in the order of the forward pass.
+        blocks: every layer.
+        embeddings: what enters the layers, one for each tower.
+        vocabulary: number of word embeddings, 0 without.
     """
 
     architecture: str
@@ -74,3 +174,13 @@ class Layout:
     sites: tuple[Site, ...]
     norms: tuple[Norm, ...]
     pooler: bool = False
+    linears: tuple[Linear, ...] = ()
+    attentions: tuple[Attention, ...] = ()
+    blocks: tuple[Block, ...] = ()
+    embeddings: tuple[Embedding, ...] = ()
+    vocabulary: int = 0
+
+    @cached_property
+    def linear(self) -> Mapping[str, Linear]:
+        """The linear maps by path."""
+        return {linear.path: linear for linear in self.linears}

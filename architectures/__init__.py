@@ -7,11 +7,24 @@ from __future__ import annotations
 
 from ..errors import UnsupportedError
 from . import bert, distilbert, roberta, xlm_roberta
-from .architecture import Architecture, HeadName, Layers, Sublayer, from_json, to_json
+from .architecture import (
+    Architecture,
+    AttentionNames,
+    EmbeddingNames,
+    FeedForwardNames,
+    HeadName,
+    Layers,
+    Sublayer,
+    from_json,
+    to_json,
+)
 
 __all__ = [
     "ARCHITECTURES",
     "Architecture",
+    "AttentionNames",
+    "EmbeddingNames",
+    "FeedForwardNames",
     "HeadName",
     "Layers",
     "Sublayer",

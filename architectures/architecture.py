@@ -7,13 +7,14 @@ be described by its user.
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ..errors import SchemaError
-from ..sites import Role, Site
-
-ROLES: tuple[Role, ...] = ("attention", "feed_forward", "cross_attention")
+from ..sites import Projection, Role, Site
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,53 @@ class Sublayer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionNames:
+    """Names of one attention; every path is relative to its layer.
+
+    Attributes:
+        path: module whose forward projects queries, keys and values and calls the attention function.
+        query, key, value: linear layers; the same path three times where one module computes all three (a merged
+            `qkv`, whose output is three equal parts in this order).
+        output: linear layer behind the heads.
+        prefix: name under which files of `adapters` keep its prefix, e.g. `self_prefix`; the word before the last
+            underscore is the name of its stack.
+        cross: whether it attends to another stack.
+    """
+
+    path: str
+    query: str
+    key: str
+    value: str
+    output: str
+    prefix: str = "self_prefix"
+    cross: bool = False
+
+    @property
+    def stack(self) -> str:
+        """Name of the prefix that it takes: `self`, `encoder`, `cross`, ….
+
+        >>> AttentionNames(path="a", query="q", key="k", value="v", output="o", prefix="encoder_prefix").stack
+        'encoder'
+        """
+        return self.prefix.removesuffix("_prefix")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedForwardNames:
+    """Names of the linear layers of a feed-forward block; every path is relative to its layer.
+
+    Attributes:
+        intermediate: the one that widens.
+        output: the one that narrows.
+        gate: the one beside intermediate in gated blocks, or None.
+    """
+
+    intermediate: str
+    output: str
+    gate: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Layers:
     """A stack of equal layers.
 
@@ -45,13 +93,27 @@ class Layers:
         path: path of one layer, with `{i}` for its index.
         sublayers: in the order of the forward pass.
         norms: layer norms of a layer, relative to it.
-        width: attribute of the model's configuration that holds the hidden size.
+        attentions: in the order of the forward pass.
+        feed_forward: its linear layers.
+        width: attribute of the model's configuration that holds the hidden size; a path with dots goes through
+            configurations inside configurations (`text_config.hidden_size`).
+        heads: attribute that holds the number of heads that keys have; the first of several that the configuration has
+            and that is not None.
+        head_size: attribute that holds the size of a head; where the configuration has none, width / query heads.
+        query_heads: attribute that holds the number of heads that queries have.
+        optional: whether a model of the family may lack this stack (an encoder without its decoder).
     """
 
     path: str
     sublayers: tuple[Sublayer, ...]
     norms: tuple[str, ...]
+    attentions: tuple[AttentionNames, ...] = ()
+    feed_forward: FeedForwardNames | None = None
     width: str = "hidden_size"
+    heads: tuple[str, ...] = ("num_key_value_heads", "num_attention_heads")
+    query_heads: str = "num_attention_heads"
+    head_size: str = "head_dim"
+    optional: bool = False
 
     @property
     def container(self) -> str:
@@ -76,22 +138,76 @@ class Layers:
             for part in self.sublayers
         )
 
+    def projections(self) -> dict[str, tuple[tuple[Projection, ...], bool]]:
+        """Return path in a layer → what that linear layer is, and whether it belongs to a cross-attention."""
+        found: dict[str, tuple[tuple[Projection, ...], bool]] = {}
+        for part in self.attentions:
+            named: tuple[tuple[Projection, str | None], ...] = (
+                ("query", part.query),
+                ("key", part.key),
+                ("value", part.value),
+                ("attention_output", part.output),
+            )
+            _collect(found, named, cross=part.cross)
+        block = self.feed_forward
+        if block is not None:
+            named = (("intermediate", block.intermediate), ("gate", block.gate), ("output", block.output))
+            _collect(found, named, cross=False)
+        return found
+
+
+def _collect(
+    found: dict[str, tuple[tuple[Projection, ...], bool]],
+    named: Iterable[tuple[Projection, str | None]],
+    *,
+    cross: bool,
+) -> None:
+    for role, path in named:
+        if path is not None:
+            found[path] = ((*found.get(path, ((), cross))[0], role), cross)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddingNames:
+    """Names of what enters a stack of layers.
+
+    Attributes:
+        path: module whose output enters the first layer, positions and norms included.
+        tokens: module of the word embeddings alone, or None in models that read no tokens.
+        width: attribute of the configuration that holds the size of the output.
+        stack: name of the tower that it belongs to, as in AttentionNames.
+        adapters: module in whose files of `adapters` the invertible adapters, prompts and shared parameters stand, or
+            "" for the base model itself.
+    """
+
+    path: str
+    tokens: str | None
+    width: str = "hidden_size"
+    stack: str = "self"
+    adapters: str = ""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadName:
-    """How a class with a fixed head names the linear layers of that head.
+    """How a class with a fixed head names the layers of that head.
 
     Attributes:
         classes: class names of transformers, e.g. `BertForSequenceClassification`.
+        kind: what the head is for: `classification`, `multiple_choice`, `tagging`, `question_answering`, `masked_lm`,
+            `causal_lm`, `seq2seq_lm`, `image_classification`.
         linears: module paths of the linear layers, in the order of the forward pass.
-        pooling: what the first one reads: `first` token, or the `pooler`'s output.
+        pooling: what the first one reads: `first` token, `last` token, or the `pooler`'s output; unused where the head
+            reads every token.
         activation: between the linear layers, or None.
+        norm: module path of the layer norm behind the activation, or None.
     """
 
     classes: tuple[str, ...]
     linears: tuple[str, ...]
-    pooling: str
+    kind: str = "classification"
+    pooling: str = "first"
     activation: str | None = None
+    norm: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,8 +220,12 @@ class Architecture:
         prefixes: words that classes with a head put in front of a module path (`bert.`).
         layers: the stacks of layers, in the order of the forward pass.
         norms: layer norms outside the layers.
-        heads: the classification heads of its classes.
+        embeddings: what enters the layers, one for each tower.
+        heads: the heads of its classes.
         pooler: module whose output a head with pooling `pooler` reads, or None.
+        former: (regular expression, replacement) pairs that turn a module path of earlier releases of transformers
+            into today's, applied in order; the first that matches counts.
+        swapped: whether files of `adapters` call the feed-forward `output` intermediate and the other way round.
     """
 
     name: str
@@ -113,8 +233,19 @@ class Architecture:
     prefixes: tuple[str, ...]
     layers: tuple[Layers, ...]
     norms: tuple[str, ...] = ()
+    embeddings: tuple[EmbeddingNames, ...] = ()
     heads: tuple[HeadName, ...] = ()
     pooler: str | None = None
+    former: tuple[tuple[str, str], ...] = ()
+    swapped: bool = False
+
+    def present(self, path: str) -> str:
+        """Return today's name of a module path that an earlier release of transformers may have written."""
+        for pattern, replacement in self.former:
+            found, count = re.subn(rf"\A(?:{pattern})", replacement, path)
+            if count:
+                return found
+        return path
 
 
 def to_json(row: Architecture) -> dict[str, Any]:
@@ -136,45 +267,53 @@ def from_json(data: dict[str, Any]) -> Architecture:
     return row
 
 
-_PARTS: dict[tuple[type, str], type] = {
-    (Architecture, "layers"): Layers,
-    (Architecture, "heads"): HeadName,
-    (Layers, "sublayers"): Sublayer,
-}
-
-
 def _record(cls: Any, data: Any, path: str, faults: list[str]) -> Any:
     """Return a record of type cls made from data, or None with what is wrong put into faults."""
     if not isinstance(data, dict):
         faults.append(f"{path}: expected an object")
         return None
     fields = {f.name: f for f in dataclasses.fields(cls)}
+    hints = get_type_hints(cls)
     before = len(faults)
     faults += [f"{path}.{name}: unknown field" for name in sorted(set(data) - set(fields))]
     values = {}
     for name, f in fields.items():
         if name in data:
-            values[name] = _value(cls, f, data[name], f"{path}.{name}", faults)
+            values[name] = _value(hints[name], data[name], f"{path}.{name}", faults)
         elif f.default is dataclasses.MISSING:
             faults.append(f"{path}.{name}: missing")
     return cls(**values) if len(faults) == before else None
 
 
-def _value(cls: type, field: dataclasses.Field[Any], value: Any, path: str, faults: list[str]) -> Any:
-    if str(field.type).startswith("tuple"):
-        if not isinstance(value, list):
-            faults.append(f"{path}: expected a list")
-            return ()
-        part = _PARTS.get((cls, field.name))
-        if part is not None:
-            return tuple(_record(part, item, f"{path}[{i}]", faults) for i, item in enumerate(value))
-        faults += [f"{path}[{i}]: expected a text" for i, item in enumerate(value) if not isinstance(item, str)]
-        return tuple(value)
-    if field.name == "role" and value not in ROLES:
-        faults.append(f"{path}: expected one of {', '.join(ROLES)}")
-    elif not isinstance(value, str) and not (value is None and "None" in str(field.type)):
-        faults.append(f"{path}: expected a text")
+def _value(hint: Any, value: Any, path: str, faults: list[str]) -> Any:
+    """Return a value of the type that hint names, made from JSON."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is UnionType:
+        return None if value is None else _value(args[0], value, path, faults)
+    if origin is tuple:
+        return _tuple(args, value, path, faults)
+    if dataclasses.is_dataclass(hint):
+        return _record(hint, value, path, faults)
+    if origin is Literal:
+        if value not in args:
+            faults.append(f"{path}: expected one of {', '.join(args)}")
+    elif type(value) is not hint:
+        faults.append(f"{path}: expected {'true or false' if hint is bool else 'a text'}")
     return value
+
+
+def _tuple(args: tuple[Any, ...], value: Any, path: str, faults: list[str]) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        faults.append(f"{path}: expected a list")
+        return ()
+    fixed = args[-1] is not Ellipsis
+    if fixed and len(value) != len(args):
+        faults.append(f"{path}: expected {len(args)} items")
+        return ()
+    hints = args if fixed else (args[0],) * len(value)
+    return tuple(
+        _value(hint, item, f"{path}[{i}]", faults) for i, (hint, item) in enumerate(zip(hints, value, strict=True))
+    )
 
 
 def _lists(value: Any) -> Any:

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from .architecture import Architecture, HeadName, Layers, Sublayer
+from .architecture import (
+    Architecture,
+    AttentionNames,
+    EmbeddingNames,
+    FeedForwardNames,
+    HeadName,
+    Layers,
+    Sublayer,
+)
 
 LAYERS = Layers(
     path="encoder.layer.{i}",
@@ -25,7 +33,19 @@ LAYERS = Layers(
         ),
     ),
     norms=("attention.output.LayerNorm", "output.LayerNorm"),
+    attentions=(
+        AttentionNames(
+            path="attention.self",
+            query="attention.self.query",
+            key="attention.self.key",
+            value="attention.self.value",
+            output="attention.output.dense",
+        ),
+    ),
+    feed_forward=FeedForwardNames(intermediate="intermediate.dense", output="output.dense"),
 )
+
+EMBEDDINGS = EmbeddingNames(path="embeddings", tokens="embeddings.word_embeddings")
 
 ROW = Architecture(
     name="bert",
@@ -33,6 +53,7 @@ ROW = Architecture(
     prefixes=("bert",),
     layers=(LAYERS,),
     norms=("embeddings.LayerNorm",),
+    embeddings=(EMBEDDINGS,),
     heads=(HeadName(classes=("BertForSequenceClassification",), linears=("classifier",), pooling="pooler"),),
     pooler="pooler",
 )

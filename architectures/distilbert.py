@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from .architecture import Architecture, HeadName, Layers, Sublayer
+from .architecture import (
+    Architecture,
+    AttentionNames,
+    EmbeddingNames,
+    FeedForwardNames,
+    HeadName,
+    Layers,
+    Sublayer,
+)
 
 ROW = Architecture(
     name="distilbert",
@@ -30,10 +38,24 @@ ROW = Architecture(
                 ),
             ),
             norms=("sa_layer_norm", "output_layer_norm"),
+            attentions=(
+                AttentionNames(
+                    path="attention",
+                    query="attention.q_lin",
+                    key="attention.k_lin",
+                    value="attention.v_lin",
+                    output="attention.out_lin",
+                    prefix="self",
+                ),
+            ),
+            feed_forward=FeedForwardNames(intermediate="ffn.lin1", output="ffn.lin2"),
             width="dim",
+            heads=("n_heads",),
+            query_heads="n_heads",
         ),
     ),
     norms=("embeddings.LayerNorm",),
+    embeddings=(EmbeddingNames(path="embeddings", tokens="embeddings.word_embeddings", width="dim"),),
     heads=(
         HeadName(
             classes=("DistilBertForSequenceClassification",),

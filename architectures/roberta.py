@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .architecture import Architecture, HeadName
-from .bert import LAYERS
+from .bert import EMBEDDINGS, LAYERS
 
 ROW = Architecture(
     name="roberta",
@@ -11,6 +11,7 @@ ROW = Architecture(
     prefixes=("roberta",),
     layers=(LAYERS,),
     norms=("embeddings.LayerNorm",),
+    embeddings=(EMBEDDINGS,),
     heads=(
         HeadName(
             classes=("RobertaForSequenceClassification",),
