@@ -69,6 +69,8 @@ class Linear:
         cross: whether it belongs to a cross-attention.
         bias: whether it has a bias.
         kernel: further dimensions of a convolution's weight.
+        stride, padding, dilation: of a convolution, one number for each dimension of the kernel.
+        groups: of a convolution.
     """
 
     path: str
@@ -80,6 +82,10 @@ class Linear:
     cross: bool = False
     bias: bool = True
     kernel: tuple[int, ...] = ()
+    stride: tuple[int, ...] = ()
+    padding: tuple[int, ...] = ()
+    dilation: tuple[int, ...] = ()
+    groups: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ import dataclasses
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -223,8 +224,8 @@ class Architecture:
         embeddings: what enters the layers, one for each tower.
         heads: the heads of its classes.
         pooler: module whose output a head with pooling `pooler` reads, or None.
-        former: (regular expression, replacement) pairs that turn a module path of earlier releases of transformers
-            into today's, applied in order; the first that matches counts.
+        former: (path of earlier releases of transformers, today's) pairs, whole or the beginning of a module path up to
+            a dot, with `{i}` for an index, the longer ones first; the first that matches counts, in both directions.
         swapped: whether files of `adapters` call the feed-forward `output` intermediate and the other way round.
     """
 
@@ -241,11 +242,31 @@ class Architecture:
 
     def present(self, path: str) -> str:
         """Return today's name of a module path that an earlier release of transformers may have written."""
-        for pattern, replacement in self.former:
-            found, count = re.subn(rf"\A(?:{pattern})", replacement, path)
-            if count:
-                return found
-        return path
+        return _renamed(path, self.former)
+
+    def past(self, path: str) -> str:
+        """Return what releases of transformers before 5 called a module path of today; present(past(p)) == p."""
+        return _renamed(path, tuple((today, former) for former, today in self.former))
+
+
+def _renamed(path: str, rules: tuple[tuple[str, str], ...]) -> str:
+    """Return a path with the first of the rules applied to its beginning.
+
+    >>> _renamed("encoder.layer.7.attention.query", (("encoder.layer.{i}", "layers.{i}"),))
+    'layers.7.attention.query'
+    """
+    for before, after in rules:
+        match = _beginning(before).match(path)
+        if match:
+            indices = iter(match.groups())
+            return re.sub(r"\{i\}", lambda _: next(indices), after) + path[match.end() :]  # noqa: B023
+    return path
+
+
+@cache
+def _beginning(template: str) -> re.Pattern[str]:
+    """Return a pattern for paths that begin like a template; `{i}` stands for an index, or for itself."""
+    return re.compile(re.escape(template).replace(r"\{i\}", r"([0-9]+|\{i\})") + r"(?=\.|\Z)")
 
 
 def to_json(row: Architecture) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -60,8 +59,19 @@ def wrap(text: str, width: int | None) -> list[str]:
     lines = text.splitlines() or [""]
     if width is None:
         return lines
-    wrapper = textwrap.TextWrapper(width, break_on_hyphens=False, break_long_words=False)
-    return [part for line in lines for part in wrapper.wrap(line) or [""]]
+    return [part for line in lines for part in _wrap(line, width)]
+
+
+def _wrap(line: str, width: int) -> list[str]:
+    """Return one line as lines of at most `width` columns; textwrap would count characters."""
+    first, *words = line.split() or [""]
+    found = [first]
+    for word in words:
+        if display_width(found[-1]) + 1 + display_width(word) <= width:
+            found[-1] += f" {word}"
+        else:
+            found.append(word)
+    return found
 
 
 def _longest_word(text: str) -> int:
@@ -139,5 +149,5 @@ def _blocks(headers: Sequence[str], rows: Iterable[Sequence[str]], width: int) -
     for number, row in enumerate(rows):
         if number:
             yield ""
-        yield row[0]
+        yield from wrap(row[0], width)
         yield from facts(zip(headers[1:], row[1:], strict=True), width, indent=GAP)

@@ -15,7 +15,7 @@ from torch import nn
 from ..adapter import Adapter, Base, Manifest, MethodConfig, Probe
 from ..converters import write
 from ..errors import BaseMismatchError, NotFoundError, StateError, UnsupportedError, UsageError
-from ..methods import Binding, ClassificationHeadConfig, method_of, shapes
+from ..methods import ClassificationHeadConfig, Live, method_of, shapes, united
 from . import probe as probes
 from .account import check_account, check_architecture
 from .arguments import base_id as base_id_of
@@ -50,8 +50,16 @@ class AdapterSet:
     """
 
     def __init__(
-        self, model: nn.Module, *, architecture: Architecture | None = None, base_id: str | None = None
+        self,
+        model: nn.Module,
+        *,
+        architecture: Architecture | None = None,
+        base_id: str | None = None,
+        compat: str | None = None,
     ) -> None:
+        if compat not in (None, "adapters"):
+            raise UsageError(f"compat is {compat!r}", hint="it is None or 'adapters'")
+        self._compat = compat is not None
         self._ground = survey(model, architecture)
         if SHELF in self._ground.model._modules:
             raise StateError("adapters are attached to this model already", hint="use that AdapterSet, or detach it")
@@ -302,12 +310,8 @@ class AdapterSet:
 
     def _build(self, loaded: _Loaded) -> Plan:
         parameters = loaded.bank.tensors()
-        parts = [method_of(c).bind(c, parameters, self._ground.layout, loaded.bank) for c in loaded.config]
-        binding = Binding(
-            sites={path: op for part in parts for path, op in part.sites.items()},
-            parameters={path: own for part in parts for path, own in part.parameters.items()},
-            head=next((part.head for part in parts if part.head is not None), None),
-        )
+        live = Live(layout=self._ground.layout, mode=loaded.bank, base=self._base_parameter, compat=self._compat)
+        binding = united(method_of(config).bind(config, parameters, live) for config in loaded.config)
         trains = any(p.requires_grad for p in parameters.values())
         return build(self._ground, self._installation, binding, loaded.manifest.labels, trains=trains)
 

@@ -18,7 +18,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from ..methods import HeadOp, SiteOp
+    from ..methods import BlockOp, EmbeddingOp, HeadOp, LinearOp, SiteOp
 
 Forward = Callable[..., Any]
 
@@ -90,6 +90,80 @@ class Bypass:
         """Return what the site left here."""
         left: Tensor = self.kept.pop(0 if is_compiling() else get_ident())
         return left
+
+
+class LinearForward:
+    """Runs a linear map with an adapter around it."""
+
+    __slots__ = ("op", "original")
+
+    def __init__(self, original: Forward, op: LinearOp) -> None:
+        self.original = original
+        self.op = op
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the adapted y (…, outputs)."""
+        return self.op(self.original, x)
+
+
+class ModelInputs:
+    """Remembers what the base model was called with, for operations deep inside that need it.
+
+    Each thread has its own, as in Residual. The last call's stay until the next one: the layers may run again in the
+    backward pass, where they are checkpointed.
+    """
+
+    __slots__ = ("__signature__", "kept", "names", "original")
+
+    def __init__(self, original: Forward) -> None:
+        self.original = original
+        self.__signature__ = inspect.signature(original)
+        self.names = [p.name for p in self.__signature__.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+        self.kept: dict[int, dict[str, Any]] = {}
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the base model."""
+        inputs = {**dict(zip(self.names, args, strict=False)), **kwargs}
+        self.kept[0 if is_compiling() else get_ident()] = {"attention_mask": inputs.get("attention_mask")}
+        return self.original(*args, **kwargs)
+
+    def mask(self) -> Tensor | None:
+        """Return the attention mask (batch, sequence) that the model was called with."""
+        found: Tensor | None = self.kept[0 if is_compiling() else get_ident()]["attention_mask"]
+        return found
+
+
+class BlockForward:
+    """Runs a layer and lets the adapter act on the hidden states behind it."""
+
+    __slots__ = ("inputs", "op", "original")
+
+    def __init__(self, original: Forward, op: BlockOp, inputs: ModelInputs) -> None:
+        self.original = original
+        self.op = op
+        self.inputs = inputs
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what the layer returns, its hidden states (batch, sequence, width) adapted."""
+        output = self.original(*args, **kwargs)
+        if isinstance(output, tuple):
+            return (self.op(output[0], self.inputs.mask()), *output[1:])
+        return self.op(output, self.inputs.mask())
+
+
+class EmbeddingForward:
+    """Runs an embedding module and lets the adapter act on its output."""
+
+    __slots__ = ("op", "original")
+
+    def __init__(self, original: Forward, op: EmbeddingOp) -> None:
+        self.original = original
+        self.op = op
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the adapted embeddings (batch, sequence, width), and what else the module returns."""
+        output = self.original(*args, **kwargs)
+        return (self.op(output[0]), *output[1:]) if isinstance(output, tuple) else self.op(output)
 
 
 class EmbeddingsForward:

@@ -131,8 +131,8 @@ def _linears(layers: Iterable[_Layer], modules: dict[str, nn.Module]) -> Iterato
         yield _linear(path, module, roles=roles, layer=index, cross=cross)
 
 
-def _linear(path: str, module: nn.Module, **known: Any) -> Linear:
-    shape = tuple(module.weight.shape)  # type: ignore[union-attr, arg-type]
+def _linear(path: str, module: Any, **known: Any) -> Linear:
+    shape = tuple(module.weight.shape)
     bias = module._parameters.get("bias") is not None
     if isinstance(module, nn.Embedding):
         return Linear(path=path, inputs=shape[0], outputs=shape[1], kind="embedding", bias=False, **known)
@@ -141,7 +141,17 @@ def _linear(path: str, module: nn.Module, **known: Any) -> Linear:
     if isinstance(module, nn.Linear):
         return Linear(path=path, inputs=module.in_features, outputs=module.out_features, bias=bias, **known)
     return Linear(
-        path=path, inputs=shape[1], outputs=shape[0], kind="convolution", bias=bias, kernel=shape[2:], **known
+        path=path,
+        inputs=module.in_channels,
+        outputs=module.out_channels,
+        kind="convolution",
+        bias=bias,
+        kernel=shape[2:],
+        stride=module.stride,
+        padding=module.padding,
+        dilation=module.dilation,
+        groups=module.groups,
+        **known,
     )
 
 

@@ -16,8 +16,20 @@ from typing import Any
 from torch import nn
 
 from ..errors import StateError
-from ..methods import Binding
-from .forwards import BaseOutput, Bypass, EmbeddingsForward, Forward, HeadForward, Residual, SiteForward
+from ..methods import Binding, BlockOp, EmbeddingOp, LinearOp
+from .forwards import (
+    BaseOutput,
+    BlockForward,
+    Bypass,
+    EmbeddingForward,
+    EmbeddingsForward,
+    Forward,
+    HeadForward,
+    LinearForward,
+    ModelInputs,
+    Residual,
+    SiteForward,
+)
 from .layout import Ground
 
 
@@ -96,10 +108,16 @@ def build(
     """
     builder = _Builder(ground, installation)
     builder.substitute(binding.parameters)
+    for path, linear in binding.linears.items():
+        builder.linear(path, linear)
     sites = [site for site in ground.layout.sites if site.path in binding.sites]
     reads = Counter(site.residual for site in sites if binding.sites[site.path].reads_residual)
     for site in sites:
         builder.site(site.path, binding, shared=reads[site.residual] > 1)
+    for path, block in binding.blocks.items():
+        builder.block(path, block)
+    for path, embedding in binding.embeddings.items():
+        builder.embedding(path, embedding)
     if trains:
         builder.embeddings()
     if binding.head is None:
@@ -117,6 +135,7 @@ class _Builder:
         self._sites = {site.path: site for site in ground.layout.sites}
         self._forwards: dict[int, tuple[nn.Module, Forward]] = {}
         self._residuals: dict[str, Residual] = {}
+        self._remembered: ModelInputs | None = None
 
     def plan(self, labels: tuple[str, ...] | None) -> Plan:
         return Plan(tuple((module.__dict__, forward) for module, forward in self._forwards.values()), labels)
@@ -144,6 +163,18 @@ class _Builder:
             SiteForward(self._forward(output), op, residual=residual, shared=shared, norm=forward, bypass=bypass),
         )
 
+    def linear(self, path: str, op: LinearOp) -> None:
+        module = self._ground.modules[path]
+        self._put(module, LinearForward(self._forward(module), op))
+
+    def block(self, path: str, op: BlockOp) -> None:
+        module = self._ground.modules[path]
+        self._put(module, BlockForward(self._forward(module), op, self._inputs()))
+
+    def embedding(self, path: str, op: EmbeddingOp) -> None:
+        module = self._ground.modules[path]
+        self._put(module, EmbeddingForward(self._forward(module), op))
+
     def embeddings(self) -> None:
         """Let gradients in behind the input embeddings, if the layers are checkpointed."""
         embeddings = self._ground.bare.get_input_embeddings()
@@ -159,6 +190,14 @@ class _Builder:
         if binding.head is not None:
             returns_dict = bool(model.config.return_dict)
             self._put(model, HeadForward(self._forward(model), binding.head, base, returns_dict=returns_dict))
+
+    def _inputs(self) -> ModelInputs:
+        """Return what remembers the inputs of the base model for operations that need them."""
+        if self._remembered is None:
+            bare = self._ground.bare
+            self._remembered = ModelInputs(self._forward(bare))
+            self._put(bare, self._remembered)
+        return self._remembered
 
     def _residual(self, path: str) -> Residual:
         if path not in self._residuals:

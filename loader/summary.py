@@ -18,7 +18,8 @@ class Row:
     Attributes:
         adapter: the adapter's name.
         method: the method's name.
-        site: `attention`, `feed_forward`, `norm`, `head`.
+        site: the residual site's role, the linear map's (`query`, `query+key+value`, …; `linear` where its row does not
+            name it), `prefix`, `layer`, `embedding`, `norm`, `shared`, or `head`.
         places: number of sites of that kind.
         parameters: number of parameters there.
         share: the same as a fraction of the base model's parameters.
@@ -64,13 +65,13 @@ class Summary:
 
 def rows(name: str, configs: Iterable[MethodConfig], layout: Layout, base: int) -> Iterator[Row]:
     """Yield the rows of one adapter."""
-    kinds = {site.path: site.role for site in layout.sites} | {norm.path: "norm" for norm in layout.norms}
+    kinds = _kinds(layout)
     for config in configs:
         counts: Counter[str] = Counter()
         places: dict[str, set[str]] = {}
         for key, shape in method_of(config).shapes(config, layout).items():
             path = _path(key, kinds)
-            kind = kinds.get(path, "head")
+            kind = kinds.get(path, path)
             counts[kind] += _size(shape)
             places.setdefault(kind, set()).add(path)
         for kind, parameters in counts.items():
@@ -84,12 +85,24 @@ def rows(name: str, configs: Iterable[MethodConfig], layout: Layout, base: int) 
             )
 
 
+def _kinds(layout: Layout) -> dict[str, str]:
+    """Return the path of each place of a model → its kind; a linear map in front of a residual site of the same path."""
+    return (
+        {block.path: "layer" for block in layout.blocks}
+        | {attention.path: "prefix" for attention in layout.attentions}
+        | {embedding.path: "embedding" for embedding in layout.embeddings}
+        | {site.path: site.role for site in layout.sites}
+        | {linear.path: "+".join(linear.roles) or "linear" for linear in layout.linears}
+        | {norm.path: "norm" for norm in layout.norms}
+    )
+
+
 def _path(key: str, kinds: Mapping[str, str]) -> str:
-    """Return the longest beginning of a key that is the path of a site or norm, or `head`."""
+    """Return the longest beginning of a key that is the path of a place, or its first word: `head`, `shared`."""
     path = key
     while path and path not in kinds:
         path = path.rpartition(".")[0]
-    return path or "head"
+    return path or key.partition(".")[0]
 
 
 def _size(shape: tuple[int, ...]) -> int:

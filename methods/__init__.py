@@ -12,23 +12,42 @@ from typing import Any
 from ..adapter import MethodConfig
 from ..errors import UsageError
 from ..sites import Layout
-from . import bottleneck, classification_head, layer_norm
+from . import bottleneck, classification_head, layer_norm, lora
 from .bottleneck import BottleneckConfig
 from .classification_head import ClassificationHeadConfig
 from .config import config_from_json
 from .layer_norm import LayerNormConfig
-from .method import Binding, HeadOp, Method, Shapes, SiteOp
+from .lora import LoraConfig
+from .method import (
+    Binding,
+    BlockOp,
+    EmbeddingOp,
+    HeadOp,
+    LinearOp,
+    Live,
+    Method,
+    PrefixOp,
+    Shapes,
+    SiteOp,
+    united,
+)
 from .text import parse
 
 __all__ = [
     "METHODS",
     "PRESETS",
     "Binding",
+    "BlockOp",
     "BottleneckConfig",
     "ClassificationHeadConfig",
+    "EmbeddingOp",
     "HeadOp",
     "LayerNormConfig",
+    "LinearOp",
+    "Live",
+    "LoraConfig",
     "Method",
+    "PrefixOp",
     "Shapes",
     "SiteOp",
     "configs_from_json",
@@ -36,9 +55,15 @@ __all__ = [
     "method_of",
     "parse_method",
     "shapes",
+    "united",
 ]
 
-METHODS: tuple[Method, ...] = (bottleneck.METHOD, layer_norm.METHOD, classification_head.METHOD)
+METHODS: tuple[Method, ...] = (
+    bottleneck.METHOD,
+    lora.METHOD,
+    layer_norm.METHOD,
+    classification_head.METHOD,
+)
 
 PRESETS: dict[str, MethodConfig] = {name: preset for method in METHODS for name, preset in method.presets.items()}
 """Name → configuration, for `add`, the command line and indices."""

@@ -32,7 +32,7 @@ from ..errors import UnsupportedError, UsageError
 from ..sites import Layout, Site
 from .activations import NAMES, WITH_WEIGHTS, function, known
 from .config import Config
-from .method import Binding, Method, Shapes
+from .method import Binding, Live, Method, Shapes
 
 if TYPE_CHECKING:
     import torch
@@ -212,14 +212,14 @@ def _start(rule: str, key: str, shape: tuple[int, ...], generator: torch.Generat
     return tensor.normal_(std=0.02, generator=generator)
 
 
-def bind(config: BottleneckConfig, tensors: Mapping[str, Tensor], layout: Layout, mode: nn.Module) -> Binding:
+def bind(config: BottleneckConfig, tensors: Mapping[str, Tensor], live: Live) -> Binding:
     """Return the operations of all sites, on the given tensors themselves, so that training reaches them."""
     ops = {}
-    for site in layout.sites:
+    for site in live.layout.sites:
         if config.takes(site):
             names = site_shapes(config, site.width, config.bottleneck(site))
             parameters = {name: tensors[f"{site.path}.{name}"] for name in names}
-            ops[site.path] = Bottleneck(config, parameters, mode, post_norm=site.norm is not None)
+            ops[site.path] = Bottleneck(config, parameters, live.mode, post_norm=site.norm is not None)
     return Binding(sites=ops)
 
 
@@ -374,4 +374,12 @@ METHOD = Method(
     shapes=shapes,
     initial=initial,
     bind=bind,
+    dimensions={
+        "bottleneck_down.weight": (None, "width"),
+        "bottleneck_up.weight": ("width", None),
+        "bottleneck_up.bias": ("width",),
+        "bottleneck_norm_before.weight": ("width",),
+        "bottleneck_norm_after.weight": ("width",),
+        "bottleneck_gate.weight": (None, "width"),
+    },
 )

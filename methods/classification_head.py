@@ -16,7 +16,7 @@ from ..errors import UnsupportedError
 from ..sites import Layout
 from .activations import function, known
 from .config import Config
-from .method import Binding, Method, Shapes
+from .method import Binding, Live, Method, Shapes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -92,9 +92,9 @@ def initial(config: ClassificationHeadConfig, layout: Layout, base: Callable[[st
     }
 
 
-def bind(config: ClassificationHeadConfig, tensors: Mapping[str, Tensor], layout: Layout, mode: nn.Module) -> Binding:
+def bind(config: ClassificationHeadConfig, tensors: Mapping[str, Tensor], live: Live) -> Binding:
     """Return the head on the given tensors themselves."""
-    return Binding(head=ClassificationHead(config, tensors, mode))
+    return Binding(head=ClassificationHead(config, tensors, live.mode))
 
 
 class ClassificationHead:
@@ -150,4 +150,5 @@ METHOD = Method(
     shapes=shapes,
     initial=initial,
     bind=bind,
+    dimensions={"head.0.weight": (None, "width")},
 )

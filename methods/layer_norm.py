@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, ClassVar
 from ..errors import UsageError
 from ..sites import Layout, Norm
 from .config import Config
-from .method import Binding, Method, Shapes
+from .method import Binding, Live, Method, Shapes
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +43,12 @@ def initial(config: LayerNormConfig, layout: Layout, base: Callable[[str], Tenso
     return {key: base(key).detach().clone() for key in shapes(config, layout)}
 
 
-def bind(config: LayerNormConfig, tensors: Mapping[str, Tensor], layout: Layout, mode: nn.Module) -> Binding:
+def bind(config: LayerNormConfig, tensors: Mapping[str, Tensor], live: Live) -> Binding:
     """Return the tensors that stand in for the base's own."""
     return Binding(
         parameters={
             norm.path: {name: tensors[f"{norm.path}.{name}"] for name in norm.shapes}
-            for norm in _chosen(config, layout)
+            for norm in _chosen(config, live.layout)
         }
     )
 
@@ -69,4 +69,5 @@ METHOD = Method(
     shapes=shapes,
     initial=initial,
     bind=bind,
+    dimensions={"weight": ("width",)},
 )

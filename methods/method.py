@@ -7,12 +7,13 @@ in loader/. Importing a method loads no torch; `initial` and `bind` do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..adapter import MethodConfig
-from ..sites import Layout
+from ..errors import UsageError
+from ..sites import Layout, Projection
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     Tensor = torch.Tensor
     Normalise = Callable[[Tensor], Tensor]
+    Apply = Callable[[Tensor], Tensor]
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -34,6 +36,58 @@ class SiteOp(Protocol):
 
     def __call__(self, d: Tensor, x: Tensor | None, norm: Normalise | None) -> Tensor:
         """Return the new d (batch, sequence, width); norm is None in pre-norm models."""
+        ...
+
+
+class LinearOp(Protocol):
+    """Acts at a linear map y = W x + b of the base model; see sites.Linear."""
+
+    def __call__(self, forward: Apply, x: Tensor) -> Tensor:
+        """Return the adapted y (…, outputs) for x (…, inputs); forward is the map without this adapter.
+
+        For an embedding x are the ids (…), for a convolution (batch, channels, …).
+        """
+        ...
+
+    def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return weight and bias with which the plain map computes the same as this operation around the given ones.
+
+        weight: (outputs, inputs[, kernel]) float32, whatever the module's own orientation.
+
+        Raises:
+            UnsupportedError: no weight does, because the operation depends on its input.
+        """
+        ...
+
+
+class BlockOp(Protocol):
+    """Acts on the hidden states behind a layer; see sites.Block."""
+
+    def __call__(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+        """Return the new hidden states (batch, sequence, width); mask (batch, sequence) is 0 at padding."""
+        ...
+
+
+class EmbeddingOp(Protocol):
+    """Acts on what enters the layers; see sites.Embedding."""
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """Return the new embeddings (batch, sequence, width)."""
+        ...
+
+    def inverse(self, hidden: Tensor) -> Tensor:
+        """Return the hidden states (batch, sequence, width) that __call__ maps to the given ones."""
+        ...
+
+
+class PrefixOp(Protocol):
+    """Gives keys and values that an attention finds in front of its own; see sites.Attention."""
+
+    def __call__(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Return keys and values (batch or 1, heads, prefix length, head size).
+
+        hidden: input of the attention (batch, sequence, width), for gates.
+        """
         ...
 
 
@@ -57,13 +111,67 @@ class Binding:
 
     Attributes:
         sites: path of a residual site → what acts there.
+        linears: path of a linear map → what acts there.
+        attentions: path of an attention → the prefix that it gets.
+        blocks: path of a layer → what acts behind it.
+        embeddings: path of an embedding → what acts behind it.
         parameters: module path → parameters that stand in for the module's own.
         head: the prediction head, or None.
     """
 
     sites: Mapping[str, SiteOp] = field(default_factory=dict)
+    linears: Mapping[str, LinearOp] = field(default_factory=dict)
+    attentions: Mapping[str, PrefixOp] = field(default_factory=dict)
+    blocks: Mapping[str, BlockOp] = field(default_factory=dict)
+    embeddings: Mapping[str, EmbeddingOp] = field(default_factory=dict)
     parameters: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     head: HeadOp | None = None
+
+
+def united(parts: Iterable[Binding]) -> Binding:
+    """Return what the parts of a union of configurations do together.
+
+    Raises:
+        UsageError: two parts act at the same place, or there are two heads.
+    """
+    found: dict[str, Any] = {}
+    for part in parts:
+        for f in fields(Binding):
+            value = getattr(part, f.name)
+            if f.name == "head":
+                found["head"] = _only(found.get("head"), value)
+                continue
+            both = found.setdefault(f.name, {}).keys() & value.keys()
+            if both:
+                raise UsageError(
+                    f"two parts of the configuration act at {min(both)}",
+                    hint="the parts of a union must stand at different places",
+                )
+            found[f.name].update(value)
+    return Binding(**found)
+
+
+def _only(present: HeadOp | None, more: HeadOp | None) -> HeadOp | None:
+    if present is not None and more is not None:
+        raise UsageError("an adapter has at most one head")
+    return more if present is None else present
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Live:
+    """The model that an adapter is bound to.
+
+    Attributes:
+        layout: its sites.
+        mode: the module whose `training` flag tells whether dropout acts.
+        base: parameter path → the base model's parameter as it is now.
+        compat: compute what `adapters` 1.3.0 computes where that departs from the papers (FORMATS §4 and §8).
+    """
+
+    layout: Layout
+    mode: nn.Module
+    base: Callable[[str], Tensor]
+    compat: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,14 +183,22 @@ class Method:
         presets: names under which `add` and the command line know certain configurations.
         shapes: configuration and layout → canonical key → shape: the complete account of the adapter's tensors.
         initial: configuration, layout and a reader of the base's parameters → start values, float32.
-        bind: configuration, tensors, layout and the module whose `training` flag tells the mode → Binding.
+        bind: configuration, tensors, and what is known of the model they act on → Binding.
+        dimensions: end of a key → what the dimensions of such a tensor say of the model, for reading an adapter
+            without its base model: `width` of the hidden states, `embedding` width, or None.
+        measure: configuration, roles of a linear map, and parameter name → shape at it → its inputs and outputs, or
+            None where the shapes do not say; for methods that act at linear maps.
     """
 
     config: type[Any]
     presets: Mapping[str, MethodConfig]
     shapes: Callable[[Any, Layout], Shapes]
     initial: Callable[[Any, Layout, Callable[[str], Tensor]], dict[str, Tensor]]
-    bind: Callable[[Any, Mapping[str, Tensor], Layout, nn.Module], Binding]
+    bind: Callable[[Any, Mapping[str, Tensor], Live], Binding]
+    dimensions: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
+    measure: Callable[[Any, tuple[Projection, ...], Mapping[str, tuple[int, ...]]], tuple[int, int] | None] | None = (
+        None
+    )
 
     @property
     def name(self) -> str:

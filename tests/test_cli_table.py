@@ -18,6 +18,7 @@ def longest_word(*texts: str) -> int:
 
 @given(rows, st.integers(20, 200))
 @example([("0" * 21, "", "")], 20)
+@example([("0" * 18 + " ⺀", "", "")], 20)
 def test_no_line_of_a_table_is_wider_than_the_terminal(body: list[tuple[str, str, str]], width: int) -> None:
     lines = list(table(HEADERS, body, width, spare=("task",)))
     if lines[0].startswith("NAME"):

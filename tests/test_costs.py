@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -43,11 +44,15 @@ def calls(action: Callable[[], object]) -> int:
         count += event == "call"
 
     action()
+    # A collection in between would count the finalisers of objects that have nothing to do with the action.
+    gc.collect()
+    gc.disable()
     sys.setprofile(profile)
     try:
         action()
     finally:
         sys.setprofile(None)
+        gc.enable()
     return count
 
 

@@ -1,0 +1,73 @@
+"""Which linear maps of a model a method acts on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ..errors import UsageError
+from ..sites import PROJECTIONS, Layout, Linear
+
+ALL_LINEAR = "all-linear"
+"""Stands for every linear map inside the layers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A linear map, and which of its equal parts are meant.
+
+    Attributes:
+        linear: the map.
+        parts: indices of the parts of its output in ascending order; () is the whole.
+    """
+
+    linear: Linear
+    parts: tuple[int, ...] = ()
+
+    @property
+    def path(self) -> str:
+        """Its module path."""
+        return self.linear.path
+
+    @property
+    def part_size(self) -> int:
+        """Rows of the output that one part has."""
+        return self.linear.outputs // max(1, len(self.linear.roles)) if self.parts else self.linear.outputs
+
+
+def chosen(targets: Sequence[str], layout: Layout, *, leave_out: Iterable[int] = ()) -> list[Target]:
+    """Return what targets mean in a layout, in the order of the model, each map once.
+
+    Args:
+        targets: projections (`query`, `intermediate`, …; self- and cross-attention alike), module paths, or
+            `all-linear`. Of a map that computes several projections a projection means its part, a path the whole.
+        layout: where they are looked up.
+        leave_out: layers without.
+
+    Raises:
+        UsageError: a path is no linear map of the model, or nothing is left.
+    """
+    paths = {target for target in targets if target not in PROJECTIONS and target != ALL_LINEAR}
+    unknown = sorted(paths - layout.linear.keys())
+    if unknown:
+        raise UsageError(
+            f"the model has no linear map called {', '.join(unknown[:5])}" + (" …" if unknown[5:] else ""),
+            hint=f"name a module of the base model, or one of {', '.join(PROJECTIONS)}, {ALL_LINEAR}",
+        )
+    left = set(leave_out)
+    found = [_target(linear, targets, paths) for linear in layout.linears if linear.layer not in left]
+    kept = [target for target in found if target is not None]
+    if not kept and layout.linears:
+        raise UsageError(
+            f"no linear map of the model is one of {', '.join(targets)}", hint=f"known are {', '.join(PROJECTIONS)}"
+        )
+    return kept
+
+
+def _target(linear: Linear, targets: Sequence[str], paths: set[str]) -> Target | None:
+    if linear.path in paths or (ALL_LINEAR in targets and linear.layer is not None and linear.kind != "embedding"):
+        return Target(linear)
+    parts = tuple(i for i, role in enumerate(linear.roles) if role in targets)
+    if not parts:
+        return None
+    return Target(linear, parts if len(linear.roles) > 1 else ())
