@@ -28,7 +28,7 @@ class Sublayer:
         output: module whose output is the sublayer's, after its last projection and dropout.
         residual: module whose first argument is the residual stream that enters the sublayer.
         norm: the layer norm after the residual connection, or None in pre-norm models.
-        adapters: where files of `adapters` keep the bottlenecks of this site (FORMATS §2.2).
+        adapters: where files of `adapters` keep the bottlenecks of this site.
     """
 
     role: Role

@@ -6,17 +6,18 @@ layout is compared with what is there. Whether that layout is the base model's i
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
 from ..adapter import MethodConfig
 from ..architectures import Architecture, Layers
 from ..errors import UsageError
-from ..methods import BottleneckConfig, Shapes, shapes
-from ..sites import Layout, Norm, Site
+from ..methods import Facts, Shapes, method_of, shapes
+from ..sites import Attention, Block, Embedding, Layout, Linear, Norm, Projection
 
 if TYPE_CHECKING:
     import torch
@@ -73,51 +74,98 @@ def layout(config: Iterable[MethodConfig], have: Shapes, row: Architecture) -> L
         have: canonical key → shape.
         row: the architecture.
     """
-    size = width(have)
-    left_out = {layer for part in config if isinstance(part, BottleneckConfig) for layer in part.leave_out}
-    sites: list[Site] = []
-    norms: list[tuple[str, int | None]] = [(path, None) for path in row.norms]
+    known = _facts(config, have, row)
+    size = _width(known)
+    left_out = {layer for facts in known for layer in facts.left_out}
+    places = list(_places(row, have, left_out))
+    norms = [(path, None) for path in row.norms] + [
+        (f"{path}.{norm}", index) for stack, path, index in places for norm in stack.norms
+    ]
+    # RMS norms have no bias; in one model either all norms have one or none has.
+    biased = any(f"{path}.bias" in have for path, _ in norms)
+    return Layout(
+        architecture=row.name,
+        layers=len(places),
+        width=size,
+        sites=tuple(site for stack, path, index in places for site in stack.sites(path, index, size)),
+        norms=tuple(_norm(path, index, have, size, biased=biased) for path, index in norms),
+        pooler=row.pooler is not None,
+        linears=tuple(_linears(places, known, size)),
+        attentions=tuple(_attentions(places, known, size)),
+        blocks=tuple(Block(path=path, layer=index, width=size) for _, path, index in places),
+        embeddings=tuple(
+            Embedding(path=names.path, width=_embedding(known) or size, tokens=names.tokens, stack=names.stack)
+            for names in row.embeddings
+        ),
+    )
+
+
+def width(config: Iterable[MethodConfig], tensors: Mapping[str, torch.Tensor]) -> int:
+    """Return the hidden size that most tensors of an adapter speak for, 0 where none does."""
+    have = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    return _width([method_of(part).facts(part, have, lambda path: ()) for part in config])
+
+
+def _facts(config: Iterable[MethodConfig], have: Shapes, row: Architecture) -> list[Facts]:
+    """Return what each configuration and its tensors say of the model."""
+    named = {f"{stack.path}.{path}": roles for stack in row.layers for path, (roles, _) in stack.projections().items()}
+    patterns = [(_pattern(stack.path), stack.path) for stack in row.layers]
+
+    def roles(path: str) -> tuple[Projection, ...]:
+        for pattern, layer in patterns:
+            match = pattern.match(path)
+            if match:
+                return named.get(f"{layer}.{path[match.end() :]}", ())
+        return ()
+
+    return [method_of(part).facts(part, have, roles) for part in config]
+
+
+def _width(known: Iterable[Facts]) -> int:
+    votes = Counter(size for facts in known for size in facts.widths)
+    return votes.most_common(1)[0][0] if votes else 0
+
+
+def _embedding(known: Iterable[Facts]) -> int:
+    return max((facts.embedding for facts in known), default=0)
+
+
+def _places(row: Architecture, have: Shapes, left_out: set[int]) -> Iterator[tuple[Layers, str, int]]:
+    """Yield stack, path and number of every layer."""
     first = 0
     for stack in row.layers:
         count = _layers(stack, have, {layer - first for layer in left_out})
         for i in range(count):
-            path = stack.path.replace("{i}", str(i))
-            sites += stack.sites(path, first + i, size)
-            norms += [(f"{path}.{norm}", first + i) for norm in stack.norms]
+            yield stack, stack.path.replace("{i}", str(i)), first + i
         first += count
-    # RMS norms have no bias; in one model either all norms have one or none has.
-    biased = any(f"{path}.bias" in have for path, _ in norms)
-    parameters = {"weight": (size,), "bias": (size,)} if biased else {"weight": (size,)}
-    return Layout(
-        architecture=row.name,
-        layers=first,
-        width=size,
-        sites=tuple(sites),
-        norms=tuple(Norm(path=path, layer=layer, shapes=parameters) for path, layer in norms),
-        pooler=row.pooler is not None,
-    )
 
 
-def width(have: Shapes) -> int:
-    """Return the hidden size that most tensors speak for, 0 where none does.
-
-    >>> width({"a.bottleneck_up.weight": (32, 8), "a.bottleneck_up.bias": (32,)})
-    32
-    """
-    votes = Counter(size for key, shape in have.items() if (size := _width(key, shape)))
-    return votes.most_common(1)[0][0] if votes else 0
+def _norm(path: str, index: int | None, have: Shapes, size: int, *, biased: bool) -> Norm:
+    names = ("weight", "bias") if biased else ("weight",)
+    return Norm(path=path, layer=index, shapes={name: have.get(f"{path}.{name}", (size,)) for name in names})
 
 
-def _width(key: str, shape: tuple[int, ...]) -> int:
-    """Return the hidden size that one tensor speaks for, or 0."""
-    name = key.rsplit(".", 2)[-2:]
-    if name[0] == "bottleneck_down" and len(shape) == 2:
-        return shape[1]
-    if name[0] == "bottleneck_up" and shape:
-        return shape[0]
-    if key == "head.0.weight" and len(shape) == 2:
-        return shape[1]
-    return shape[0] if len(shape) == 1 and "norm" in name[0].lower() else 0
+def _linears(places: Iterable[tuple[Layers, str, int]], known: Iterable[Facts], size: int) -> Iterator[Linear]:
+    """Yield the linear maps that the row names, then others that have tensors."""
+    found = {path: linear for facts in known for path, linear in facts.linears.items()}
+    alike = {linear.roles: linear for linear in found.values()}
+    for stack, layer, index in places:
+        for name, (roles, cross) in stack.projections().items():
+            path = f"{layer}.{name}"
+            one = found.pop(path, None) or alike.get(roles) or Linear(path=path, inputs=size, outputs=size)
+            yield dataclasses.replace(one, path=path, roles=roles, layer=index, cross=cross)
+    yield from found.values()
+
+
+def _attentions(places: Iterable[tuple[Layers, str, int]], known: Sequence[Facts], size: int) -> Iterator[Attention]:
+    """Yield the attentions, all heads of each counted as one."""
+    found = {path: heads for facts in known for path, heads in facts.attentions.items()}
+    alike = next(iter(found.values()), size)
+    for stack, layer, index in places:
+        for part in stack.attentions:
+            path = f"{layer}.{part.path}"
+            heads = found.get(path, alike)
+            yield Attention(path=path, stack=part.stack, layer=index, width=size, heads=1, head_size=heads)
 
 
 def _layers(stack: Layers, have: Iterable[str], left_out: set[int]) -> int:

@@ -86,7 +86,7 @@ def rows(name: str, configs: Iterable[MethodConfig], layout: Layout, base: int) 
 
 
 def _kinds(layout: Layout) -> dict[str, str]:
-    """Return the path of each place of a model → its kind; a linear map in front of a residual site of the same path."""
+    """Return the path of each place of a model → its kind; a linear map goes before a residual site of its path."""
     return (
         {block.path: "layer" for block in layout.blocks}
         | {attention.path: "prefix" for attention in layout.attentions}

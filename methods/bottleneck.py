@@ -32,7 +32,7 @@ from ..errors import UnsupportedError, UsageError
 from ..sites import Layout, Site
 from .activations import NAMES, WITH_WEIGHTS, function, known
 from .config import Config
-from .method import Binding, Live, Method, Shapes
+from .method import Binding, Facts, Live, Method, Roles, Shapes
 
 if TYPE_CHECKING:
     import torch
@@ -212,6 +212,18 @@ def _start(rule: str, key: str, shape: tuple[int, ...], generator: torch.Generat
     return tensor.normal_(std=0.02, generator=generator)
 
 
+def facts(config: BottleneckConfig, have: Shapes, roles: Roles) -> Facts:
+    """Return the widths that the tensors speak for."""
+    votes = []
+    for key, shape in have.items():
+        name = key.rpartition(".bottleneck_")[2]
+        if name == "down.weight" and len(shape) == 2:
+            votes.append(shape[1])
+        elif name in ("up.weight", "up.bias") and shape:
+            votes.append(shape[0])
+    return Facts(widths=tuple(votes), left_out=config.leave_out)
+
+
 def bind(config: BottleneckConfig, tensors: Mapping[str, Tensor], live: Live) -> Binding:
     """Return the operations of all sites, on the given tensors themselves, so that training reaches them."""
     ops = {}
@@ -374,12 +386,5 @@ METHOD = Method(
     shapes=shapes,
     initial=initial,
     bind=bind,
-    dimensions={
-        "bottleneck_down.weight": (None, "width"),
-        "bottleneck_up.weight": ("width", None),
-        "bottleneck_up.bias": ("width",),
-        "bottleneck_norm_before.weight": ("width",),
-        "bottleneck_norm_after.weight": ("width",),
-        "bottleneck_gate.weight": (None, "width"),
-    },
+    facts=facts,
 )

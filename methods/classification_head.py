@@ -16,7 +16,7 @@ from ..errors import UnsupportedError
 from ..sites import Layout
 from .activations import function, known
 from .config import Config
-from .method import Binding, Live, Method, Shapes
+from .method import Binding, Facts, Live, Method, Roles, Shapes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -92,6 +92,12 @@ def initial(config: ClassificationHeadConfig, layout: Layout, base: Callable[[st
     }
 
 
+def facts(config: ClassificationHeadConfig, have: Shapes, roles: Roles) -> Facts:
+    """Return the width that the first layer reads."""
+    shape = have.get("head.0.weight", ())
+    return Facts(widths=shape[1:2])
+
+
 def bind(config: ClassificationHeadConfig, tensors: Mapping[str, Tensor], live: Live) -> Binding:
     """Return the head on the given tensors themselves."""
     return Binding(head=ClassificationHead(config, tensors, live.mode))
@@ -150,5 +156,5 @@ METHOD = Method(
     shapes=shapes,
     initial=initial,
     bind=bind,
-    dimensions={"head.0.weight": (None, "width")},
+    facts=facts,
 )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 from ..errors import UsageError
 from ..sites import Layout, Norm
 from .config import Config
-from .method import Binding, Live, Method, Shapes
+from .method import Binding, Facts, Live, Method, Roles, Shapes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,6 +43,11 @@ def initial(config: LayerNormConfig, layout: Layout, base: Callable[[str], Tenso
     return {key: base(key).detach().clone() for key in shapes(config, layout)}
 
 
+def facts(config: LayerNormConfig, have: Shapes, roles: Roles) -> Facts:
+    """Return the sizes of the vectors that stand in for weights of norms."""
+    return Facts(widths=tuple(shape[0] for key, shape in have.items() if len(shape) == 1 and "norm" in key.lower()))
+
+
 def bind(config: LayerNormConfig, tensors: Mapping[str, Tensor], live: Live) -> Binding:
     """Return the tensors that stand in for the base's own."""
     return Binding(
@@ -69,5 +74,5 @@ METHOD = Method(
     shapes=shapes,
     initial=initial,
     bind=bind,
-    dimensions={"weight": ("width",)},
+    facts=facts,
 )

@@ -25,9 +25,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..errors import UnsupportedError
-from ..sites import Layout, Projection
+from ..sites import Layout, Linear
 from .config import Config
-from .method import Binding, LinearOp, Live, Method, Shapes
+from .method import Binding, Facts, LinearOp, Live, Method, Roles, Shapes
 from .targets import Target, chosen
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ class LoraConfig(Config):
         r: the rank.
         alpha: the numerator of the scale.
         rank_stabilised: divide by √r in place of r.
-        ranks: module path → its own r.
-        alphas: module path → its own alpha.
+        ranks: module path or projection → its own r.
+        alphas: module path or projection → its own alpha.
         leave_out: layers without.
         dropout: probability, on the input of A, while training.
         gating: multiply the update by the mean over the tokens of sigmoid(w·x + b), one number per example and part.
@@ -89,14 +89,16 @@ class LoraConfig(Config):
             faults.append("gating goes with neither magnitude nor update_bias")
         return faults
 
-    def rank(self, path: str) -> int:
-        """Return r at a module."""
-        return self.ranks.get(path, self.r)
+    def rank(self, linear: Linear) -> int:
+        """Return r at a map."""
+        return next((self.ranks[name] for name in (linear.path, *linear.roles) if name in self.ranks), self.r)
 
-    def scale(self, path: str) -> float:
-        """Return s at a module."""
-        r = self.rank(path)
-        return self.alphas.get(path, self.alpha) / (math.sqrt(r) if self.rank_stabilised else r)
+    def scale(self, linear: Linear) -> float:
+        """Return s at a map."""
+        r = self.rank(linear)
+        names = (linear.path, *linear.roles)
+        alpha = next((self.alphas[name] for name in names if name in self.alphas), self.alpha)
+        return alpha / (math.sqrt(r) if self.rank_stabilised else r)
 
 
 def shapes(config: LoraConfig, layout: Layout) -> Shapes:
@@ -113,7 +115,7 @@ def target_shapes(config: LoraConfig, target: Target) -> Shapes:
     Raises:
         UnsupportedError: the configuration has no meaning for a map of this kind.
     """
-    linear, r, parts = target.linear, config.rank(target.path), max(1, len(target.parts))
+    linear, r, parts = target.linear, config.rank(target.linear), max(1, len(target.parts))
     _check(config, target)
     ones = (1,) * len(linear.kernel)
     found: Shapes = {
@@ -198,7 +200,7 @@ class Update:
         self.config = config
         self.target = target
         self.mode = mode
-        self.scale = config.scale(target.path)
+        self.scale = config.scale(target.linear)
         self.a, self.b, self.c = own["lora_A"], own["lora_B"], own.get("lora_bias")
 
     def __call__(self, forward: Apply, x: Tensor) -> Tensor:
@@ -255,7 +257,7 @@ class PartsUpdate:
         self.target = target
         self.mode = mode
         self.own = own
-        self.scale = config.scale(target.path)
+        self.scale = config.scale(target.linear)
 
     def __call__(self, forward: Apply, x: Tensor) -> Tensor:
         """Return the adapted y (…, outputs)."""
@@ -359,15 +361,20 @@ def _convolve(x: Tensor, kernel: Tensor, target: Target) -> Tensor:
     return found
 
 
-def measure(
-    config: LoraConfig, roles: tuple[Projection, ...], leaves: Mapping[str, tuple[int, ...]]
-) -> tuple[int, int] | None:
-    """Return inputs and outputs of a map from the shapes of its tensors, or None where they do not say."""
-    a, b = leaves.get("lora_A", ()), leaves.get("lora_B", ())
-    if len(a) < 2 or len(b) < 2:
-        return None
-    parts = sum(role in config.targets for role in roles) if len(roles) > 1 else 0
-    return a[1], b[0] * len(roles) // parts if parts else b[0]
+def facts(config: LoraConfig, have: Shapes, roles: Roles) -> Facts:
+    """Return the linear maps that the shapes of A and B describe."""
+    found = {}
+    for key, a in have.items():
+        path, _, name = key.rpartition(".")
+        b = have.get(f"{path}.lora_B", ())
+        if name != "lora_A" or len(a) < 2 or len(b) < 2:
+            continue
+        of = roles(path)
+        parts = sum(role in config.targets for role in of) if len(of) > 1 and path not in config.targets else 0
+        outputs = b[0] * len(of) // parts if parts else b[0]
+        kind: Literal["linear", "convolution"] = "convolution" if a[2:] else "linear"
+        found[path] = Linear(path=path, roles=of, inputs=a[1], outputs=outputs, kernel=a[2:], kind=kind)
+    return Facts(linears=found, left_out=config.leave_out)
 
 
 METHOD = Method(
@@ -380,5 +387,5 @@ METHOD = Method(
     shapes=shapes,
     initial=initial,
     bind=bind,
-    measure=measure,
+    facts=facts,
 )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..adapter import MethodConfig
 from ..errors import UsageError
-from ..sites import Layout, Projection
+from ..sites import Layout, Linear, Projection
 
 if TYPE_CHECKING:
     import torch
@@ -165,13 +165,36 @@ class Live:
         layout: its sites.
         mode: the module whose `training` flag tells whether dropout acts.
         base: parameter path → the base model's parameter as it is now.
-        compat: compute what `adapters` 1.3.0 computes where that departs from the papers (FORMATS §4 and §8).
+        compat: compute what `adapters` 1.3.0 computes where that departs from the papers.
     """
 
     layout: Layout
     mode: nn.Module
     base: Callable[[str], Tensor]
     compat: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What the tensors of an adapter say of the model that they were made for, where that model is not at hand.
+
+    Attributes:
+        widths: hidden sizes, one vote for each tensor that speaks for one.
+        embedding: size of the embeddings, 0 where nothing says it.
+        linears: path → the linear map, as far as its tensors tell it.
+        attentions: path → size of all its key heads together.
+        left_out: layers that the configuration names although no tensor does.
+    """
+
+    widths: tuple[int, ...] = ()
+    embedding: int = 0
+    linears: Mapping[str, Linear] = field(default_factory=dict)
+    attentions: Mapping[str, int] = field(default_factory=dict)
+    left_out: tuple[int, ...] = ()
+
+
+Roles = Callable[[str], tuple[Projection, ...]]
+"""Path of a linear map → what it is in its sublayer; () where the architecture's row does not name it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,10 +207,7 @@ class Method:
         shapes: configuration and layout → canonical key → shape: the complete account of the adapter's tensors.
         initial: configuration, layout and a reader of the base's parameters → start values, float32.
         bind: configuration, tensors, and what is known of the model they act on → Binding.
-        dimensions: end of a key → what the dimensions of such a tensor say of the model, for reading an adapter
-            without its base model: `width` of the hidden states, `embedding` width, or None.
-        measure: configuration, roles of a linear map, and parameter name → shape at it → its inputs and outputs, or
-            None where the shapes do not say; for methods that act at linear maps.
+        facts: configuration, canonical key → shape of the adapter's tensors, and the roles of linear maps → Facts.
     """
 
     config: type[Any]
@@ -195,10 +215,7 @@ class Method:
     shapes: Callable[[Any, Layout], Shapes]
     initial: Callable[[Any, Layout, Callable[[str], Tensor]], dict[str, Tensor]]
     bind: Callable[[Any, Mapping[str, Tensor], Live], Binding]
-    dimensions: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
-    measure: Callable[[Any, tuple[Projection, ...], Mapping[str, tuple[int, ...]]], tuple[int, int] | None] | None = (
-        None
-    )
+    facts: Callable[[Any, Shapes, Roles], Facts]
 
     @property
     def name(self) -> str:

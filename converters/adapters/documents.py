@@ -1,6 +1,6 @@
 """The documents of `adapters` folders around the method: checks, what they say, and how their source spelled them.
 
-Source: adapters 1.3.0, configuration/model_adapters_config.py (`build_full_config`); FORMATS §1 and §3.1.
+Source: adapters 1.3.0, configuration/model_adapters_config.py (`build_full_config`).
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
-from .. import schemas
-from ..adapter import JSON, Base, Manifest, Provenance, from_json, to_json
-from ..architectures import Architecture, by_model_type
-from ..errors import FormatError, SchemaError, UnsupportedError
-from .adapters_config import Kept, kept, members, restored
+from ... import schemas
+from ...adapter import JSON, Base, Manifest, Provenance, from_json, to_json
+from ...architectures import Architecture, by_model_type
+from ...errors import FormatError, SchemaError, UnsupportedError
+from .config import Kept, kept, members, restored
 
 CONFIG = "adapter_config.json"
 HEAD_CONFIG = "head_config.json"
@@ -54,11 +54,6 @@ def check(documents: Mapping[str, JSON]) -> Mapping[str, JSON]:
         raise FormatError("the documents of the adapter are wrong", faults=faults, hint=_AGAIN)
     first: Mapping[str, JSON] = found[0]
     return first
-
-
-def old(document: Mapping[str, JSON]) -> bool:
-    """Return whether a document is from the time when activations had other names: it has no version."""
-    return document.get("version") is None
 
 
 def kept_version(spelling: Mapping[str, JSON]) -> JSON:

@@ -4,7 +4,7 @@ A flexible head is a sequence of dropout, linear, activation, dropout, linear �
 `heads.<name>.<1 + 3k>`, or `1 + 2k` without activation. A class with a fixed head has the keys of its modules, which
 the architecture's row lists.
 
-Source: adapters 1.3.0, heads/base.py and head_utils.py; FORMATS §2.4 and §2.5.
+Source: adapters 1.3.0, heads/base.py and head_utils.py.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..adapter import JSON
-from ..architectures import Architecture, HeadName
-from ..errors import FormatError, UnsupportedError, UsageError
-from ..methods import ClassificationHeadConfig
-from ..methods.config import config_from_json
+from ...adapter import JSON
+from ...architectures import Architecture, HeadName
+from ...errors import FormatError, UnsupportedError, UsageError
+from ...methods import ClassificationHeadConfig
+from ...methods.config import config_from_json
 
 if TYPE_CHECKING:
     import torch

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..adapter import JSON
-from ..errors import FormatError, StateError
-from . import json_text, safetensors_file, torch_file
-from .adapters_documents import CONFIG, HEAD_CONFIG
-from .disk import read_bounded, write_atomic
-from .format import Parts
+from ...adapter import JSON
+from ...errors import FormatError, StateError
+from .. import json_text, safetensors_file, torch_file
+from ..disk import read_bounded, write_atomic
+from ..format import Parts
+from .documents import CONFIG, HEAD_CONFIG
 
 if TYPE_CHECKING:
     import torch

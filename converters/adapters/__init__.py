@@ -1,11 +1,11 @@
-"""Folders of `adapters` and of adapter-transformers, of every era: bottlenecks, unions of them, classification heads.
+"""Folders of `adapters` and of adapter-transformers, of every era.
 
 A folder holds adapter_config.json with adapter.safetensors or pytorch_adapter.bin, or head_config.json with
-model_head.safetensors or pytorch_model_head.bin, or both pairs. The rules are in adapters_config.py (methods),
-adapters_keys.py (tensors), adapters_heads.py and adapters_documents.py (what stands around them); this file puts them
-together. What we do not have stays in `manifest.extra["adapters"]` and is written back.
+model_head.safetensors or pytorch_model_head.bin, or both pairs. The rules are one file per method (codec.py tells the
+contract, config.py lists them), keys.py (names of tensors), heads.py and documents.py (what stands around them); this
+file puts them together. What we do not have stays in `manifest.extra["adapters"]` and is written back.
 
-Source: adapters 1.3.0, loading.py; FORMATS §1, §2 and §3.
+Source: adapters 1.3.0, loading.py.
 """
 
 from __future__ import annotations
@@ -15,14 +15,17 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..adapter import JSON, Adapter, Manifest, MethodConfig, to_json
-from ..architectures import Architecture, by_model_type, by_name
-from ..errors import FormatError, UnsupportedError
-from ..methods import BottleneckConfig, ClassificationHeadConfig
-from . import accounting, adapters_config, adapters_documents, adapters_folder, adapters_heads, adapters_keys
-from .adapters_documents import CONFIG, HEAD_CONFIG, NAME, OURS, Meaning, kept_version, old
-from .adapters_keys import CONTAINERS, Naming
-from .format import Format, Parts
+from ...adapter import JSON, Adapter, Manifest, MethodConfig, to_json
+from ...architectures import Architecture, by_model_type, by_name
+from ...errors import FormatError, UnsupportedError
+from ...methods import ClassificationHeadConfig
+from .. import accounting
+from ..format import Format, Parts
+from . import config as configs
+from . import documents, folder, heads, keys
+from .codec import CONTAINERS, Codec, Source
+from .documents import CONFIG, HEAD_CONFIG, NAME, OURS, Meaning, kept_version
+from .keys import Naming
 
 if TYPE_CHECKING:
     import torch
@@ -35,29 +38,28 @@ def decode(parts: Parts) -> Adapter:
         FormatError: a document or the account of the tensors is wrong; every fault is listed.
         UnsupportedError: the method, head or model family is not one that this version runs.
     """
-    first = adapters_documents.check(parts.documents)
+    first = documents.check(parts.documents)
     row = by_model_type(first["model_type"])
-    bottlenecks, names, tensors, faults = _decode_adapter(parts, row)
-    config: tuple[MethodConfig, ...] = bottlenecks
+    config, names, tensors, faults = _decode_adapter(parts, row)
     labels: tuple[str, ...] = ()
     fixed = ""
     if HEAD_CONFIG in parts.documents:
-        head = adapters_heads.decode(parts.documents[HEAD_CONFIG], parts.tensors["head"], row)
+        head = heads.decode(parts.documents[HEAD_CONFIG], parts.tensors["head"], row)
         config, labels, fixed = (*config, head.config), head.labels, head.fixed
         tensors |= head.tensors
         faults += head.faults
-    faults += accounting.faults(config, tensors, row) + _width_faults(parts, tensors)
+    faults += accounting.faults(config, tensors, row) + _width_faults(parts, accounting.width(config, tensors))
     if faults:
         raise FormatError(
             "the files of the adapter do not belong together", faults=accounting.shown(faults), hint=_AGAIN
         )
     extra = _names_kept(names, fixed, row)
-    bare = adapters_documents.manifest(first, row, labels, parts.digest, {})
-    built = _documents(Adapter(config, tensors, bare), row, fixed, old_activations=old(first))
+    bare = documents.manifest(first, row, labels, parts.digest, {})
+    built = _documents(Adapter(config, tensors, bare), _source(row, first.get("version"), config), fixed)
     for file, document in parts.documents.items():
-        spelling = adapters_documents.spelling(document, built[file])
+        spelling = documents.spelling(document, built[file])
         extra |= {file: spelling} if spelling else {}
-    return Adapter(config, tensors, adapters_documents.manifest(first, row, labels, parts.digest, extra))
+    return Adapter(config, tensors, documents.manifest(first, row, labels, parts.digest, extra))
 
 
 def encode(adapter: Adapter) -> Parts:
@@ -71,58 +73,60 @@ def encode(adapter: Adapter) -> Parts:
     faults = accounting.faults(adapter.config, adapter.tensors, row)
     if faults:
         raise FormatError(f"adapter {adapter.manifest.name!r} is not whole", faults=faults)
-    extra = adapters_documents.kept_of(adapter.manifest)
+    extra = documents.kept_of(adapter.manifest)
     spellings = {file: extra.get(file, {}) for file in (CONFIG, HEAD_CONFIG)}
-    old_activations = kept_version(spellings[CONFIG]) is None
-    built = _documents(adapter, row, extra.get("fixed_head", ""), old_activations=old_activations)
+    source = _source(row, kept_version(spellings[CONFIG]), adapter.config)
+    built = _documents(adapter, source, extra.get("fixed_head", ""))
     meanings: dict[str, Meaning] = {
-        CONFIG: partial(adapters_config.meaning, old_activations=old_activations),
-        HEAD_CONFIG: adapters_heads.meaning_or_nothing,
+        CONFIG: partial(configs.meaning, source=source),
+        HEAD_CONFIG: heads.meaning_or_nothing,
     }
-    documents = {
-        file: adapters_documents.respelled(document, spellings[file], meanings[file])
-        for file, document in built.items()
-    }
-    return _with_rest(adapter.manifest, Parts(documents, _tensors(adapter, row, documents, extra)))
+    found = {file: documents.respelled(document, spellings[file], meanings[file]) for file, document in built.items()}
+    return _with_rest(adapter.manifest, Parts(found, _tensors(adapter, row, found, extra)))
 
 
 FORMAT = Format(
     name=NAME,
-    detect=adapters_folder.detect,
-    read=adapters_folder.read,
+    detect=folder.detect,
+    read=folder.read,
     decode=decode,
     encode=encode,
-    write=adapters_folder.write,
+    write=folder.write,
 )
 
 _AGAIN = "fetch the adapter again, or save it again with the library that made it"
 
 
+def _source(row: Architecture, version: JSON, config: tuple[MethodConfig, ...]) -> Source:
+    """Return what changes the meaning of the configurations of an adapter that is of these."""
+    return Source(row, version, unused_inverse=not any(part.method == "invertible" for part in config))
+
+
+def _parts(config: tuple[MethodConfig, ...]) -> list[tuple[MethodConfig, Codec]]:
+    """Return the configurations that the format has a word for, with their codecs."""
+    return [(part, codec) for part in config if (codec := configs.codec_of(part)) is not None]
+
+
 def _decode_adapter(
     parts: Parts, row: Architecture
-) -> tuple[tuple[BottleneckConfig, ...], Naming | None, dict[str, torch.Tensor], list[str]]:
+) -> tuple[tuple[MethodConfig, ...], Naming | None, dict[str, torch.Tensor], list[str]]:
     """Return configurations, the naming of the keys, canonical tensors and faults of the adapter without its head."""
     if CONFIG not in parts.documents:
         return (), None, {}, []
     document, foreign = parts.documents[CONFIG], parts.tensors["adapter"]
     unused = document.get("type") == "text_task" and not any("invertible" in key for key in foreign)
-    config = adapters_config.decode(document.get("config"), old_activations=old(document), unused_inverse=unused)
-    names = adapters_keys.naming(list(foreign), row, document["name"])
-    tensors, faults = adapters_keys.decode(foreign, row, names)
+    config = configs.decode(document.get("config"), Source(row, document.get("version"), unused))
+    names = keys.naming(list(foreign), _parts(config), row, document["name"])
+    tensors, faults = keys.decode(foreign, _parts(config), row, names)
     return config, names, tensors, faults
 
 
-def _width_faults(parts: Parts, tensors: Mapping[str, torch.Tensor]) -> list[str]:
-    width = _width(tensors)
+def _width_faults(parts: Parts, width: int) -> list[str]:
     return [
         f"{file}: hidden_size is {document['hidden_size']}, the tensors have {width}"
         for file, document in parts.documents.items()
-        if document.get("hidden_size") not in (None, width)
+        if document.get("hidden_size") not in (None, width) and width
     ]
-
-
-def _width(tensors: Mapping[str, torch.Tensor]) -> int:
-    return accounting.width({key: tuple(tensor.shape) for key, tensor in tensors.items()})
 
 
 def _names_kept(names: Naming | None, fixed: str, row: Architecture) -> dict[str, JSON]:
@@ -139,43 +143,43 @@ def _usual_prefix(row: Architecture) -> str:
     return row.prefixes[0] if row.prefixes else ""
 
 
-def _documents(adapter: Adapter, row: Architecture, fixed: str, *, old_activations: bool) -> dict[str, dict[str, JSON]]:
+def _documents(adapter: Adapter, source: Source, fixed: str) -> dict[str, dict[str, JSON]]:
     """Return the documents in the current spelling, but for the names of activations.
 
     Raises:
         UnsupportedError: the format has no word for a method or head.
     """
-    heads = [part for part in adapter.config if isinstance(part, ClassificationHeadConfig)]
+    own = [part for part in adapter.config if isinstance(part, ClassificationHeadConfig)]
     others = [part for part in adapter.config if not isinstance(part, ClassificationHeadConfig)]
-    if len(heads) > 1:
+    if len(own) > 1:
         raise UnsupportedError(
             "the adapters format has one head for each adapter", hint="write it in the native format"
         )
-    top = adapters_documents.plain(adapter.manifest, row, _width(adapter.tensors))
+    top = documents.plain(adapter.manifest, source.row, accounting.width(adapter.config, adapter.tensors))
     found: dict[str, dict[str, JSON]] = {}
     if others:
-        found[CONFIG] = {**top, "config": adapters_config.encode(others, old_activations=old_activations)}
-    if heads:
-        fields = adapters_heads.fixed_fields(heads[0], adapter.manifest.labels, fixed, row)
-        config = None if fields else adapters_heads.encode(heads[0], adapter.manifest.labels)
+        found[CONFIG] = {**top, "config": configs.encode(others, source)}
+    if own:
+        fields = heads.fixed_fields(own[0], adapter.manifest.labels, fixed, source.row)
+        config = None if fields else heads.encode(own[0], adapter.manifest.labels)
         found[HEAD_CONFIG] = {**top, **(fields or {}), "config": config}
     return found
 
 
 def _tensors(
-    adapter: Adapter, row: Architecture, documents: Mapping[str, Mapping[str, JSON]], extra: Mapping[str, JSON]
+    adapter: Adapter, row: Architecture, found: Mapping[str, Mapping[str, JSON]], extra: Mapping[str, JSON]
 ) -> dict[str, dict[str, torch.Tensor]]:
     """Return the groups of tensors with foreign keys."""
-    found = {}
-    if CONFIG in documents:
+    groups = {}
+    if CONFIG in found:
         container = next((box for box in CONTAINERS if box.feed_forward == extra.get("container")), CONTAINERS[0])
-        names = Naming(documents[CONFIG]["name"], extra.get("prefix", _usual_prefix(row)), container)
-        found["adapter"] = adapters_keys.encode(adapter.tensors, row, names)
-    if HEAD_CONFIG in documents:
+        names = Naming(found[CONFIG]["name"], extra.get("prefix", _usual_prefix(row)), container)
+        groups["adapter"] = keys.encode(adapter.tensors, _parts(adapter.config), row, names)
+    if HEAD_CONFIG in found:
         config = next(part for part in adapter.config if isinstance(part, ClassificationHeadConfig))
-        keys = adapters_heads.keys(config, documents[HEAD_CONFIG], row)
-        found["head"] = {key: adapter.tensors[ours] for key, ours in keys.items() if ours in adapter.tensors}
-    return found
+        foreign = heads.keys(config, found[HEAD_CONFIG], row)
+        groups["head"] = {key: adapter.tensors[ours] for key, ours in foreign.items() if ours in adapter.tensors}
+    return groups
 
 
 def _with_rest(manifest: Manifest, parts: Parts) -> Parts:

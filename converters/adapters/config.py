@@ -1,0 +1,176 @@
+"""Method configurations in files of `adapters` and adapter-transformers, and what is kept of their spelling.
+
+Reading maps every era's fields to ours; one foreign configuration may be several of ours (a bottleneck and an
+invertible adapter). Writing builds the current era's document, then puts back how the source spelled it (Kept): fields
+that we do not have, fields that it left out, 16 for 16.0. What was kept is used only while it still says what the
+adapter is.
+
+Source: adapters 1.3.0, configuration/adapter_config.py and loading.py.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ...adapter import JSON, MethodConfig
+from ...errors import FormatError, UnsupportedError, UsageError
+from . import bottleneck, lora
+from .codec import Codec, Fields, Source
+
+CODECS: tuple[Codec, ...] = (bottleneck.CODEC, lora.CODEC)
+
+Kept = dict[str, JSON]
+"""How a source spelled a document: {"set": {field: value}, "absent": [field]}, either left out where empty."""
+
+
+def codec_of(config: MethodConfig) -> Codec | None:
+    """Return the codec of one of our configurations, None where the format has no word for it."""
+    return next((codec for codec in CODECS if isinstance(config, codec.config)), None)
+
+
+def decode(config: JSON, source: Source) -> tuple[MethodConfig, ...]:
+    """Return the configurations that the `config` of an adapter_config.json describes.
+
+    Raises:
+        FormatError: a field is missing or has a wrong value.
+        UnsupportedError: it names a method that this version does not run.
+    """
+    return tuple(ours for member in members(config) for ours in _decode_one(member, source))
+
+
+def encode(config: Sequence[MethodConfig], source: Source) -> JSON:
+    """Return the `config` of an adapter_config.json in the current spelling.
+
+    Raises:
+        UnsupportedError: the format has no word for one of the configurations.
+    """
+    foreign = [part.method for part in config if codec_of(part) is None]
+    if foreign:
+        raise UnsupportedError(
+            f"the adapters format has no word for {', '.join(foreign)}", hint="write it in the native format"
+        )
+    found: list[dict[str, JSON]] = []
+    for part in config:
+        codec = codec_of(part)
+        if codec is None:
+            continue
+        fields = codec.encode(part, source)
+        if codec.amends and found and found[-1].get("architecture") is None:
+            found[-1] |= fields
+        else:
+            found.append(fields)
+    return found[0] if len(found) == 1 else {"architecture": "union", "configs": found}
+
+
+def members(config: JSON) -> list[dict[str, JSON]]:
+    """Return the members of a union, or the one configuration itself.
+
+    Raises:
+        FormatError: the value is no configuration.
+    """
+    if isinstance(config, dict) and config.get("architecture") == "union":
+        found = config.get("configs")
+        if not isinstance(found, list) or not found or len(found) > 100:
+            raise FormatError("adapter_config.json: a union needs a list of configs", hint=_AGAIN)
+    else:
+        found = [config]
+    if not all(isinstance(item, dict) for item in found):
+        raise FormatError(f"adapter_config.json: config is {_short(config)}, expected an object", hint=_AGAIN)
+    return found
+
+
+def kept(source: Mapping[str, JSON], built: Mapping[str, JSON]) -> Kept:
+    """Return what restores source from built.
+
+    >>> kept({"r": 8.0, "x": 1}, {"r": 8, "y": 2})
+    {'set': {'r': 8.0, 'x': 1}, 'absent': ['y']}
+    """
+    changed = {key: value for key, value in source.items() if key not in built or not same(value, built[key])}
+    absent = sorted(set(built) - set(source))
+    return ({"set": changed} if changed else {}) | ({"absent": absent} if absent else {})
+
+
+def restored(
+    built: Mapping[str, JSON], spelling: Kept, meaning: Callable[[Mapping[str, JSON]], Mapping[str, JSON]]
+) -> dict[str, JSON]:
+    """Return built in the kept spelling, wherever that spelling means the same.
+
+    Args:
+        built: a document in the current spelling.
+        spelling: what kept returned for the source.
+        meaning: document → what it says, {} if that is nothing right.
+    """
+    absent, changed = spelling.get("absent", ()), spelling.get("set", {})
+    wanted = meaning(built)
+    document: dict[str, JSON] = {key: value for key, value in built.items() if key not in absent} | changed
+    if same(meaning(document), wanted):
+        return document
+    # The adapter was changed since: one field after the other, as far as it goes.
+    document = dict(built)
+    for key in (*absent, *changed):
+        other = {name: value for name, value in document.items() if name != key}
+        other |= {key: changed[key]} if key in changed else {}
+        if same(meaning(other), wanted):
+            document = other
+    return document
+
+
+def meaning(config: Mapping[str, JSON], source: Source) -> dict[str, JSON]:
+    """Return what a foreign configuration says as fields of ours, {} if it says nothing right."""
+    try:
+        found = _decode_one(config, source)
+    except (FormatError, UnsupportedError):
+        return {}
+    # 16 and 16.0 say the same.
+    return {str(i): _number(part.to_json()) for i, part in enumerate(found)}
+
+
+def same(a: JSON, b: JSON) -> bool:
+    """Return whether two JSON values are written alike; 1, 1.0 and true are not."""
+    return json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=True)
+
+
+_AGAIN = "correct adapter_config.json, or save the adapter again with the library that made it"
+
+
+def _decode_one(fields: Fields, source: Source) -> tuple[MethodConfig, ...]:
+    """Return what one foreign configuration is of ours."""
+    if not source.unused_inverse and (fields.get("inv_adapter") or fields.get("invertible_adapter")):
+        raise UnsupportedError("the adapter has an invertible adapter, which this version does not run")
+    claiming = [codec for codec in CODECS if codec.claims(fields)]
+    if not claiming:
+        raise _unknown(fields)
+    try:
+        return tuple(codec.decode(fields, source) for codec in claiming)
+    except UsageError as error:
+        raise FormatError(f"adapter_config.json: {error.message}", hint=_AGAIN) from None
+    except FormatError as error:
+        raise FormatError(error.message, faults=error.faults, hint=error.hint or _AGAIN) from None
+
+
+KNOWN_ELSEWHERE = ("lora", "mtl_lora", "prefix_tuning", "prompt_tuning", "reft")
+"""Values of `architecture` that the library has."""
+
+
+def _unknown(fields: Fields) -> FormatError | UnsupportedError:
+    architecture = fields.get("architecture")
+    if architecture in KNOWN_ELSEWHERE:
+        return UnsupportedError(f"the adapter is of method {architecture}, which this version does not run")
+    if architecture is None:
+        return UnsupportedError("the adapter has PHM layers (Compacter), which this version does not run")
+    return FormatError(f"adapter_config.json: architecture {_short(architecture)} is unknown", hint=_AGAIN)
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _number(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_number(item) for item in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _short(value: JSON) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"

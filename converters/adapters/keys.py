@@ -1,0 +1,216 @@
+"""Tensor keys in files of `adapters` and adapter-transformers.
+
+A key is `[<prefix>.]<place>.<container>.<name>.<leaf>`, for example
+`bert.encoder.layer.0.attention.output.adapters.sst.adapter_down.0.weight`. What a configuration may have is told by its
+codec as pairs of names with `{i}` for the layer; here they become a table that is asked in both directions.
+
+Source: adapters 1.3.0, methods/modeling.py and loading.py.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+from ...adapter import MethodConfig
+from ...architectures import Architecture
+from ...errors import FormatError
+from .codec import CONTAINERS, Codec, Container, Entry
+
+if TYPE_CHECKING:
+    import torch
+
+WORDS = (
+    "adapters",
+    "invertible_adapters",
+    "invertible_lang_adapters",
+    "loras",
+    "prefix_gates",
+    "prefix_tunings",
+    "prompt_tunings",
+    "refts",
+    "shared_parameters",
+    *(word for box in CONTAINERS[1:] for word in (box.attention, box.feed_forward)),
+)
+"""Dictionaries by the adapter's name; the name is the next word of a key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """What a file's keys have in common.
+
+    Attributes:
+        name: the adapter's name in them.
+        prefix: the word of the model class in front (`bert`), or "".
+        container: the names of their era.
+    """
+
+    name: str
+    prefix: str = ""
+    container: Container = CONTAINERS[0]
+
+
+class Table:
+    """The two names of every tensor of an adapter."""
+
+    def __init__(
+        self, parts: Iterable[tuple[MethodConfig, Codec]], row: Architecture, names: Naming, keys: Iterable[str]
+    ) -> None:
+        """Make the table; keys, foreign or canonical ones, tell how many layers each stack has."""
+        self._names = names
+        self._head = f"{names.prefix}." if names.prefix else ""
+        self._theirs = _layers(row.past(stack.path) for stack in row.layers)
+        self._ours = _layers(stack.path for stack in row.layers)
+        self._by_theirs: dict[str, list[Entry]] = {}
+        self._by_ours: dict[str, list[Entry]] = {}
+        for config, codec in parts:
+            for entry in codec.entries(config, row, names.container):
+                self._by_theirs.setdefault(entry.theirs, []).append(entry)
+                self._by_ours.setdefault(entry.ours, []).append(entry)
+        self._first = self._counted(list(keys))
+
+    def ours(self, key: str) -> tuple[Entry, str] | None:
+        """Return the entry that a foreign key belongs to, and its canonical key; None if there is none."""
+        if not key.startswith(self._head):
+            return None
+        template, stack, index = _template(_unnamed(key[len(self._head) :], self._names.name), self._theirs)
+        for entry in self._by_theirs.get(template, ()):
+            if self._number(stack, index) not in entry.left_out:
+                return entry, entry.ours.replace("{i}", index)
+        return None
+
+    def theirs(self, key: str) -> Iterator[tuple[Entry, str]]:
+        """Yield the foreign keys of a canonical one."""
+        template, stack, index = _template(key, self._ours)
+        for entry in self._by_ours.get(template, ()):
+            if self._number(stack, index) not in entry.left_out:
+                yield entry, self._head + entry.theirs.replace("{i}", index).replace("{name}", self._names.name)
+
+    def _number(self, stack: int, index: str) -> int:
+        """Return the number of a layer through all stacks, -1 outside the layers."""
+        return self._first[stack] + int(index) if index else -1
+
+    def _counted(self, keys: Sequence[str]) -> list[int]:
+        """Return the number of the first layer of each stack."""
+        most = [0] * len(self._ours)
+        for key in keys:
+            for layers in (self._theirs, self._ours):
+                _, stack, index = _template(key.removeprefix(self._head), layers)
+                if index:
+                    most[stack] = max(most[stack], int(index) + 1)
+        return [sum(most[:number]) for number in range(len(most))]
+
+
+def naming(keys: Sequence[str], parts: Sequence[tuple[MethodConfig, Codec]], row: Architecture, name: str) -> Naming:
+    """Return what the keys have in common: the prefix and container that most of them have.
+
+    Raises:
+        FormatError: no key is one of the adapter; the names found in the keys are told if they are others than name.
+    """
+    candidates = [Naming(name, prefix, box) for prefix in ("", *row.prefixes) for box in CONTAINERS]
+    tables = [Table(parts, row, candidate, keys) for candidate in candidates]
+    counts = [sum(table.ours(key) is not None for key in keys) for table in tables]
+    best = max(range(len(candidates)), key=lambda i: (counts[i], -i))
+    if counts[best]:
+        return candidates[best]
+    raise FormatError(
+        f"the weights hold no {_kinds(parts)} of this adapter",
+        faults=_strangers(keys, name) or [f"none of the {len(keys)} keys is one of {row.name} with name {name!r}"],
+        hint="name, model_type and weights must come from the same adapter",
+    )
+
+
+def decode(
+    tensors: Mapping[str, torch.Tensor], parts: Sequence[tuple[MethodConfig, Codec]], row: Architecture, names: Naming
+) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """Return canonical key → tensor, and what is wrong with the keys, one sentence each."""
+    table = Table(parts, row, names, tensors)
+    found: dict[str, torch.Tensor] = {}
+    faults: list[str] = []
+    for key, tensor in tensors.items():
+        match = table.ours(key)
+        if match is None:
+            faults.append(f"key {key!r} is none of a {_kinds(parts)} called {names.name!r} for {row.name}")
+            continue
+        ours = match[1]
+        if ours in found and not _identical(found[ours], tensor):
+            faults.append(f"key {key!r} repeats another tensor ({ours}) with other values")
+        found[ours] = tensor
+    for config, codec in parts:
+        found = codec.read(config, found)
+    return found, faults + list(_absent(found, tensors, table))
+
+
+def encode(
+    tensors: Mapping[str, torch.Tensor], parts: Sequence[tuple[MethodConfig, Codec]], row: Architecture, names: Naming
+) -> dict[str, torch.Tensor]:
+    """Return foreign key → tensor, repeated under every name that the library looks for."""
+    table = Table(parts, row, names, tensors)
+    written = dict(tensors)
+    for config, codec in reversed(parts):
+        written = codec.write(config, written)
+    return {
+        foreign: tensor for key, tensor in written.items() for entry, foreign in table.theirs(key) if not entry.optional
+    }
+
+
+def _absent(found: Iterable[str], tensors: Mapping[str, torch.Tensor], table: Table) -> Iterator[str]:
+    """Yield a sentence for each tensor that stands in a file by one of its names only."""
+    for key in found:
+        names = [foreign for entry, foreign in table.theirs(key) if not entry.optional]
+        missing = [name for name in names if name not in tensors]
+        if missing and len(missing) < len(names):
+            yield f"tensor {key!r} stands in the file by one of its names only; {missing[0]!r} is missing"
+
+
+Pattern = re.Pattern[str]
+
+
+@cache
+def _pattern(layer: str) -> Pattern:
+    return re.compile(re.escape(layer).replace(r"\{i\}", "(0|[1-9][0-9]{0,17})") + r"\.")
+
+
+def _layers(paths: Iterable[str]) -> tuple[tuple[str, Pattern], ...]:
+    return tuple((path, _pattern(path)) for path in paths)
+
+
+def _template(key: str, layers: tuple[tuple[str, Pattern], ...]) -> tuple[str, int, str]:
+    """Return a key with `{i}` in place of the index of its layer, the number of its stack, and that index, if any."""
+    for stack, (path, pattern) in enumerate(layers):
+        match = pattern.match(key)
+        if match:
+            return f"{path}.{key[match.end() :]}", stack, match[1]
+    return key, 0, ""
+
+
+def _unnamed(key: str, name: str) -> str:
+    """Return a key with `{name}` in place of the adapter's name behind a container."""
+    words = key.split(".")
+    return ".".join("{name}" if i and words[i - 1] in WORDS and word == name else word for i, word in enumerate(words))
+
+
+def _kinds(parts: Iterable[tuple[MethodConfig, Codec]]) -> str:
+    return " or ".join(dict.fromkeys(config.method.replace("_", " ") for config, _ in parts))
+
+
+def _identical(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Return whether two tensors are equal bit for bit."""
+    import torch
+
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    return torch.equal(a.reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8))
+
+
+def _strangers(keys: Sequence[str], name: str) -> list[str]:
+    """Return one sentence if the keys are those of an adapter, or of adapters, of other names."""
+    pattern = re.compile(rf"(?:\A|\.)(?:{'|'.join(WORDS)})\.([^.]{{1,200}})\.")
+    others = {match[1] for key in keys if (match := pattern.search(key))} - {name}
+    if not others:
+        return []
+    shown = ", ".join(repr(other) for other in sorted(others)[:5])
+    return [f"adapter_config.json names the adapter {name!r}, the keys of the tensors name {shown}"]
