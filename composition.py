@@ -204,6 +204,18 @@ def leaves(node: Node) -> tuple[str, ...]:
     return (node,) if isinstance(node, str) else node.leaves()
 
 
+def fusions(node: Node) -> tuple[str, ...]:
+    """Return the names of the fusion layers in a node, each once, in order.
+
+    >>> fusions(Stack("a", Fuse("b", "c")))
+    ('b,c',)
+    """
+    if isinstance(node, str):
+        return ()
+    own = (node.key,) if isinstance(node, Fuse) else ()
+    return tuple(dict.fromkeys((*own, *(name for child in node.children for name in fusions(child)))))
+
+
 def to_json(node: Node) -> JSON:
     """Return a node as JSON.
 

@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 from ..adapter import Adapter, Base, Manifest, MethodConfig, Probe
+from ..composition import Composition, fusions, leaves
 from ..converters import write
-from ..errors import BaseMismatchError, NotFoundError, StateError, UnsupportedError, UsageError
-from ..methods import ClassificationHeadConfig, Live, method_of, shapes, united
+from ..errors import BaseMismatchError, NotFoundError, StateError, UsageError
+from ..methods import Binding, ClassificationHeadConfig, Live, method_of, shapes, united
 from . import probe as probes
 from .account import check_account, check_architecture
 from .arguments import base_id as base_id_of
@@ -26,12 +27,17 @@ from .files import exactly, fetch
 from .fingerprint import check_fingerprint, fingerprint
 from .layout import survey
 from .plan import NOTHING, Installation, Plan, build
+from .setups import PerRow, bound, operations
 from .summary import Summary, rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from ..architectures import Architecture
+
+
+Setting = str | Composition | PerRow
+"""What can be active."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -67,7 +73,8 @@ class AdapterSet:
         self._size = sum(p.numel() for p in self._ground.model.parameters())
         self._loaded: dict[str, _Loaded] = {}
         self._plans: dict[str, Plan] = {}
-        self._active: str | None = None
+        self._compositions: dict[Composition, Plan] = {}
+        self._active: Setting | None = None
         self._trained: str | None = None
         self._wanted_grad: dict[nn.Parameter, bool] | None = None
         self._installation = Installation(self._ground)
@@ -85,9 +92,9 @@ class AdapterSet:
         return tuple(self._loaded)
 
     @property
-    def active(self) -> str | None:
-        """The adapter on the forward path, or None."""
-        return self._active
+    def active(self) -> str | Composition | None:
+        """What is on the forward path: an adapter's name, a composition, or None; None inside `per_row` too."""
+        return None if isinstance(self._active, PerRow) else self._active
 
     def load(
         self,
@@ -142,26 +149,45 @@ class AdapterSet:
         self._install(local, _Loaded(configs, manifest, self._bank(tensors)), set_active)
         return local
 
-    def activate(self, setup: str | None) -> None:
-        """Put one adapter on the forward path in place of what is there; None leaves the base model alone.
+    def activate(self, setup: str | Composition | None) -> None:
+        """Put an adapter, or a composition of adapters, on the forward path in place of what is there.
+
+        None leaves the base model alone.
 
         Raises:
             NotFoundError: no adapter of this name is loaded.
+            UnsupportedError: an adapter cannot stand where the composition has it.
         """
-        if setup is not None and not isinstance(setup, str):
-            raise UnsupportedError(f"{setup!r} cannot be activated", hint="activate one adapter by name")
-        self._installation.switch(NOTHING if setup is None else self._plan(setup))
-        self._active = setup
+        if setup is not None and not isinstance(setup, (str, Composition)):
+            raise UsageError(f"{setup!r} cannot be activated", hint="give a name, a composition such as Stack, or None")
+        self._switch(setup)
 
     @contextmanager
-    def using(self, setup: str | None) -> Iterator[None]:
+    def using(self, setup: str | Composition | None) -> Iterator[None]:
         """Activate something for the length of a `with` block, then what was active before."""
         before = self._active
         self.activate(setup)
         try:
             yield
         finally:
-            self.activate(before)
+            self._switch(before)
+
+    @contextmanager
+    def per_row(self, names: Sequence[str | None]) -> Iterator[None]:
+        """Give each row of the batches in a `with` block its own adapter, None the base model.
+
+        Methods and sizes may differ from row to row. Batches must have as many rows as there are names. Weights of
+        adapters that are alike are gathered once; writes that autograd does not see (`parameter.data`) must come first.
+
+        Raises:
+            NotFoundError: no adapter of one of the names is loaded.
+        """
+        before = self._active
+        self._switch(PerRow(tuple(names)))
+        try:
+            yield
+        finally:
+            self._switch(before)
 
     def train(self, name: str) -> list[nn.Parameter]:
         """Freeze the model, activate an adapter, and return its parameters, which alone want gradients now.
@@ -179,6 +205,7 @@ class AdapterSet:
             parameter.requires_grad_(True)
         self.activate(None)
         self._plans.clear()
+        self._compositions.clear()
         self._trained = name
         self.activate(name)
         return trained
@@ -238,11 +265,11 @@ class AdapterSet:
     def delete(self, name: str) -> None:
         """Forget an adapter; if it is active, the base model is left."""
         self._get(name)
-        if self._active == name:
+        if name in self._used(self._active):
             self.activate(None)
         self._trained = None if self._trained == name else self._trained
         self._shelf.remove(name)
-        self._plans.pop(name, None)
+        self._forget_plans(name)
         del self._loaded[name]
 
     def detach(self) -> None:
@@ -255,12 +282,13 @@ class AdapterSet:
         del self.model._modules[SHELF]
         self._loaded.clear()
         self._plans.clear()
+        self._compositions.clear()
 
     def summary(self) -> Summary:
         """Return the table of parameters per adapter, method and kind of site, with their share of the base."""
         self._alive()
         found = [row for n, a in self._loaded.items() for row in rows(n, a.config, self._ground.layout, self._size)]
-        return Summary(base=self._size, rows=tuple(found), active=self._active or "none")
+        return Summary(base=self._size, rows=tuple(found), active=str(self._active or "none"))
 
     def __repr__(self) -> str:
         return f"AdapterSet({type(self.model).__name__}, names={list(self.names)}, active={self._active!r})"
@@ -292,28 +320,73 @@ class AdapterSet:
 
     def _install(self, name: str, loaded: _Loaded, set_active: bool) -> None:
         """Register a complete adapter; the one of the same name, active or not, gives way to it."""
-        plan = self._build(loaded)
-        again = self._active == name
+        binding = self._binding(loaded)
+        plan = self._alone(loaded, binding) if set_active or not binding.fusions else None
+        present = self._active
+        again = name in self._used(present)
         if again:
             self.activate(None)
         self._loaded[name] = loaded
         self._shelf.put(name, loaded.bank)
-        self._plans[name] = plan
-        if again or set_active:
+        self._forget_plans(name)
+        if plan is not None:
+            self._plans[name] = plan
+        if set_active:
             self.activate(name)
+        elif again:
+            self._switch(present)
 
-    def _plan(self, name: str) -> Plan:
-        plan = self._plans.get(name)
-        if plan is None:
-            plan = self._plans[name] = self._build(self._get(name))
-        return plan
+    def _switch(self, setup: Setting | None) -> None:
+        self._installation.switch(NOTHING if setup is None else self._plan(setup))
+        self._active = setup
 
-    def _build(self, loaded: _Loaded) -> Plan:
+    def _used(self, setup: Setting | None) -> tuple[str | None, ...]:
+        """Return the names of the adapters and fusion layers in a setup."""
+        if setup is None or isinstance(setup, PerRow):
+            return () if setup is None else setup.names
+        return (*leaves(setup), *fusions(setup))
+
+    def _forget_plans(self, name: str) -> None:
+        """Forget the plans of everything that an adapter is in."""
+        self._plans.pop(name, None)
+        for setup in [setup for setup in self._compositions if name in self._used(setup)]:
+            del self._compositions[setup]
+
+    def _plan(self, setup: Setting) -> Plan:
+        if isinstance(setup, str):
+            plan = self._plans.get(setup)
+            if plan is None:
+                loaded = self._get(setup)
+                plan = self._plans[setup] = self._alone(loaded, self._binding(loaded))
+            return plan
+        if isinstance(setup, PerRow):
+            return self._composed(setup)  # as good as never asked for again
+        if setup not in self._compositions:
+            self._compositions[setup] = self._composed(setup)
+        return self._compositions[setup]
+
+    def _alone(self, loaded: _Loaded, binding: Binding) -> Plan:
+        """Return the plan of one adapter."""
+        if binding.fusions:
+            raise UsageError(
+                f"{loaded.manifest.name!r} is a fusion layer, which does nothing alone",
+                hint="activate Fuse(…) of its adapters",
+            )
+        trains = any(p.requires_grad for p in loaded.bank.tensors().values())
+        return build(self._ground, self._installation, binding, loaded.manifest.labels, trains=trains)
+
+    def _binding(self, loaded: _Loaded) -> Binding:
         parameters = loaded.bank.tensors()
         live = Live(layout=self._ground.layout, mode=loaded.bank, base=self._base_parameter, compat=self._compat)
-        binding = united(method_of(config).bind(config, parameters, live) for config in loaded.config)
-        trains = any(p.requires_grad for p in parameters.values())
-        return build(self._ground, self._installation, binding, loaded.manifest.labels, trains=trains)
+        return united(method_of(config).bind(config, parameters, live) for config in loaded.config)
+
+    def _composed(self, setup: Composition | PerRow) -> Plan:
+        """Return the plan of several adapters."""
+        names = [name for name in dict.fromkeys(self._used(setup)) if name is not None]
+        parts = {name: operations(self._binding(self._get(name)), self._ground) for name in names}
+        made = bound(setup, parts.__getitem__)
+        trains = any(p.requires_grad for name in names for p in self._loaded[name].bank.tensors().values())
+        return build(self._ground, self._installation, made.binding, (), trains=trains, copies=made.copies)
 
     def _bank(self, tensors: Mapping[str, torch.Tensor]) -> Bank:
         bank = Bank(tensors, dtype=self._ground.bare.dtype, device=self._ground.bare.device)

@@ -187,6 +187,62 @@ class EmbeddingsForward:
         return hidden
 
 
+class Repeated:
+    """Repeats the batch in front of the model, so that several adapters side by side each get a copy.
+
+    While `generate` runs its inputs are repeated already.
+    """
+
+    __slots__ = ("__signature__", "copies", "generating", "names", "original")
+
+    def __init__(self, original: Forward, copies: int) -> None:
+        self.original = original
+        self.copies = copies
+        self.__signature__ = inspect.signature(original)
+        self.names = [p.name for p in self.__signature__.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+        self.generating: set[int] = set()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model on copies of every input that has a row for each example."""
+        inputs = {**dict(zip(self.names, args, strict=False)), **kwargs}
+        if self.generating and get_ident() in self.generating:
+            return self.original(**inputs)
+        return self.original(**repeated(inputs, self.copies))
+
+
+class Generate:
+    """The model's generate on a repeated batch: the answers of the first adapter, then those of the next, and so on."""
+
+    __slots__ = ("original", "repeats")
+
+    def __init__(self, original: Forward, repeats: Repeated) -> None:
+        self.original = original
+        self.repeats = repeats
+
+    def __call__(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Return the generated ids (copies · batch, length)."""
+        found = {key: value for key, value in {"inputs": inputs, **kwargs}.items() if value is not None}
+        self.repeats.generating.add(get_ident())
+        try:
+            return self.original(*args, **repeated(found, self.repeats.copies))
+        finally:
+            self.repeats.generating.discard(get_ident())
+
+
+def repeated(inputs: dict[str, Any], copies: int) -> dict[str, Any]:
+    """Return inputs with every tensor of the batch's rows repeated: the whole batch, then once more, and so on."""
+    tensors = [value for value in inputs.values() if isinstance(value, torch.Tensor) and value.ndim]
+    rows = tensors[0].shape[0] if tensors else 0
+
+    def of_batch(value: Any) -> bool:
+        return isinstance(value, torch.Tensor) and value.ndim > 0 and value.shape[0] == rows
+
+    return {
+        key: value.repeat(copies, *(1,) * (value.ndim - 1)) if of_batch(value) else value
+        for key, value in inputs.items()
+    }
+
+
 class BaseOutput:
     """Remembers the output of the base model inside a model with a head of its own."""
 

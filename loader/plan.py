@@ -6,7 +6,6 @@ else. Modules that no active adapter touches are not touched: they cost nothing,
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from types import MethodType
 from typing import Any
 
 from torch import nn
+from transformers import GenerationMixin
 
 from ..errors import StateError
 from ..methods import Binding, BlockOp, EmbeddingOp, LinearOp
@@ -24,13 +24,16 @@ from .forwards import (
     EmbeddingForward,
     EmbeddingsForward,
     Forward,
+    Generate,
     HeadForward,
     LinearForward,
     ModelInputs,
+    Repeated,
     Residual,
     SiteForward,
 )
 from .layout import Ground
+from .norms import shadow
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,10 +43,12 @@ class Plan:
     Attributes:
         forwards: the module's attribute dictionary → its forward.
         labels: names of the head's classes, or None where the plan has no head.
+        generate: what stands for the model's `generate`, or None for its own.
     """
 
     forwards: tuple[tuple[dict[str, Any], Forward], ...]
     labels: tuple[str, ...] | None = None
+    generate: Forward | None = None
 
 
 NOTHING = Plan(())
@@ -55,6 +60,7 @@ class Installation:
     def __init__(self, ground: Ground) -> None:
         self.plan = NOTHING
         self._config = ground.model.config
+        self._model = ground.model.__dict__
         self._before: dict[int, Forward | None] = {
             id(m.__dict__): m.__dict__.get("forward") for m in (ground.model, *ground.modules.values())
         }
@@ -81,6 +87,10 @@ class Installation:
                 attributes["forward"] = before
         for attributes, forward in plan.forwards:
             attributes["forward"] = forward
+        if plan.generate is not None:
+            self._model["generate"] = plan.generate
+        elif self.plan.generate is not None:
+            del self._model["generate"]
         if plan.labels is not self.plan.labels:
             self._show(plan.labels)
         self.plan = plan
@@ -100,11 +110,18 @@ class Installation:
 
 
 def build(
-    ground: Ground, installation: Installation, binding: Binding, labels: tuple[str, ...], *, trains: bool
+    ground: Ground,
+    installation: Installation,
+    binding: Binding,
+    labels: tuple[str, ...],
+    *,
+    trains: bool,
+    copies: int = 1,
 ) -> Plan:
     """Return the plan that makes one binding active on a model.
 
     trains: whether gradients must be able to enter the model, see EmbeddingsForward.
+    copies: how often the batch is repeated in front of the model.
     """
     builder = _Builder(ground, installation)
     builder.substitute(binding.parameters)
@@ -120,10 +137,12 @@ def build(
         builder.embedding(path, embedding)
     if trains:
         builder.embeddings()
-    if binding.head is None:
-        return builder.plan(None)
-    builder.head(binding)
-    return builder.plan(labels or tuple(f"LABEL_{i}" for i in range(binding.head.labels)))
+    if binding.head is not None:
+        builder.head(binding)
+        labels = labels or tuple(f"LABEL_{i}" for i in range(binding.head.labels))
+    if copies > 1:
+        builder.repeat(copies)
+    return builder.plan(None if binding.head is None else labels)
 
 
 class _Builder:
@@ -136,17 +155,17 @@ class _Builder:
         self._forwards: dict[int, tuple[nn.Module, Forward]] = {}
         self._residuals: dict[str, Residual] = {}
         self._remembered: ModelInputs | None = None
+        self._generate: Forward | None = None
 
     def plan(self, labels: tuple[str, ...] | None) -> Plan:
-        return Plan(tuple((module.__dict__, forward) for module, forward in self._forwards.values()), labels)
+        forwards = tuple((module.__dict__, forward) for module, forward in self._forwards.values())
+        return Plan(forwards, labels, self._generate)
 
     def substitute(self, parameters: Mapping[str, Mapping[str, Any]]) -> None:
         """Put a shadow in front of each module that gets other parameters: a copy of it that shares all else."""
         for path, own in parameters.items():
             module = self._ground.modules[path]
-            shadow = copy.copy(module)
-            shadow.__dict__["_parameters"] = {**module._parameters, **own}
-            self._put(module, MethodType(type(module).forward, shadow))
+            self._put(module, MethodType(type(module).forward, shadow(module, own)))
 
     def site(self, path: str, binding: Binding, *, shared: bool) -> None:
         site, op = self._sites[path], binding.sites[path]
@@ -180,6 +199,14 @@ class _Builder:
         embeddings = self._ground.bare.get_input_embeddings()
         layer = next(self._ground.modules[self._ground.architecture.layers[0].container].children())
         self._put(embeddings, EmbeddingsForward(self._forward(embeddings), layer))
+
+    def repeat(self, copies: int) -> None:
+        """Repeat the batch in front of the whole model, and of its generate if it has one."""
+        model = self._ground.model
+        repeats = Repeated(self._forward(model), copies)
+        self._put(model, repeats)
+        if isinstance(model, GenerationMixin):
+            self._generate = Generate(MethodType(type(model).generate, model), repeats)
 
     def head(self, binding: Binding) -> None:
         model, bare = self._ground.model, self._ground.bare

@@ -12,10 +12,11 @@ from typing import Any
 from ..adapter import MethodConfig
 from ..errors import UsageError
 from ..sites import Layout
-from . import bottleneck, classification_head, layer_norm, lora
+from . import bottleneck, classification_head, fusion, layer_norm, lora
 from .bottleneck import BottleneckConfig
 from .classification_head import ClassificationHeadConfig
 from .config import config_from_json
+from .fusion import FusionConfig
 from .layer_norm import LayerNormConfig
 from .lora import LoraConfig
 from .method import (
@@ -23,6 +24,7 @@ from .method import (
     BlockOp,
     EmbeddingOp,
     Facts,
+    FusionOp,
     HeadOp,
     LinearOp,
     Live,
@@ -43,6 +45,8 @@ __all__ = [
     "ClassificationHeadConfig",
     "EmbeddingOp",
     "Facts",
+    "FusionConfig",
+    "FusionOp",
     "HeadOp",
     "LayerNormConfig",
     "LinearOp",
@@ -64,6 +68,7 @@ METHODS: tuple[Method, ...] = (
     bottleneck.METHOD,
     lora.METHOD,
     layer_norm.METHOD,
+    fusion.METHOD,
     classification_head.METHOD,
 )
 

@@ -20,7 +20,7 @@ tuners/lora, for what their files mean.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -28,6 +28,7 @@ from ..errors import UnsupportedError
 from ..sites import Layout, Linear
 from .config import Config
 from .method import Binding, Facts, LinearOp, Live, Method, Roles, Shapes
+from .rows import affine, along, stack
 from .targets import Target, chosen
 
 if TYPE_CHECKING:
@@ -203,6 +204,23 @@ class Update:
         self.scale = config.scale(target.linear)
         self.a, self.b, self.c = own["lora_A"], own["lora_B"], own.get("lora_bias")
 
+    @property
+    def alike(self) -> Hashable:
+        """What updates must have in common to be computed at once, or None where that cannot be."""
+        kind = self.target.linear.kind
+        if type(self) is not Update or kind not in ("linear", "conv1d"):
+            return None
+        return (self.target.path, self.config.dropout, self.c is None)
+
+    @property
+    def parameters(self) -> tuple[Tensor, ...]:
+        """The tensors that the operation reads."""
+        return (self.a, self.b) if self.c is None else (self.a, self.b, self.c)
+
+    def stacked(self, rows: Sequence[Update | None]) -> RowsUpdate:
+        """Return the operation that computes rows[i] on row i of a batch; see rows.Stackable."""
+        return RowsUpdate(self, rows)
+
     def __call__(self, forward: Apply, x: Tensor) -> Tensor:
         """Return the adapted y (…, outputs)."""
         import torch
@@ -245,6 +263,35 @@ class Update:
         convolve = {1: torch.conv1d, 2: torch.conv2d, 3: torch.conv3d}[dimensions]
         found: Tensor = convolve(h, self.b, self.c)
         return found
+
+
+class RowsUpdate:
+    """y + s · (B A x + c) with other matrices for each row of a batch; the scales are in B and c."""
+
+    __slots__ = ("a", "b", "c", "dropout", "mode")
+
+    def __init__(self, like: Update, rows: Sequence[Update | None]) -> None:
+        self.mode, self.dropout = like.mode, like.config.dropout
+        self.a = stack([None if op is None else op.a for op in rows])
+        self.b = stack([None if op is None else op.b * op.scale for op in rows])
+        biases = [None if op is None or op.c is None else op.c * op.scale for op in rows]
+        self.c = None if like.c is None else stack(biases)
+
+    def __call__(self, forward: Apply, x: Tensor) -> Tensor:
+        """Return the adapted y (rows, …, outputs)."""
+        import torch
+        from torch.nn.functional import dropout
+
+        y = forward(x)
+        if self.dropout and self.mode.training:
+            x = dropout(x, self.dropout)
+        h = affine(x.reshape(x.shape[0], -1, x.shape[-1]), self.a)
+        moved = torch.baddbmm(y.reshape(y.shape[0], -1, y.shape[-1]), h, self.b.transpose(1, 2)).view(y.shape)
+        return moved if self.c is None else moved + along(self.c, moved)
+
+    def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Refuse: one weight cannot hold what differs from row to row."""
+        raise UnsupportedError("several adapters for the rows of one batch cannot be merged into one weight")
 
 
 class PartsUpdate:

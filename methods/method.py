@@ -7,7 +7,7 @@ in loader/. Importing a method loads no torch; `initial` and `bind` do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -31,11 +31,29 @@ class SiteOp(Protocol):
 
     reads_residual: bool
     """Whether the call needs x; where it does not, x is None and nothing is captured."""
+    reads_norm: bool
+    """Whether the call applies the sublayer's norm to what it reads."""
     replaces_norm: bool
     """Whether the result is the sublayer's final output, so that the model's own `norm(result + x)` is left out."""
 
     def __call__(self, d: Tensor, x: Tensor | None, norm: Normalise | None) -> Tensor:
         """Return the new d (batch, sequence, width); norm is None in pre-norm models."""
+        ...
+
+    def within(self, d: Tensor, x: Tensor | None, norm: Normalise | None) -> Tensor:
+        """Return the d that another adapter takes over from this one: without what ends the sublayer."""
+        ...
+
+    def prepared(self, d: Tensor, x: Tensor | None, norm: Normalise | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what the projections read, what the adapter's residual connection adds, and d + x where it has it."""
+        ...
+
+    def raw(self, t: Tensor) -> Tensor:
+        """Return what the projections make of what they read, without residual: what AdapterFusion mixes."""
+        ...
+
+    def ended(self, u: Tensor, x: Tensor | None) -> Tensor:
+        """Return what __call__ returns where `within` would return u."""
         ...
 
 
@@ -91,6 +109,23 @@ class PrefixOp(Protocol):
         ...
 
 
+class FusionOp(Protocol):
+    """Mixes the outputs of several adapters at a residual site."""
+
+    def __call__(self, query: Tensor, ups: Sequence[Tensor], r: Tensor) -> Tensor:
+        """Return the new d (batch, sequence, width) for what the last adapter reads, their outputs and its residual."""
+        ...
+
+    @property
+    def reads_d(self) -> bool:
+        """Whether the query is d, not what the last adapter's projections read."""
+        ...
+
+    def regularisation(self) -> Tensor | None:
+        """Return what is to be added to the loss while training, or None."""
+        ...
+
+
 class HeadOp(Protocol):
     """Turns the base model's output into a task's."""
 
@@ -116,6 +151,7 @@ class Binding:
         blocks: path of a layer → what acts behind it.
         embeddings: path of an embedding → what acts behind it.
         parameters: module path → parameters that stand in for the module's own.
+        fusions: path of a residual site → how several adapters are mixed there.
         head: the prediction head, or None.
     """
 
@@ -125,6 +161,7 @@ class Binding:
     blocks: Mapping[str, BlockOp] = field(default_factory=dict)
     embeddings: Mapping[str, EmbeddingOp] = field(default_factory=dict)
     parameters: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    fusions: Mapping[str, FusionOp] = field(default_factory=dict)
     head: HeadOp | None = None
 
 

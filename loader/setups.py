@@ -1,0 +1,172 @@
+"""What a composition does to a model: the operations of its adapters put together, place by place.
+
+`bound(node, leaves, …)` turns a composition into one Binding. The rules are the papers'; where `adapters` 1.3.0
+computes something else, compat.py does it on demand.
+
+- Stack: each adapter takes what the one before it leaves. Updates of linear maps add up.
+- Average: the weighted sum of what each makes of the same input. An adapter that has nothing at a place counts there
+  with the unchanged hidden states.
+- Split, BatchSplit, per row: each its tokens or rows, as if it were alone with them.
+- Parallel: the batch repeated, then as BatchSplit.
+- Fuse: AdapterFusion at the residual sites (Pfeiffer et al. 2021).
+- Parameters that stand in for the base's own (layer norms): the last one's in a stack, the weighted mean in an average
+  (exact: a norm's output is linear in them), the mean in a fusion, each row's own per row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from ..composition import Average, BatchSplit, Fuse, Node, Parallel, Split, Stack
+from ..errors import UnsupportedError
+from ..methods import Binding
+from .combined import BLOCK, EMBEDDING, LINEAR, SITE, Averaged, Fused, Kind, Parts, Rows, Stacked
+from .layout import Ground
+from .norms import Normed, Own
+
+KINDS: tuple[tuple[str, Kind], ...] = (
+    ("sites", SITE),
+    ("linears", LINEAR),
+    ("blocks", BLOCK),
+    ("embeddings", EMBEDDING),
+)
+"""Field of Binding → kind of its places."""
+
+Leaf = Callable[[str], Binding]
+Combine = Callable[[Kind, Sequence[Any]], Any]
+"""Kind and what each child has at a place, or None → the operation there."""
+
+
+@dataclass(frozen=True, slots=True)
+class PerRow:
+    """One adapter for each row of a batch; None is the base model."""
+
+    names: tuple[str | None, ...]
+
+    def __str__(self) -> str:
+        return f"per_row({', '.join(name or '-' for name in self.names)})"
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """A composition on a model.
+
+    Attributes:
+        binding: what stands where.
+        copies: how often the batch is repeated in front of the base model.
+    """
+
+    binding: Binding
+    copies: int = 1
+
+
+def bound(node: Node | PerRow, leaf: Leaf) -> Setup:
+    """Return what a composition does to a model.
+
+    leaf: name of an adapter, or of a fusion layer → its binding.
+
+    Raises:
+        UnsupportedError: an adapter cannot stand there; it is named with the place.
+    """
+    if isinstance(node, PerRow):
+        children = {name: leaf(name) for name in node.names if name is not None}
+        return Setup(_by_rows([None if name is None else children[name] for name in node.names]))
+    return Setup(_bound(node, leaf), copies=copies(node))
+
+
+def copies(node: Node) -> int:
+    """Return how often a composition wants the batch repeated.
+
+    >>> copies(Stack("a", Parallel("b", "c")))
+    2
+    """
+    if isinstance(node, str):
+        return 1
+    return max([len(node.children) if isinstance(node, Parallel) else 1, *map(copies, node.children)])
+
+
+def operations(binding: Binding, ground: Ground) -> Binding:
+    """Return the binding of one adapter with nothing but operations, so that it can be put together with others."""
+    owns = {path: Own(path, ground.modules[path], own) for path, own in binding.parameters.items()}
+    linears: dict[str, Any] = {
+        path: Stacked(LINEAR, [own, binding.linears[path]]) if path in binding.linears else own
+        for path, own in owns.items()
+    }
+    sites: dict[str, Any] = dict(binding.sites)
+    for site in ground.layout.sites:
+        op = binding.sites.get(site.path)
+        if op is not None and op.reads_norm and site.norm is not None:
+            norm = owns.get(site.norm) or Own(site.norm, ground.modules[site.norm], {})
+            sites[site.path] = Normed(op, norm)
+    return replace(binding, sites=sites, linears={**binding.linears, **linears}, parameters={})
+
+
+def _bound(node: Node, leaf: Leaf) -> Binding:
+    if isinstance(node, str):
+        return leaf(node)
+    children = [_bound(child, leaf) for child in node.children]
+    if isinstance(node, Stack):
+        return _together(children, Stacked)
+    if isinstance(node, Average):
+        return _together(children, partial(_averaged, weights=node.weights))
+    if isinstance(node, Split):
+        return _together(children, partial(Parts, dim=1, sizes=node.splits))
+    if isinstance(node, BatchSplit):
+        return _by_rows([child for child, size in zip(children, node.batch_sizes, strict=True) for _ in range(size)])
+    if isinstance(node, Parallel):
+        return _together(children, partial(Parts, dim=0))
+    if isinstance(node, Fuse):
+        return _fused(node, children, leaf)
+    raise UnsupportedError(f"{node.type} is not known here")
+
+
+def _by_rows(rows: Sequence[Binding | None]) -> Binding:
+    """Return what acts where each row of a batch has its own; None is the base model."""
+    return _together([Binding() if row is None else row for row in rows], Rows)
+
+
+def _averaged(kind: Kind, ops: Sequence[Any], weights: Sequence[float]) -> Averaged:
+    return Averaged(kind, ops, weights)
+
+
+def _together(children: Sequence[Binding], combine: Combine) -> Binding:
+    """Return the operations of the children put together in one way at every place."""
+    found: dict[str, Any] = {}
+    for field, kind in KINDS:
+        places = dict.fromkeys(path for child in children for path in getattr(child, field))
+        found[field] = {path: combine(kind, [getattr(child, field).get(path) for child in children]) for path in places}
+    _refuse(children, "attentions", "prefixes")
+    return Binding(**found)
+
+
+def _refuse(children: Iterable[Binding], field: str, what: str) -> None:
+    for child in children:
+        for path in getattr(child, field):
+            raise UnsupportedError(f"{what} cannot be put together with other adapters here; there is one at {path}")
+
+
+def _fused(node: Fuse, children: Sequence[Binding], leaf: Leaf) -> Binding:
+    """Return AdapterFusion at every site where the children stand, and the mean of what stands elsewhere."""
+    mixings = leaf(node.key).fusions
+    for child in children:
+        for field in ("linears", "attentions", "blocks", "embeddings"):
+            for path in getattr(child, field):
+                if not isinstance(getattr(child, field)[path], Own):
+                    raise UnsupportedError(f"fuse holds bottleneck adapters only; one of its adapters acts at {path}")
+    sites: dict[str, Any] = {}
+    for path in dict.fromkeys(path for child in children for path in child.sites):
+        ops = [child.sites[path] for child in children if path in child.sites]
+        if path not in mixings:
+            raise UnsupportedError(f"the fusion layer {node.key!r} has nothing at {path}, where its adapters stand")
+        sites[path] = Fused(ops, mixings[path], _last(ops[-1]))
+    weights = [1 / len(children)] * len(children)
+    return replace(
+        _together([replace(c, sites={}) for c in children], partial(_averaged, weights=weights)), sites=sites
+    )
+
+
+def _last(op: Any) -> Any:
+    return op.ops[-1] if isinstance(op, Stacked) else op
