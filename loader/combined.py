@@ -307,12 +307,15 @@ class Rows(Combined):
 class _Group:
     """Rows that are computed at once, and how."""
 
-    __slots__ = ("contiguous", "made", "ops", "places", "rows")
+    __slots__ = ("contiguous", "made", "one", "ops", "parameters", "places", "rows")
 
     def __init__(self, places: Sequence[int], ops: Sequence[Op | None], *, contiguous: bool) -> None:
         self.places = list(places)
         self.ops = list(ops)
         self.contiguous = contiguous
+        present = {id(op): op for op in ops if op is not None}
+        self.one = len(present) <= 1 and all(op is ops[0] for op in ops)
+        self.parameters = [] if self.one else [p for op in present.values() for p in op.parameters]
         self.made: tuple[tuple[int, ...], Op] | None = None
         self.rows: Tensor | None = None
 
@@ -335,18 +338,18 @@ class _Group:
 
     def op(self) -> Op | None:
         """Return one operation for all the rows."""
-        present = [op for op in self.ops if op is not None]
-        if not present or all(op is self.ops[0] for op in self.ops):
+        if self.one:
             return self.ops[0]
-        unlike = {id(op): op for op in present}.values()
-        parameters = [p for op in unlike for p in op.parameters]
-        if torch.is_grad_enabled() and any(p.requires_grad for p in parameters):
-            return present[0].stacked(self.ops)
-        state = () if is_compiling() else versions(parameters)
+        if torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters):
+            return self._stacked()
+        state = () if is_compiling() else versions(self.parameters)
         if self.made is None or (state and self.made[0] != state):
             with torch.no_grad():
-                self.made = (state, present[0].stacked(self.ops))
+                self.made = (state, self._stacked())
         return self.made[1]
+
+    def _stacked(self) -> Op:
+        return next(op for op in self.ops if op is not None).stacked(self.ops)
 
 
 def _runs(ops: Sequence[Op | None]) -> list[_Group]:
