@@ -113,6 +113,5 @@ _READS = "it reads native files (.safetensors) and folders of adapters with adap
 _OTHERS = (
     ("adapter_model.safetensors", "an adapter of PEFT"),
     ("adapter_model.bin", "an adapter of PEFT"),
-    ("adapter_fusion_config.json", "an AdapterFusion layer"),
     ("adapter_setup.json", "a composition of adapters"),
 )

@@ -35,6 +35,7 @@ class FusionConfig(Config):
     """What a fusion layer computes, and where; names and defaults are those of `adapters`.
 
     Attributes:
+        adapters: names of the adapters that it was made for, in order; () where that is not known.
         sites: kinds of sublayers where all its adapters stand.
         leave_out: layers without.
         query, key, value: whether it has these matrices; without one, what would enter it is used.
@@ -49,6 +50,7 @@ class FusionConfig(Config):
 
     method: ClassVar[str] = "fusion"
 
+    adapters: tuple[str, ...] = ()
     sites: tuple[Role, ...] = ("feed_forward",)
     leave_out: tuple[int, ...] = ()
     query: bool = True

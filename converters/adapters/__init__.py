@@ -1,7 +1,8 @@
 """Folders of `adapters` and of adapter-transformers, of every era.
 
 A folder holds adapter_config.json with adapter.safetensors or pytorch_adapter.bin, or head_config.json with
-model_head.safetensors or pytorch_model_head.bin, or both pairs. The rules are one file per method (codec.py tells the
+model_head.safetensors or pytorch_model_head.bin, or both pairs; or adapter_fusion_config.json with the weights of a
+fusion layer. The rules are one file per method (codec.py tells the
 contract, config.py lists them), keys.py (names of tensors), heads.py and documents.py (what stands around them); this
 file puts them together. What we do not have stays in `manifest.extra["adapters"]` and is written back.
 
@@ -18,13 +19,13 @@ from typing import TYPE_CHECKING
 from ...adapter import JSON, Adapter, Manifest, MethodConfig, to_json
 from ...architectures import Architecture, by_model_type, by_name
 from ...errors import FormatError, UnsupportedError
-from ...methods import ClassificationHeadConfig
+from ...methods import ClassificationHeadConfig, FusionConfig
 from .. import accounting
 from ..format import Format, Parts
 from . import config as configs
-from . import documents, folder, heads, keys
+from . import documents, folder, fusion, heads, keys
 from .codec import CONTAINERS, Codec, Source
-from .documents import CONFIG, HEAD_CONFIG, NAME, OURS, Meaning, kept_version
+from .documents import CONFIG, FUSION_CONFIG, HEAD_CONFIG, NAME, OURS, Meaning, kept_version
 from .keys import Naming
 
 if TYPE_CHECKING:
@@ -74,12 +75,13 @@ def encode(adapter: Adapter) -> Parts:
     if faults:
         raise FormatError(f"adapter {adapter.manifest.name!r} is not whole", faults=faults)
     extra = documents.kept_of(adapter.manifest)
-    spellings = {file: extra.get(file, {}) for file in (CONFIG, HEAD_CONFIG)}
+    spellings = {file: extra.get(file, {}) for file in (CONFIG, HEAD_CONFIG, FUSION_CONFIG)}
     source = _source(row, kept_version(spellings[CONFIG]), adapter.config)
     built = _documents(adapter, source, extra.get("fixed_head", ""))
     meanings: dict[str, Meaning] = {
         CONFIG: partial(configs.meaning, source=source),
         HEAD_CONFIG: heads.meaning_or_nothing,
+        FUSION_CONFIG: fusion.meaning_or_nothing,
     }
     found = {file: documents.respelled(document, spellings[file], meanings[file]) for file, document in built.items()}
     return _with_rest(adapter.manifest, Parts(found, _tensors(adapter, row, found, extra)))
@@ -104,13 +106,16 @@ def _source(row: Architecture, version: JSON, config: tuple[MethodConfig, ...]) 
 
 def _parts(config: tuple[MethodConfig, ...]) -> list[tuple[MethodConfig, Codec]]:
     """Return the configurations that the format has a word for, with their codecs."""
-    return [(part, codec) for part in config if (codec := configs.codec_of(part)) is not None]
+    codecs = ((part, fusion.CODEC if isinstance(part, FusionConfig) else configs.codec_of(part)) for part in config)
+    return [(part, codec) for part, codec in codecs if codec is not None]
 
 
 def _decode_adapter(
     parts: Parts, row: Architecture
 ) -> tuple[tuple[MethodConfig, ...], Naming | None, dict[str, torch.Tensor], list[str]]:
     """Return configurations, the naming of the keys, canonical tensors and faults of the adapter without its head."""
+    if FUSION_CONFIG in parts.documents:
+        return _decode_fusion(parts.documents[FUSION_CONFIG], parts.tensors["fusion"], row)
     if CONFIG not in parts.documents:
         return (), None, {}, []
     document, foreign = parts.documents[CONFIG], parts.tensors["adapter"]
@@ -119,6 +124,14 @@ def _decode_adapter(
     names = keys.naming(list(foreign), _parts(config), row, document["name"])
     tensors, faults = keys.decode(foreign, _parts(config), row, names)
     return config, names, tensors, faults
+
+
+def _decode_fusion(
+    document: Mapping[str, JSON], foreign: Mapping[str, torch.Tensor], row: Architecture
+) -> tuple[tuple[MethodConfig, ...], Naming | None, dict[str, torch.Tensor], list[str]]:
+    config = fusion.decode(document, foreign, row)
+    names = keys.naming(list(foreign), _parts((config,)), row, document["name"])
+    return (config,), names, *keys.decode(foreign, _parts((config,)), row, names)
 
 
 def _width_faults(parts: Parts, width: int) -> list[str]:
@@ -150,13 +163,19 @@ def _documents(adapter: Adapter, source: Source, fixed: str) -> dict[str, dict[s
         UnsupportedError: the format has no word for a method or head.
     """
     own = [part for part in adapter.config if isinstance(part, ClassificationHeadConfig)]
-    others = [part for part in adapter.config if not isinstance(part, ClassificationHeadConfig)]
+    fused = [part for part in adapter.config if isinstance(part, FusionConfig)]
+    others = [part for part in adapter.config if not isinstance(part, (ClassificationHeadConfig, FusionConfig))]
     if len(own) > 1:
         raise UnsupportedError(
             "the adapters format has one head for each adapter", hint="write it in the native format"
         )
     top = documents.plain(adapter.manifest, source.row, accounting.width(adapter.config, adapter.tensors))
     found: dict[str, dict[str, JSON]] = {}
+    if fused and (fused[1:] or others):
+        raise UnsupportedError("the adapters format keeps a fusion layer in a folder of its own")
+    if fused:
+        names = {"name": ",".join(fused[0].adapters) or top["name"], "adapter_names": list(fused[0].adapters)}
+        found[FUSION_CONFIG] = {**top, **names, "config": fusion.encode(fused[0], source)}
     if others:
         found[CONFIG] = {**top, "config": configs.encode(others, source)}
     if own:
@@ -171,6 +190,9 @@ def _tensors(
 ) -> dict[str, dict[str, torch.Tensor]]:
     """Return the groups of tensors with foreign keys."""
     groups = {}
+    if FUSION_CONFIG in found:
+        names = Naming(found[FUSION_CONFIG]["name"], extra.get("prefix", _usual_prefix(row)))
+        groups["fusion"] = keys.encode(adapter.tensors, _parts(adapter.config), row, names)
     if CONFIG in found:
         container = next((box for box in CONTAINERS if box.feed_forward == extra.get("container")), CONTAINERS[0])
         names = Naming(found[CONFIG]["name"], extra.get("prefix", _usual_prefix(row)), container)

@@ -18,6 +18,7 @@ from .config import Kept, kept, members, restored
 
 CONFIG = "adapter_config.json"
 HEAD_CONFIG = "head_config.json"
+FUSION_CONFIG = "adapter_fusion_config.json"
 
 NAME = "adapters"
 
@@ -90,7 +91,7 @@ def kept_of(manifest: Manifest) -> Mapping[str, JSON]:
     """
     extra = manifest.extra.get(NAME, {})
     texts = [extra.get(name, "") for name in ("prefix", "container", "fixed_head")] if isinstance(extra, dict) else [0]
-    files = [extra.get(name, {}) for name in (CONFIG, HEAD_CONFIG)] if isinstance(extra, dict) else []
+    files = [extra.get(name, {}) for name in (CONFIG, HEAD_CONFIG, FUSION_CONFIG)] if isinstance(extra, dict) else []
     if not all(isinstance(text, str) for text in texts) or not all(_is_spelling(file) for file in files):
         raise FormatError(
             f"extra[{NAME!r}] of adapter {manifest.name!r} is not what reading such a folder leaves there",

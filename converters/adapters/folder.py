@@ -14,13 +14,18 @@ from ...errors import FormatError, StateError
 from .. import json_text, safetensors_file, torch_file
 from ..disk import read_bounded, write_atomic
 from ..format import Parts
-from .documents import CONFIG, HEAD_CONFIG
+from .documents import CONFIG, FUSION_CONFIG, HEAD_CONFIG
 
 if TYPE_CHECKING:
     import torch
 
 PAIRS = (
     (CONFIG, "adapter", ("adapter.safetensors", "pytorch_adapter.bin")),
+    (
+        FUSION_CONFIG,
+        "fusion",
+        ("model_adapter_fusion.safetensors", "pytorch_model_adapter_fusion.bin"),
+    ),
     (HEAD_CONFIG, "head", ("model_head.safetensors", "pytorch_model_head.bin")),
 )
 """Document, its group of tensors, and the files that may hold them, the preferred one first."""
@@ -36,7 +41,8 @@ def detect(path: Path) -> bool:
     names = {entry.name for entry in path.iterdir()}
     weights = {name for _, _, files in PAIRS for name in files}
     return bool(names & weights) or (
-        bool(names & {CONFIG, HEAD_CONFIG}) and not names & {"adapter_model.safetensors", "adapter_model.bin"}
+        bool(names & {CONFIG, FUSION_CONFIG, HEAD_CONFIG})
+        and not names & {"adapter_model.safetensors", "adapter_model.bin"}
     )
 
 

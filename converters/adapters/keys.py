@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import torch
 
 WORDS = (
+    "adapter_fusion_layer",
     "adapters",
     "invertible_adapters",
     "invertible_lang_adapters",
