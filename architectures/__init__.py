@@ -42,6 +42,7 @@ from .architecture import (
     HeadName,
     Layers,
     Sublayer,
+    named,
 )
 from .row_json import from_json, to_json
 
@@ -57,6 +58,7 @@ __all__ = [
     "by_model_type",
     "by_name",
     "from_json",
+    "named",
     "to_json",
 ]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from functools import cache
 
@@ -117,6 +117,13 @@ class FeedForwardNames:
     gate: str | None = None
     ungated: str | None = None
 
+    def only(self, kept: Callable[[str | None], bool]) -> FeedForwardNames:
+        """Return the names of those layers that are kept."""
+        widens = self.intermediate if kept(self.intermediate) else self.ungated or self.intermediate
+        gate = self.gate if kept(self.gate) else None
+        ungated = self.ungated if kept(self.ungated) and widens != self.ungated else None
+        return FeedForwardNames(intermediate=widens, output=self.output, gate=gate, ungated=ungated)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layers:
@@ -173,14 +180,15 @@ class Layers:
         """Return the stack as it is in a layer that has not what is in lacking, which are entries of may_lack."""
         gone = tuple(path for path in self.may_lack if path in lacking)
 
-        def kept(path: str) -> bool:
-            return not any(path == other or path.startswith(f"{other}.") for other in gone)
+        def kept(path: str | None) -> bool:
+            return path is not None and not any(path == other or path.startswith(f"{other}.") for other in gone)
 
         return dataclasses.replace(
             self,
             sublayers=tuple(part for part in self.sublayers if kept(part.path)),
             norms=tuple(path for path in self.norms if kept(path)),
             attentions=tuple(part for part in self.attentions if kept(part.path)),
+            feed_forward=None if self.feed_forward is None else self.feed_forward.only(kept),
         )
 
     def moved(self, before: str, *, config: str = "") -> Layers:
@@ -197,6 +205,10 @@ class Layers:
             query_heads=f"{config}{self.query_heads}",
             head_size=f"{config}{self.head_size}",
         )
+
+    def sites(self, layer: str, index: int, width: int, last: str) -> tuple[Site, ...]:
+        """Return the residual sites of one layer; the arguments are those of Sublayer.site."""
+        return tuple(part.site(layer, index, width, last) for part in self.sublayers)
 
     def projections(self) -> dict[str, tuple[tuple[Projection, ...], bool]]:
         """Return path in a layer → what that linear layer is, and whether it belongs to a cross-attention."""
@@ -329,6 +341,16 @@ def _renamed(path: str, rules: tuple[tuple[str, str], ...]) -> str:
             indices = iter(match.groups())
             return re.sub(r"\{i\}", lambda _: next(indices), after) + path[match.end() :]  # noqa: B023
     return path
+
+
+def named(template: str, path: str) -> bool:
+    """Return whether a template means this path; `{i}` stands for any index.
+
+    >>> named("layer.{i}.output", "layer.3.output")
+    True
+    """
+    match = _beginning(template).match(path)
+    return match is not None and match.end() == len(path)
 
 
 @cache

@@ -40,6 +40,7 @@ ENCODER = Layers(
     norms=("layer.0.layer_norm", "layer.1.layer_norm"),
     attentions=(attention("layer.0.SelfAttention", "encoder_prefix"),),
     feed_forward=feed_forward(1),
+    may_lack=tuple(f"layer.1.DenseReluDense.{name}" for name in ("wi", "wi_0", "wi_1")),
     width="d_model",
     heads=("num_heads",),
     query_heads="num_heads",
@@ -56,6 +57,7 @@ DECODER = dataclasses.replace(
         attention("layer.1.EncDecAttention", "cross_prefix", cross=True),
     ),
     feed_forward=feed_forward(2),
+    may_lack=tuple(f"layer.2.DenseReluDense.{name}" for name in ("wi", "wi_0", "wi_1")),
 )
 
 

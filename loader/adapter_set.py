@@ -313,7 +313,15 @@ class AdapterSet:
         live = Live(layout=self._ground.layout, mode=loaded.bank, base=self._base_parameter, compat=self._compat)
         binding = united(method_of(config).bind(config, parameters, live) for config in loaded.config)
         trains = any(p.requires_grad for p in parameters.values())
-        return build(self._ground, self._installation, binding, loaded.manifest.labels, trains=trains)
+        origin = loaded.manifest.provenance
+        return build(
+            self._ground,
+            self._installation,
+            binding,
+            loaded.manifest.labels,
+            trains=trains,
+            mutes=self._compat or (origin is not None and origin.format == "adapters"),
+        )
 
     def _bank(self, tensors: Mapping[str, torch.Tensor]) -> Bank:
         bank = Bank(tensors, dtype=self._ground.bare.dtype, device=self._ground.bare.device)

@@ -148,7 +148,16 @@ class BottleneckConfig(Config):
 
 
 def shapes(config: BottleneckConfig, layout: Layout) -> Shapes:
-    """Return canonical key → shape of every tensor that the configuration has in a layout."""
+    """Return canonical key → shape of every tensor that the configuration has in a layout.
+
+    Raises:
+        UnsupportedError: the configuration leaves out a residual connection that the model makes itself.
+    """
+    inside = next((site for site in layout.sites if config.takes(site) and site.is_inside), None)
+    if inside is not None and not config.original_ln_after:
+        raise UnsupportedError(
+            f"original_ln_after=false cannot be had at {inside.path}: the model itself goes on behind the adapter there"
+        )
     return {
         f"{site.path}.{name}": shape
         for site in layout.sites
@@ -231,7 +240,7 @@ def bind(config: BottleneckConfig, tensors: Mapping[str, Tensor], live: Live) ->
         if config.takes(site):
             names = site_shapes(config, site.width, config.bottleneck(site))
             parameters = {name: tensors[f"{site.path}.{name}"] for name in names}
-            ops[site.path] = Bottleneck(config, parameters, live.mode, post_norm=site.norm is not None)
+            ops[site.path] = Bottleneck(config, parameters, live.mode, site)
     return Binding(sites=ops)
 
 
@@ -252,12 +261,11 @@ class Bottleneck:
         "scale",
         "scales",
         "subtracts",
+        "sums",
         "up",
     )
 
-    def __init__(
-        self, config: BottleneckConfig, tensors: Mapping[str, Tensor], mode: nn.Module, *, post_norm: bool
-    ) -> None:
+    def __init__(self, config: BottleneckConfig, tensors: Mapping[str, Tensor], mode: nn.Module, site: Site) -> None:
         self.config = config
         self.mode = mode
         self.act = function(config.non_linearity)
@@ -268,14 +276,16 @@ class Bottleneck:
         self.norm_after = _pair(tensors, "bottleneck_norm_after") if config.ln_after else None
         self.scales = tensors.get("bottleneck_scaling")
         self.scale = 1.0 if isinstance(config.scaling, str) else float(config.scaling)
-        self.residual = _residual(config)
+        post_norm = site.norm is not None
+        self.sums = config.original_ln_before and site.summed and not config.is_parallel
+        self.residual = _residual(config) if self.sums else "d"
         self.replaces_norm = post_norm and not config.original_ln_after
         # A pre-norm model adds x to whatever we return; where the configuration wants it left out, we take it off,
         # exactly where the adapter's own residual holds it, by subtraction elsewhere.
         self.subtracts = not post_norm and not config.original_ln_after
         if self.subtracts and not config.is_parallel and self.residual != "d" and not self._norms_residual():
             self.residual, self.subtracts = "d", False
-        self.reads_residual = config.original_ln_before or config.is_parallel or self.subtracts
+        self.reads_residual = self.sums or config.is_parallel or self.subtracts
 
     def __call__(self, d: Tensor, x: Any, norm: Callable[[Tensor], Tensor] | None) -> Tensor:
         """Return what takes the place of d (batch, sequence, width)."""
@@ -283,7 +293,7 @@ class Bottleneck:
         if config.is_parallel:
             u = self._join(self._branch(x), d)
         else:
-            t = d + x if config.original_ln_before else d
+            t = d + x if self.sums else d
             r = d if self.residual == "d" else t
             if config.original_ln_before and norm is not None:
                 t = norm(t)
