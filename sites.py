@@ -33,16 +33,23 @@ class Site:
     """One sublayer with its residual connection, the place of a bottleneck adapter.
 
     A transformer computes `LN(d + x)` (post-norm) or `d + x` (pre-norm) there: d is the sublayer's output after its
-    last projection and dropout, x the residual stream that entered the sublayer.
+    last projection and dropout, x the residual stream that entered the sublayer. The last five fields are for the
+    families where `adapters` sees it otherwise; the row of the family says why.
 
     Attributes:
         path: names the site in tensor keys.
         role: the sublayer's kind.
         layer: index of the layer, counted through all stacks (decoder layers go on after the encoder's).
         width: size of the hidden dimension.
-        output: module whose output is d.
-        residual: module whose first argument is x.
-        norm: module of the layer norm that follows, or None in pre-norm models.
+        output: module whose output is d. Several sites of a layer may share it: it is called once for each, in order.
+        residual: module that x is an argument of.
+        norm: module of the layer norm that follows the residual connection, or None in pre-norm models.
+        argument: which argument of the residual module is x, counted from 0.
+        beside: module whose output is added to that argument to give x, where sublayers run side by side.
+        stream: module whose first argument is what the model adds to d, where that is not x.
+        inner: norm that LN stands for in front of an adapter where no norm follows the residual connection.
+        exchanged: whether d and x change places for the adapter.
+        summed: whether d + x may enter an adapter; where not, d does.
     """
 
     path: str
@@ -52,6 +59,17 @@ class Site:
     output: str
     residual: str
     norm: str | None = None
+    argument: int = 0
+    beside: str | None = None
+    stream: str | None = None
+    inner: str | None = None
+    exchanged: bool = False
+    summed: bool = True
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether the model itself adds something else than x to d, so that an adapter cannot leave the sum out."""
+        return self.stream is not None or self.inner is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

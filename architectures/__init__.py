@@ -1,12 +1,39 @@
 """Model families, one row of data each.
 
-A new family is one file with a ROW and one entry in ARCHITECTURES.
+A new family is one file with a row and one entry in ARCHITECTURES. A family that is not here can be described with
+Architecture, or with the same in JSON.
 """
 
 from __future__ import annotations
 
 from ..errors import UnsupportedError
-from . import bert, distilbert, roberta, xlm_roberta
+from . import (
+    albert,
+    bart,
+    bert,
+    bert_generation,
+    clip,
+    deberta,
+    deberta_v2,
+    distilbert,
+    electra,
+    encoder_decoder,
+    gemma,
+    gpt2,
+    gptj,
+    llama,
+    mbart,
+    mistral,
+    modernbert,
+    phi,
+    qwen,
+    roberta,
+    t5,
+    vit,
+    whisper,
+    xlm_roberta,
+    xmod,
+)
 from .architecture import (
     Architecture,
     AttentionNames,
@@ -15,9 +42,9 @@ from .architecture import (
     HeadName,
     Layers,
     Sublayer,
-    from_json,
-    to_json,
+    named,
 )
+from .row_json import from_json, to_json
 
 __all__ = [
     "ARCHITECTURES",
@@ -31,10 +58,44 @@ __all__ = [
     "by_model_type",
     "by_name",
     "from_json",
+    "named",
     "to_json",
 ]
 
-ARCHITECTURES: tuple[Architecture, ...] = (bert.ROW, roberta.ROW, xlm_roberta.ROW, distilbert.ROW)
+ARCHITECTURES: tuple[Architecture, ...] = (
+    bert.ROW,
+    roberta.ROW,
+    xlm_roberta.ROW,
+    distilbert.ROW,
+    albert.ROW,
+    electra.ROW,
+    deberta.ROW,
+    deberta_v2.ROW,
+    xmod.ROW,
+    bert_generation.ROW,
+    modernbert.ROW,
+    gpt2.ROW,
+    gptj.ROW,
+    llama.ROW,
+    mistral.ROW,
+    qwen.QWEN2,
+    qwen.QWEN3,
+    gemma.GEMMA2,
+    gemma.GEMMA3_TEXT,
+    phi.ROW,
+    t5.T5,
+    t5.MT5,
+    bart.BART,
+    mbart.ROW,
+    bart.PLBART,
+    whisper.ROW,
+    vit.VIT,
+    vit.BEIT,
+    clip.CLIP,
+    clip.TEXT,
+    clip.VISION,
+    encoder_decoder.ROW,
+)
 
 
 def by_name(name: str) -> Architecture:

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from functools import cache
-from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from ..errors import SchemaError
 from ..sites import Projection, Role, Site
 
 
@@ -25,10 +22,12 @@ class Sublayer:
     Attributes:
         role: the sublayer's kind.
         path: names the site in tensor keys.
-        output: module whose output is the sublayer's, after its last projection and dropout.
-        residual: module whose first argument is the residual stream that enters the sublayer.
+        output: module whose output is the sublayer's, after its last projection and, where that is a module, dropout.
+        residual: module of which the residual stream that enters the sublayer is an argument.
         norm: the layer norm after the residual connection, or None in pre-norm models.
-        adapters: where files of `adapters` keep the bottlenecks of this site.
+        adapters: where files of `adapters` keep the bottlenecks of this site, in the layer as it was called then.
+        argument, beside, stream, exchanged, summed: as in sites.Site.
+        inner: as in sites.Site, but relative to the last layer of the stack.
     """
 
     role: Role
@@ -37,6 +36,37 @@ class Sublayer:
     residual: str
     norm: str | None = None
     adapters: str
+    argument: int = 0
+    beside: str | None = None
+    stream: str | None = None
+    inner: str | None = None
+    exchanged: bool = False
+    summed: bool = True
+
+    def site(self, layer: str, index: int, width: int, last: str) -> Site:
+        """Return the site in one layer.
+
+        layer: path of the layer; index: its number; width: its hidden size; last: path of the stack's last layer.
+        """
+
+        def inside(path: str | None) -> str | None:
+            return None if path is None else f"{layer}.{path}"
+
+        return Site(
+            path=f"{layer}.{self.path}",
+            role=self.role,
+            layer=index,
+            width=width,
+            output=f"{layer}.{self.output}",
+            residual=f"{layer}.{self.residual}",
+            norm=inside(self.norm),
+            argument=self.argument,
+            beside=inside(self.beside),
+            stream=inside(self.stream),
+            inner=None if self.inner is None else f"{last}.{self.inner}",
+            exchanged=self.exchanged,
+            summed=self.summed,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +75,7 @@ class AttentionNames:
 
     Attributes:
         path: module whose forward projects queries, keys and values and calls the attention function.
-        query, key, value: linear layers; the same path three times where one module computes all three (a merged
+        query, key, value: linear layers; the same path several times where one module computes several (a merged
             `qkv`, whose output is three equal parts in this order).
         output: linear layer behind the heads.
         prefix: name under which files of `adapters` keep its prefix, e.g. `self_prefix`; the word before the last
@@ -79,11 +109,20 @@ class FeedForwardNames:
         intermediate: the one that widens.
         output: the one that narrows.
         gate: the one beside intermediate in gated blocks, or None.
+        ungated: the one that widens in those models of the family that have no gate, if it is called otherwise there.
     """
 
     intermediate: str
     output: str
     gate: str | None = None
+    ungated: str | None = None
+
+    def only(self, kept: Callable[[str | None], bool]) -> FeedForwardNames:
+        """Return the names of those layers that are kept."""
+        widens = self.intermediate if kept(self.intermediate) else self.ungated or self.intermediate
+        gate = self.gate if kept(self.gate) else None
+        ungated = self.ungated if kept(self.ungated) and widens != self.ungated else None
+        return FeedForwardNames(intermediate=widens, output=self.output, gate=gate, ungated=ungated)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,18 +130,20 @@ class Layers:
     """A stack of equal layers.
 
     Attributes:
-        path: path of one layer, with `{i}` for its index.
+        path: path of one layer, with `{i}` for its index; where layers stand in groups, with two.
         sublayers: in the order of the forward pass.
         norms: layer norms of a layer, relative to it.
         attentions: in the order of the forward pass.
         feed_forward: its linear layers.
+        may_lack: paths relative to a layer of what some layers of the family do not have, with all that is inside: the
+            cross-attention of models that are no decoders.
         width: attribute of the model's configuration that holds the hidden size; a path with dots goes through
             configurations inside configurations (`text_config.hidden_size`).
         heads: attribute that holds the number of heads that keys have; the first of several that the configuration has
             and that is not None.
         head_size: attribute that holds the size of a head; where the configuration has none, width / query heads.
         query_heads: attribute that holds the number of heads that queries have.
-        optional: whether a model of the family may lack this stack (an encoder without its decoder).
+        restarts: whether its layers are counted from 0 again and not on from those of the stack before.
     """
 
     path: str
@@ -110,34 +151,64 @@ class Layers:
     norms: tuple[str, ...]
     attentions: tuple[AttentionNames, ...] = ()
     feed_forward: FeedForwardNames | None = None
+    may_lack: tuple[str, ...] = ()
     width: str = "hidden_size"
     heads: tuple[str, ...] = ("num_key_value_heads", "num_attention_heads")
     query_heads: str = "num_attention_heads"
     head_size: str = "head_dim"
-    optional: bool = False
+    restarts: bool = False
 
-    @property
-    def container(self) -> str:
-        """Path of the module that holds the layers."""
-        return self.path.partition(".{i}")[0]
+    def index(self, path: str) -> tuple[int, ...] | None:
+        """Return the index, or the indices, in a path that is or begins with that of one of the layers, else None.
 
-    def sites(self, layer: str, index: int, width: int) -> tuple[Site, ...]:
-        """Return the residual sites of one layer.
-
-        layer: path of the layer; index: its number through all stacks; width: its hidden size.
+        >>> Layers(path="encoder.layer.{i}", sublayers=(), norms=()).index("encoder.layer.7.output.dense")
+        (7,)
         """
-        return tuple(
-            Site(
-                path=f"{layer}.{part.path}",
-                role=part.role,
-                layer=index,
-                width=width,
-                output=f"{layer}.{part.output}",
-                residual=f"{layer}.{part.residual}",
-                norm=None if part.norm is None else f"{layer}.{part.norm}",
-            )
-            for part in self.sublayers
+        match = _beginning(self.path).match(path)
+        return None if match is None or "{i}" in match[0] else tuple(int(number) for number in match.groups())
+
+    def layer(self, index: Iterable[int]) -> str:
+        """Return the path of the layer with this index, or these indices.
+
+        >>> Layers(path="groups.{i}.layers.{i}", sublayers=(), norms=()).layer((1, 0))
+        'groups.1.layers.0'
+        """
+        numbers = iter(index)
+        return re.sub(r"\{i\}", lambda _: str(next(numbers)), self.path)
+
+    def without(self, lacking: Container[str]) -> Layers:
+        """Return the stack as it is in a layer that has not what is in lacking, which are entries of may_lack."""
+        gone = tuple(path for path in self.may_lack if path in lacking)
+
+        def kept(path: str | None) -> bool:
+            return path is not None and not any(path == other or path.startswith(f"{other}.") for other in gone)
+
+        return dataclasses.replace(
+            self,
+            sublayers=tuple(part for part in self.sublayers if kept(part.path)),
+            norms=tuple(path for path in self.norms if kept(path)),
+            attentions=tuple(part for part in self.attentions if kept(part.path)),
+            feed_forward=None if self.feed_forward is None else self.feed_forward.only(kept),
         )
+
+    def moved(self, before: str, *, config: str = "") -> Layers:
+        """Return the stack inside another model: `before` in front of its path, `config` in front of its settings.
+
+        >>> Layers(path="h.{i}", sublayers=(), norms=()).moved("decoder.transformer.", config="decoder.").width
+        'decoder.hidden_size'
+        """
+        return dataclasses.replace(
+            self,
+            path=f"{before}{self.path}",
+            width=f"{config}{self.width}",
+            heads=tuple(f"{config}{name}" for name in self.heads),
+            query_heads=f"{config}{self.query_heads}",
+            head_size=f"{config}{self.head_size}",
+        )
+
+    def sites(self, layer: str, index: int, width: int, last: str) -> tuple[Site, ...]:
+        """Return the residual sites of one layer; the arguments are those of Sublayer.site."""
+        return tuple(part.site(layer, index, width, last) for part in self.sublayers)
 
     def projections(self) -> dict[str, tuple[tuple[Projection, ...], bool]]:
         """Return path in a layer → what that linear layer is, and whether it belongs to a cross-attention."""
@@ -153,6 +224,8 @@ class Layers:
         block = self.feed_forward
         if block is not None:
             named = (("intermediate", block.intermediate), ("gate", block.gate), ("output", block.output))
+            if block.ungated is not None:
+                named = (*named, ("intermediate", block.ungated))
             _collect(found, named, cross=False)
         return found
 
@@ -175,7 +248,7 @@ class EmbeddingNames:
     Attributes:
         path: module whose output enters the first layer, positions and norms included.
         tokens: module of the word embeddings alone, or None in models that read no tokens.
-        width: attribute of the configuration that holds the size of the output.
+        width: attribute of the configuration that holds the size of the output, of several as in Layers.heads.
         stack: name of the tower that it belongs to, as in AttentionNames.
         adapters: module in whose files of `adapters` the invertible adapters, prompts and shared parameters stand, or
             "" for the base model itself.
@@ -183,7 +256,7 @@ class EmbeddingNames:
 
     path: str
     tokens: str | None
-    width: str = "hidden_size"
+    width: tuple[str, ...] = ("hidden_size",)
     stack: str = "self"
     adapters: str = ""
 
@@ -197,8 +270,8 @@ class HeadName:
         kind: what the head is for: `classification`, `multiple_choice`, `tagging`, `question_answering`, `masked_lm`,
             `causal_lm`, `seq2seq_lm`, `image_classification`.
         linears: module paths of the linear layers, in the order of the forward pass.
-        pooling: what the first one reads: `first` token, `last` token, or the `pooler`'s output; unused where the head
-            reads every token.
+        pooling: what the first one reads: `first` token, `last` token that is no padding, last `eos` token, or the
+            `pooler`'s output; unused where the head reads every token.
         activation: between the linear layers, or None.
         norm: module path of the layer norm behind the activation, or None.
     """
@@ -227,6 +300,10 @@ class Architecture:
         former: (path of earlier releases of transformers, today's) pairs, whole or the beginning of a module path up to
             a dot, with `{i}` for an index, the longer ones first; the first that matches counts, in both directions.
         swapped: whether files of `adapters` call the feed-forward `output` intermediate and the other way round.
+        may_lack: paths of what some models of the family do not have, with all that is inside: one of two towers.
+        presumes: (attribute of the configuration, value) pairs that a model must have for the row to describe it.
+        muted: containers of modules that `adapters` takes out of the model; they give zeros while an adapter that was
+            made with it is active.
     """
 
     name: str
@@ -239,6 +316,9 @@ class Architecture:
     pooler: str | None = None
     former: tuple[tuple[str, str], ...] = ()
     swapped: bool = False
+    may_lack: tuple[str, ...] = ()
+    presumes: tuple[tuple[str, bool], ...] = ()
+    muted: tuple[str, ...] = ()
 
     def present(self, path: str) -> str:
         """Return today's name of a module path that an earlier release of transformers may have written."""
@@ -263,81 +343,17 @@ def _renamed(path: str, rules: tuple[tuple[str, str], ...]) -> str:
     return path
 
 
+def named(template: str, path: str) -> bool:
+    """Return whether a template means this path; `{i}` stands for any index.
+
+    >>> named("layer.{i}.output", "layer.3.output")
+    True
+    """
+    match = _beginning(template).match(path)
+    return match is not None and match.end() == len(path)
+
+
 @cache
 def _beginning(template: str) -> re.Pattern[str]:
     """Return a pattern for paths that begin like a template; `{i}` stands for an index, or for itself."""
-    return re.compile(re.escape(template).replace(r"\{i\}", r"([0-9]+|\{i\})") + r"(?=\.|\Z)")
-
-
-def to_json(row: Architecture) -> dict[str, Any]:
-    """Return a row as a JSON object; from_json(to_json(row)) == row."""
-    data: dict[str, Any] = _lists(dataclasses.asdict(row))
-    return data
-
-
-def from_json(data: dict[str, Any]) -> Architecture:
-    """Return the row that a JSON object describes.
-
-    Raises:
-        SchemaError: a field is missing, unknown, or has the wrong type; every fault is listed.
-    """
-    faults: list[str] = []
-    row: Architecture | None = _record(Architecture, data, "architecture", faults)
-    if row is None:
-        raise SchemaError("the description of the architecture", faults)
-    return row
-
-
-def _record(cls: Any, data: Any, path: str, faults: list[str]) -> Any:
-    """Return a record of type cls made from data, or None with what is wrong put into faults."""
-    if not isinstance(data, dict):
-        faults.append(f"{path}: expected an object")
-        return None
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    hints = get_type_hints(cls)
-    before = len(faults)
-    faults += [f"{path}.{name}: unknown field" for name in sorted(set(data) - set(fields))]
-    values = {}
-    for name, f in fields.items():
-        if name in data:
-            values[name] = _value(hints[name], data[name], f"{path}.{name}", faults)
-        elif f.default is dataclasses.MISSING:
-            faults.append(f"{path}.{name}: missing")
-    return cls(**values) if len(faults) == before else None
-
-
-def _value(hint: Any, value: Any, path: str, faults: list[str]) -> Any:
-    """Return a value of the type that hint names, made from JSON."""
-    origin, args = get_origin(hint), get_args(hint)
-    if origin is UnionType:
-        return None if value is None else _value(args[0], value, path, faults)
-    if origin is tuple:
-        return _tuple(args, value, path, faults)
-    if dataclasses.is_dataclass(hint):
-        return _record(hint, value, path, faults)
-    if origin is Literal:
-        if value not in args:
-            faults.append(f"{path}: expected one of {', '.join(args)}")
-    elif type(value) is not hint:
-        faults.append(f"{path}: expected {'true or false' if hint is bool else 'a text'}")
-    return value
-
-
-def _tuple(args: tuple[Any, ...], value: Any, path: str, faults: list[str]) -> tuple[Any, ...]:
-    if not isinstance(value, list):
-        faults.append(f"{path}: expected a list")
-        return ()
-    fixed = args[-1] is not Ellipsis
-    if fixed and len(value) != len(args):
-        faults.append(f"{path}: expected {len(args)} items")
-        return ()
-    hints = args if fixed else (args[0],) * len(value)
-    return tuple(
-        _value(hint, item, f"{path}[{i}]", faults) for i, (hint, item) in enumerate(zip(hints, value, strict=True))
-    )
-
-
-def _lists(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _lists(item) for key, item in value.items()}
-    return [_lists(item) for item in value] if isinstance(value, tuple) else value
+    return re.compile(re.escape(template).replace(r"\{i\}", r"(0|[1-9][0-9]{0,17}|\{i\})") + r"(?=\.|\Z)")

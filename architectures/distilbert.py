@@ -55,7 +55,7 @@ ROW = Architecture(
         ),
     ),
     norms=("embeddings.LayerNorm",),
-    embeddings=(EmbeddingNames(path="embeddings", tokens="embeddings.word_embeddings", width="dim"),),
+    embeddings=(EmbeddingNames(path="embeddings", tokens="embeddings.word_embeddings", width=("dim",)),),
     heads=(
         HeadName(
             classes=("DistilBertForSequenceClassification",),

@@ -7,10 +7,5 @@ import dataclasses
 from . import roberta
 
 ROW = dataclasses.replace(
-    roberta.ROW,
-    name="xlm-roberta",
-    model_types=("xlm-roberta",),
-    heads=tuple(
-        dataclasses.replace(head, classes=("XLMRobertaForSequenceClassification",)) for head in roberta.ROW.heads
-    ),
+    roberta.ROW, name="xlm-roberta", model_types=("xlm-roberta",), heads=roberta.heads("XLMRoberta")
 )

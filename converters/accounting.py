@@ -7,10 +7,8 @@ layout is compared with what is there. Whether that layout is the base model's i
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
 from typing import TYPE_CHECKING
 
 from ..adapter import MethodConfig
@@ -18,12 +16,11 @@ from ..architectures import Architecture, Layers
 from ..errors import UsageError
 from ..methods import Facts, Shapes, method_of, shapes
 from ..sites import Attention, Block, Embedding, Layout, Linear, Norm, Projection
+from . import layers
+from .layers import MOST_LAYERS
 
 if TYPE_CHECKING:
     import torch
-
-MOST_LAYERS = 1024
-"""Layers beyond this index are a damaged key, not a model."""
 
 MOST_SHOWN = 50
 """Faults told one by one."""
@@ -87,7 +84,7 @@ def layout(config: Iterable[MethodConfig], have: Shapes, row: Architecture) -> L
         architecture=row.name,
         layers=len(places),
         width=size,
-        sites=tuple(site for stack, path, index in places for site in stack.sites(path, index, size)),
+        sites=tuple(site for stack, path, index in places for site in stack.sites(path, index, size, path)),
         norms=tuple(_norm(path, index, have, size, biased=biased) for path, index in norms),
         pooler=row.pooler is not None,
         linears=tuple(_linears(places, known, size)),
@@ -109,13 +106,12 @@ def width(config: Iterable[MethodConfig], tensors: Mapping[str, torch.Tensor]) -
 def _facts(config: Iterable[MethodConfig], have: Shapes, row: Architecture) -> list[Facts]:
     """Return what each configuration and its tensors say of the model."""
     named = {f"{stack.path}.{path}": roles for stack in row.layers for path, (roles, _) in stack.projections().items()}
-    patterns = [(_pattern(stack.path), stack.path) for stack in row.layers]
 
     def roles(path: str) -> tuple[Projection, ...]:
-        for pattern, layer in patterns:
-            match = pattern.match(path)
-            if match:
-                return named.get(f"{layer}.{path[match.end() :]}", ())
+        for stack in row.layers:
+            index = stack.index(path)
+            if index is not None:
+                return named.get(stack.path + path[len(stack.layer(index)) :], ())
         return ()
 
     return [method_of(part).facts(part, have, roles) for part in config]
@@ -131,13 +127,17 @@ def _embedding(known: Iterable[Facts]) -> int:
 
 
 def _places(row: Architecture, have: Shapes, left_out: set[int]) -> Iterator[tuple[Layers, str, int]]:
-    """Yield stack, path and number of every layer."""
-    first = 0
-    for stack in row.layers:
-        count = _layers(stack, have, {layer - first for layer in left_out})
-        for i in range(count):
-            yield stack, stack.path.replace("{i}", str(i)), first + i
-        first += count
+    """Yield what it has, path and number of every layer."""
+    named = layers.found(have, row.layers)
+    for stack, indices, run in zip(row.layers, named, layers.runs(row, named, left_out), strict=True):
+        places = [stack.layer(index) for index in indices]
+        lacking = [part for part in stack.may_lack if not any(_has(have, f"{place}.{part}") for place in places)]
+        for index in run.indices:
+            yield stack.without(lacking), stack.layer(index), run.number(index)
+
+
+def _has(have: Iterable[str], path: str) -> bool:
+    return any(key.startswith(f"{path}.") for key in have)
 
 
 def _norm(path: str, index: int | None, have: Shapes, size: int, *, biased: bool) -> Norm:
@@ -168,24 +168,5 @@ def _attentions(places: Iterable[tuple[Layers, str, int]], known: Sequence[Facts
             yield Attention(path=path, stack=part.stack, layer=index, width=size, heads=1, head_size=heads)
 
 
-def _layers(stack: Layers, have: Iterable[str], left_out: set[int]) -> int:
-    """Return how many layers a stack must have for the keys, and the layers left out next to them, to stand in it."""
-    found = {index for key in have if (index := _index(stack, key)) is not None}
-    count = max(found, default=-1) + 1
-    while count in left_out and count <= MOST_LAYERS:
-        count += 1
-    return count
-
-
-def _index(stack: Layers, key: str) -> int | None:
-    match = _pattern(stack.path).match(key)
-    return int(match[1]) if match else None
-
-
-@cache
-def _pattern(path: str) -> re.Pattern[str]:
-    return re.compile(re.escape(path).replace(r"\{i\}", "(0|[1-9][0-9]{0,17})") + r"\.")
-
-
 def _too_far(key: str, row: Architecture) -> bool:
-    return any((_index(stack, key) or 0) > MOST_LAYERS for stack in row.layers)
+    return any(max(stack.index(key) or (0,)) > MOST_LAYERS for stack in row.layers)

@@ -373,7 +373,14 @@ class AdapterSet:
                 hint="activate Fuse(…) of its adapters",
             )
         trains = any(p.requires_grad for p in loaded.bank.tensors().values())
-        return build(self._ground, self._installation, binding, loaded.manifest.labels, trains=trains)
+        return build(
+            self._ground,
+            self._installation,
+            binding,
+            loaded.manifest.labels,
+            trains=trains,
+            mutes=self._mutes(loaded),
+        )
 
     def _binding(self, loaded: _Loaded) -> Binding:
         parameters = loaded.bank.tensors()
@@ -385,8 +392,20 @@ class AdapterSet:
         names = [name for name in dict.fromkeys(self._used(setup)) if name is not None]
         parts = {name: operations(self._binding(self._get(name)), self._ground) for name in names}
         made = bound(setup, parts.__getitem__)
-        trains = any(p.requires_grad for name in names for p in self._loaded[name].bank.tensors().values())
-        return build(self._ground, self._installation, made.binding, (), trains=trains, copies=made.copies)
+        return build(
+            self._ground,
+            self._installation,
+            made.binding,
+            (),
+            trains=any(p.requires_grad for name in names for p in self._loaded[name].bank.tensors().values()),
+            mutes=any(self._mutes(self._loaded[name]) for name in names),
+            copies=made.copies,
+        )
+
+    def _mutes(self, loaded: _Loaded) -> bool:
+        """Return whether an adapter is right only without what its family's row calls muted."""
+        origin = loaded.manifest.provenance
+        return self._compat or (origin is not None and origin.format == "adapters")
 
     def _bank(self, tensors: Mapping[str, torch.Tensor]) -> Bank:
         bank = Bank(tensors, dtype=self._ground.bare.dtype, device=self._ground.bare.device)

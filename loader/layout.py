@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +58,7 @@ def survey(model: nn.Module, architecture: Architecture | None = None) -> Ground
     if not isinstance(bare, PreTrainedModel):
         raise UsageError(f"{type(model).__name__} has no base model inside it")
     row = architecture or by_model_type(bare.config.model_type)
+    _presumed(bare.config, row)
     modules = dict(bare.named_modules())
     outer = {path: m for path, m in model.named_modules() if path and path not in modules} if model is not bare else {}
     layers = list(_layers(row, bare, modules))
@@ -64,43 +66,70 @@ def survey(model: nn.Module, architecture: Architecture | None = None) -> Ground
         architecture=row.name,
         layers=len(layers),
         width=layers[-1].width,
-        sites=tuple(site for layer in layers for site in layer.names.sites(layer.path, layer.index, layer.width)),
-        norms=tuple(_norm(path, None, modules, row) for path in row.norms)
-        + tuple(
-            _norm(f"{layer.path}.{path}", layer.index, modules, row) for layer in layers for path in layer.names.norms
+        sites=tuple(
+            site for layer in layers for site in layer.names.sites(layer.path, layer.index, layer.width, layer.last)
         ),
+        norms=tuple(_norms(row, layers, modules)),
         pooler=row.pooler is not None and row.pooler in modules,
         linears=tuple(_linears(layers, {**modules, **_outside(outer, bare)})),
         attentions=tuple(attention for layer in layers for attention in _attentions(layer, bare.config)),
         blocks=tuple(Block(path=layer.path, layer=layer.index, width=layer.width) for layer in layers),
         embeddings=tuple(_embeddings(row, bare, modules)),
-        vocabulary=_vocabulary(bare),
+        vocabulary=_vocabulary(model, row, modules),
     )
-    _all_there(layout, modules, row)
+    _all_there(layout, layers, modules, row)
     modules |= _outside(outer, bare)
     return Ground(model, bare, row, layout, modules, _owners(modules))
 
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """One layer: its names, path, number through all stacks, and hidden size."""
+    """One layer.
+
+    Attributes:
+        names: what it has.
+        path: its module path.
+        index: its number through all stacks.
+        width: its hidden size.
+        last: path of the last layer of its stack.
+    """
 
     names: Layers
     path: str
     index: int
     width: int
+    last: str
+
+
+def _presumed(config: Any, row: Architecture) -> None:
+    """Raise where a model has settings for which the row is not made."""
+    odd = [f"{name}={setting(config, name)}" for name, value in row.presumes if setting(config, name) != value]
+    if odd:
+        raise UnsupportedError(
+            f"{row.name} models with {', '.join(odd)} are not described by the architecture {row.name!r}",
+            hint="pass the row that describes this model: attach(model, architecture=…)",
+        )
 
 
 def _layers(row: Architecture, bare: PreTrainedModel, modules: dict[str, nn.Module]) -> Iterator[_Layer]:
-    """Yield the layers of all stacks; the index goes on from one stack to the next."""
+    """Yield the layers of all stacks; the index goes on from one stack to the next, unless it restarts."""
     index = 0
     for stack in row.layers:
-        if stack.optional and stack.container not in modules:
+        paths = [path for path in modules if (place := stack.index(path)) is not None and stack.layer(place) == path]
+        if not paths:
+            if not _lacks(row, stack.path.replace(".{i}", ""), modules):
+                _module(stack.layer((0, 0)), modules, row)
             continue
-        width = setting(bare.config, stack.width)
-        for i in range(len(list(_module(stack.container, modules, row).children()))):
-            yield _Layer(stack, stack.path.format(i=i), index, width)
+        width, index = setting(bare.config, stack.width), 0 if stack.restarts else index
+        for path in paths:
+            lacking = [part for part in stack.may_lack if f"{path}.{part}" not in modules]
+            yield _Layer(stack.without(lacking), path, index, width, paths[-1])
             index += 1
+
+
+def _lacks(row: Architecture, path: str, modules: dict[str, nn.Module]) -> bool:
+    """Return whether a path lies in something that the row lets a model lack, and that this one lacks."""
+    return any((path == part or path.startswith(f"{part}.")) and part not in modules for part in row.may_lack)
 
 
 def setting(config: Any, path: str, default: Any = None) -> Any:
@@ -178,34 +207,40 @@ def _attentions(layer: _Layer, config: Any) -> Iterator[Attention]:
 
 def _embeddings(row: Architecture, bare: PreTrainedModel, modules: dict[str, nn.Module]) -> Iterator[Embedding]:
     for names in row.embeddings:
-        if names.path in modules:
-            width = setting(bare.config, names.width)
-            tokens = names.tokens if names.tokens in modules else None
-            yield Embedding(path=names.path, width=width, tokens=tokens, stack=names.stack)
+        if not _lacks(row, names.path, modules):
+            _module(names.path, modules, row)
+            width = next(found for name in names.width if (found := setting(bare.config, name)) is not None)
+            yield Embedding(path=names.path, width=width, tokens=names.tokens, stack=names.stack)
 
 
-def _vocabulary(bare: PreTrainedModel) -> int:
-    try:
-        table = bare.get_input_embeddings()
-    except NotImplementedError:
-        return 0
-    return table.num_embeddings if isinstance(table, nn.Embedding) else 0
+def _vocabulary(model: PreTrainedModel, row: Architecture, modules: dict[str, nn.Module]) -> int:
+    tables = [modules.get(names.tokens or "") for names in row.embeddings]
+    with suppress(NotImplementedError):
+        tables.append(model.get_input_embeddings())
+    return next((table.num_embeddings for table in tables if isinstance(table, nn.Embedding)), 0)
 
 
-def _norm(path: str, layer: int | None, modules: dict[str, nn.Module], row: Architecture) -> Norm:
-    module = _module(path, modules, row)
-    shapes = {name: tuple(parameter.shape) for name, parameter in module.named_parameters(recurse=False)}
-    return Norm(path=path, layer=layer, shapes=shapes)
+def _norms(row: Architecture, layers: Iterable[_Layer], modules: dict[str, nn.Module]) -> Iterator[Norm]:
+    """Yield the norms outside the layers, then those inside; a place that holds the identity has none."""
+    places: list[tuple[str, int | None]] = [(path, None) for path in row.norms if not _lacks(row, path, modules)]
+    places += [(f"{layer.path}.{path}", layer.index) for layer in layers for path in layer.names.norms]
+    for path, index in places:
+        parameters = _module(path, modules, row).named_parameters(recurse=False)
+        shapes = {name: tuple(parameter.shape) for name, parameter in parameters}
+        if shapes:
+            yield Norm(path=path, layer=index, shapes=shapes)
 
 
-def _all_there(layout: Layout, modules: dict[str, nn.Module], row: Architecture) -> None:
+def _all_there(layout: Layout, layers: Iterable[_Layer], modules: dict[str, nn.Module], row: Architecture) -> None:
     """Raise where the row names a module that the model does not have."""
+    named: list[str | None] = [attention.path for attention in layout.attentions]
     for site in layout.sites:
-        for path in (site.output, site.residual, site.norm):
-            if path is not None:
-                _module(path, modules, row)
-    for attention in layout.attentions:
-        _module(attention.path, modules, row)
+        named += [site.output, site.residual, site.norm, site.beside, site.stream, site.inner]
+    named += [embedding.tokens for embedding in layout.embeddings]
+    named += [f"{layer.path}.{path}" for layer in layers for path in layer.names.projections()]
+    for path in named:
+        if path is not None:
+            _module(path, modules, row)
 
 
 def _owners(modules: dict[str, nn.Module]) -> dict[str, tuple[nn.Module, str]]:

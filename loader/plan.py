@@ -6,28 +6,32 @@ else. Modules that no active adapter touches are not touched: they cost nothing,
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MethodType
 from typing import Any
 
 from torch import nn
-from transformers import GenerationMixin
+from transformers import GenerationMixin, PreTrainedModel
 
+from ..architectures import named
 from ..errors import StateError
-from ..methods import Binding, BlockOp, EmbeddingOp, LinearOp
+from ..methods import Binding, BlockOp, EmbeddingOp, LinearOp, SiteOp
+from ..sites import Site
 from .forwards import (
     BaseOutput,
+    Beside,
     BlockForward,
     Bypass,
     EmbeddingForward,
     EmbeddingsForward,
+    ExchangedForward,
     Forward,
     Generate,
     HeadForward,
     LinearForward,
     ModelInputs,
+    Mute,
     Repeated,
     Residual,
     SiteForward,
@@ -116,21 +120,29 @@ def build(
     labels: tuple[str, ...],
     *,
     trains: bool,
+    mutes: bool = False,
     copies: int = 1,
 ) -> Plan:
     """Return the plan that makes one binding active on a model.
 
-    trains: whether gradients must be able to enter the model, see EmbeddingsForward.
-    copies: how often the batch is repeated in front of the model.
+    Args:
+        ground: the model.
+        installation: what stands on it.
+        binding: what is to act.
+        labels: names of the head's classes.
+        trains: whether gradients must be able to enter the model, see EmbeddingsForward.
+        mutes: whether the binding is right only without the modules that its architecture's row calls muted.
+        copies: how often the batch is repeated in front of the model.
     """
     builder = _Builder(ground, installation)
+    if mutes:
+        builder.mute(ground.architecture.muted)
     builder.substitute(binding.parameters)
     for path, linear in binding.linears.items():
         builder.linear(path, linear)
     sites = [site for site in ground.layout.sites if site.path in binding.sites]
-    reads = Counter(site.residual for site in sites if binding.sites[site.path].reads_residual)
-    for site in sites:
-        builder.site(site.path, binding, shared=reads[site.residual] > 1)
+    for number, site in enumerate(sites):
+        builder.site(site, binding.sites[site.path], later=sites[number + 1 :])
     for path, block in binding.blocks.items():
         builder.block(path, block)
     for path, embedding in binding.embeddings.items():
@@ -151,9 +163,8 @@ class _Builder:
     def __init__(self, ground: Ground, installation: Installation) -> None:
         self._ground = ground
         self._original = installation.original
-        self._sites = {site.path: site for site in ground.layout.sites}
         self._forwards: dict[int, tuple[nn.Module, Forward]] = {}
-        self._residuals: dict[str, Residual] = {}
+        self._residuals: dict[tuple[str, int], Residual] = {}
         self._remembered: ModelInputs | None = None
         self._generate: Forward | None = None
 
@@ -167,19 +178,31 @@ class _Builder:
             module = self._ground.modules[path]
             self._put(module, MethodType(type(module).forward, shadow(module, own)))
 
-    def site(self, path: str, binding: Binding, *, shared: bool) -> None:
-        site, op = self._sites[path], binding.sites[path]
-        norm = None if site.norm is None else self._ground.modules[site.norm]
-        forward = None if norm is None else self._forward(norm)
+    def site(self, site: Site, op: SiteOp, *, later: Sequence[Site]) -> None:
+        """Let an operation act at a site; later: the sites behind it at which something acts too."""
+        norm = site.norm or site.inner
+        forward = None if norm is None else self._forward(self._ground.modules[norm])
         bypass = None
-        if norm is not None and op.replaces_norm:
-            bypass = Bypass()
-            self._put(norm, bypass)
-        residual = self._residual(site.residual) if op.reads_residual else None
+        if site.norm is not None and (op.replaces_norm or site.exchanged):
+            module = self._ground.modules[site.norm]
+            bypass = Bypass(self._forward(module))
+            self._put(module, bypass)
+        together = [other for other in self._ground.layout.sites if other.output == site.output]
+        reads = op.reads_residual or site.exchanged or len(together) > 1
         output = self._ground.modules[site.output]
+        make = ExchangedForward if site.exchanged else SiteForward
         self._put(
             output,
-            SiteForward(self._forward(output), op, residual=residual, shared=shared, norm=forward, bypass=bypass),
+            make(
+                self._forward(output),
+                op,
+                residual=self._residual(site, together) if reads else None,
+                beside=self._beside(site.beside) if site.beside is not None and op.reads_residual else None,
+                norm=forward,
+                bypass=bypass,
+                keeps=any(other.residual == site.residual for other in later),
+                takes_turns=len(together) > 1,
+            ),
         )
 
     def linear(self, path: str, op: LinearOp) -> None:
@@ -195,10 +218,16 @@ class _Builder:
         self._put(module, EmbeddingForward(self._forward(module), op))
 
     def embeddings(self) -> None:
-        """Let gradients in behind the input embeddings, if the layers are checkpointed."""
-        embeddings = self._ground.bare.get_input_embeddings()
-        layer = next(self._ground.modules[self._ground.architecture.layers[0].container].children())
-        self._put(embeddings, EmbeddingsForward(self._forward(embeddings), layer))
+        """Let gradients in behind the input embeddings of every tower, if the layers are checkpointed."""
+        layer = self._ground.modules[self._ground.layout.blocks[0].path]
+        for embeddings in _input_embeddings(self._ground.bare):
+            self._put(embeddings, EmbeddingsForward(self._forward(embeddings), layer))
+
+    def mute(self, containers: Sequence[str]) -> None:
+        """Let the modules in some containers give zeros; a container's path has `{i}` for the index of the layer."""
+        for path, module in self._ground.modules.items():
+            if any(named(container, path.rpartition(".")[0]) for container in containers):
+                self._put(module, Mute(self._forward(module)))
 
     def repeat(self, copies: int) -> None:
         """Repeat the batch in front of the whole model, and of its generate if it has one."""
@@ -226,12 +255,24 @@ class _Builder:
             self._put(bare, self._remembered)
         return self._remembered
 
-    def _residual(self, path: str) -> Residual:
-        if path not in self._residuals:
-            module = self._ground.modules[path]
-            self._residuals[path] = Residual(self._forward(module))
-            self._put(module, self._residuals[path])
-        return self._residuals[path]
+    def _residual(self, site: Site, together: Sequence[Site]) -> Residual:
+        """Return what remembers the stream that enters a site; sites that share their output know of each other."""
+        for other in together:
+            place = (other.residual, other.argument)
+            if place not in self._residuals:
+                module = self._ground.modules[other.residual]
+                self._residuals[place] = Residual(self._forward(module), other.argument)
+                self._put(module, self._residuals[place])
+        found = [self._residuals[other.residual, other.argument] for other in together]
+        for one in found:
+            one.rivals = tuple(rival for rival in found if rival is not one)
+        return self._residuals[site.residual, site.argument]
+
+    def _beside(self, path: str) -> Beside:
+        module = self._ground.modules[path]
+        beside = Beside(self._forward(module))
+        self._put(module, beside)
+        return beside
 
     def _forward(self, module: nn.Module) -> Forward:
         found = self._forwards.get(id(module))
@@ -239,3 +280,17 @@ class _Builder:
 
     def _put(self, module: nn.Module, forward: Forward) -> None:
         self._forwards[id(module)] = (module, forward)
+
+
+def _input_embeddings(bare: PreTrainedModel) -> Iterator[nn.Module]:
+    """Yield the modules that turn the input of the model, or of a model inside it, into vectors."""
+    found: set[int] = set()
+    for model in bare.modules():
+        if isinstance(model, PreTrainedModel):
+            try:
+                embeddings = model.get_input_embeddings()
+            except NotImplementedError:
+                continue  # a part of a model that reads no tokens
+            if id(embeddings) not in found:
+                found.add(id(embeddings))
+                yield embeddings

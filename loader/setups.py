@@ -98,8 +98,9 @@ def operations(binding: Binding, ground: Ground) -> Binding:
     sites: dict[str, Any] = dict(binding.sites)
     for site in ground.layout.sites:
         op = binding.sites.get(site.path)
-        if op is not None and op.reads_norm and site.norm is not None:
-            norm = owns.get(site.norm) or Own(site.norm, ground.modules[site.norm], {})
+        path = site.norm or site.inner
+        if op is not None and op.reads_norm and path is not None:
+            norm = owns.get(path) or Own(path, ground.modules[path], {})
             sites[site.path] = Normed(op, norm)
     return replace(binding, sites=sites, linears={**binding.linears, **linears}, parameters={})
 

@@ -150,7 +150,16 @@ class BottleneckConfig(Config):
 
 
 def shapes(config: BottleneckConfig, layout: Layout) -> Shapes:
-    """Return canonical key → shape of every tensor that the configuration has in a layout."""
+    """Return canonical key → shape of every tensor that the configuration has in a layout.
+
+    Raises:
+        UnsupportedError: the configuration leaves out a residual connection that the model makes itself.
+    """
+    inside = next((site for site in layout.sites if config.takes(site) and site.is_inside), None)
+    if inside is not None and not config.original_ln_after:
+        raise UnsupportedError(
+            f"original_ln_after=false cannot be had at {inside.path}: the model itself goes on behind the adapter there"
+        )
     return {
         f"{site.path}.{name}": shape
         for site in layout.sites
@@ -233,7 +242,7 @@ def bind(config: BottleneckConfig, tensors: Mapping[str, Tensor], live: Live) ->
         if config.takes(site):
             names = site_shapes(config, site.width, config.bottleneck(site))
             parameters = {name: tensors[f"{site.path}.{name}"] for name in names}
-            ops[site.path] = Bottleneck(config, parameters, live.mode, post_norm=site.norm is not None)
+            ops[site.path] = Bottleneck(config, parameters, live.mode, site)
     return Binding(sites=ops)
 
 
@@ -258,15 +267,13 @@ class Bottleneck:
         "scales",
         "shown_residual",
         "subtracts",
+        "sums",
         "up",
     )
 
-    def __init__(
-        self, config: BottleneckConfig, tensors: Mapping[str, Tensor], mode: nn.Module, *, post_norm: bool
-    ) -> None:
+    def __init__(self, config: BottleneckConfig, tensors: Mapping[str, Tensor], mode: nn.Module, site: Site) -> None:
         self.config = config
         self.mode = mode
-        self.post_norm = post_norm
         self.act = function(config.non_linearity)
         self.down = _pair(tensors, "bottleneck_down")
         self.up = _pair(tensors, "bottleneck_up")
@@ -276,15 +283,19 @@ class Bottleneck:
         self.scales = tensors.get("bottleneck_scaling")
         self.scale = 1.0 if isinstance(config.scaling, str) else float(config.scaling)
         self.applies: Tensor | None = None
-        self.residual = self.shown_residual = _residual(config)
+        post_norm = site.norm is not None
+        self.post_norm = post_norm
+        self.sums = config.original_ln_before and site.summed and not config.is_parallel
+        self.residual = self.shown_residual = _residual(config) if self.sums else "d"
         self.replaces_norm = post_norm and not config.original_ln_after
         # A pre-norm model adds x to whatever we return; where the configuration wants it left out, we take it off,
         # exactly where the adapter's own residual holds it, by subtraction elsewhere.
         self.subtracts = not post_norm and not config.original_ln_after
         if self.subtracts and not config.is_parallel and self.residual != "d" and not self._norms_residual():
             self.shown_residual = "d"
-        self.reads_norm = post_norm and config.original_ln_before and not config.is_parallel
-        self.reads_residual = config.original_ln_before or config.is_parallel or self.subtracts
+        has_norm = site.norm is not None or site.inner is not None
+        self.reads_norm = has_norm and config.original_ln_before and not config.is_parallel
+        self.reads_residual = self.sums or config.is_parallel or self.subtracts
 
     def __call__(self, d: Tensor, x: Any, norm: Callable[[Tensor], Tensor] | None) -> Tensor:
         """Return what takes the place of d (batch, sequence, width)."""
@@ -307,7 +318,7 @@ class Bottleneck:
         """
         if self.config.is_parallel:
             return x, d, d
-        total = d + x if self.config.original_ln_before else d
+        total = d + x if self.sums else d
         t = norm(total) if self.config.original_ln_before and norm is not None else total
         return t, {"d": d, "t": t, "sum": total}[self.residual], total
 
@@ -326,7 +337,7 @@ class Bottleneck:
         fields = {**self.config.to_json(), "non_linearity": self.config.non_linearity.lower()}
         for name in ("mh_adapter", "output_adapter", "cross_adapter", "reduction_factor", "leave_out", "scaling"):
             del fields[name]
-        return (self.post_norm, *(f"{name}={value}" for name, value in fields.items() if "init" not in name))
+        return (self.post_norm, self.sums, *(f"{name}={value}" for name, value in fields.items() if "init" not in name))
 
     @property
     def parameters(self) -> tuple[Tensor, ...]:
@@ -363,7 +374,7 @@ class Bottleneck:
         if config.is_parallel:
             u = self._join(self._branch(x), d)
         else:
-            t = d + x if config.original_ln_before else d
+            t = d + x if self.sums else d
             r = d if residual == "d" else t
             if config.original_ln_before and norm is not None:
                 t = norm(t)

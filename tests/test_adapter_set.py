@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny_models import cast, classifier, hidden, inputs, logits, model, randomise, with_adapters
 from torch import nn
-from transformers import GPT2Config, GPT2Model
+from transformers import MPNetConfig, MPNetModel
 
 from adapterhub.adapter import Adapter
 from adapterhub.errors import FormatError, NotFoundError, StateError, UnsupportedError, UsageError
@@ -192,8 +192,8 @@ def test_attaching_twice_or_using_a_detached_set_is_an_error() -> None:
 def test_other_modules_and_families_are_refused_by_name() -> None:
     with pytest.raises(UsageError, match="Linear"):
         attach(nn.Linear(2, 2))
-    with pytest.raises(UnsupportedError, match="gpt2"):
-        attach(GPT2Model(GPT2Config(n_embd=8, n_layer=1, n_head=2, vocab_size=10)))
+    with pytest.raises(UnsupportedError, match="mpnet"):
+        attach(MPNetModel(MPNetConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, vocab_size=10)))
 
 
 def test_parts_of_a_union_must_be_disjoint_and_disjoint_ones_add_up() -> None:

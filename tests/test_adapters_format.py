@@ -329,6 +329,7 @@ def test_an_adapter_made_here_survives_the_format(
 def tensors_of(config: tuple[Any, ...], family: str, layers: int = 3, width: int = 8) -> dict[str, torch.Tensor]:
     """Tensors of an adapter on a family, all values different."""
     stack = by_name(family).layers[0]
+    stack = stack.without(stack.may_lack)
     sites = tuple(
         Site(
             path=f"{stack.path.replace('{i}', str(i))}.{part.path}",
@@ -381,7 +382,6 @@ def test_an_adapter_that_is_not_whole_is_not_written(tmp_path: Path) -> None:
         ("a-bertvar-inv_nice_rf4", "invertible"),
         ("c-bert-tagging", "tagging"),
         ("c-bert-multichoice", "multiple_choice"),
-        ("a-llama-par_bn", "llama"),
     ],
 )
 def test_a_method_that_is_not_run_is_refused_by_name(name: str, method: str) -> None:
@@ -605,7 +605,6 @@ def test_the_format_of_a_path_is_found_or_told_why_not(tmp_path: Path) -> None:
     (tmp_path / "adapter_setup.json").write_text("{}")
     with pytest.raises(UnsupportedError, match="composition"):
         detect(tmp_path)
-    with pytest.raises(UnsupportedError, match="AdapterFusion"):
-        detect(GOLDEN.case("b-bert-fuse2").folder / "adapters" / "fusion0")
+    assert detect(GOLDEN.case("b-bert-fuse2").folder / "adapters" / "fusion0").name == "adapters"
     with pytest.raises(UsageError, match="known are native, adapters"):
         read(tmp_path, format="nonsense")

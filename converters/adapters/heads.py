@@ -166,7 +166,7 @@ def _decode_fixed(document: Mapping[str, JSON], tensors: Mapping[str, torch.Tens
 
 
 def _fixed(name: JSON, row: Architecture) -> HeadName | None:
-    return next((head for head in row.heads if name in head.classes), None)
+    return next((head for head in row.heads if name in head.classes and head.kind == HEAD_TYPE), None)
 
 
 def _fixed_config(head: HeadName, num_labels: JSON, bias: bool) -> ClassificationHeadConfig:

@@ -9,15 +9,17 @@ Source: adapters 1.3.0, methods/modeling.py and loading.py.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING
 
 from ...adapter import MethodConfig
-from ...architectures import Architecture
+from ...architectures import Architecture, Layers
 from ...errors import FormatError
+from .. import layers
+from ..layers import Index
 from .codec import CONTAINERS, Codec, Container, Entry
 
 if TYPE_CHECKING:
@@ -63,46 +65,43 @@ class Table:
         """Make the table; keys, foreign or canonical ones, tell how many layers each stack has."""
         self._names = names
         self._head = f"{names.prefix}." if names.prefix else ""
-        self._theirs = _layers(row.past(stack.path) for stack in row.layers)
-        self._ours = _layers(stack.path for stack in row.layers)
+        self._theirs = tuple(dataclasses.replace(stack, path=row.past(stack.path)) for stack in row.layers)
+        self._ours = row.layers
         self._by_theirs: dict[str, list[Entry]] = {}
         self._by_ours: dict[str, list[Entry]] = {}
         for config, codec in parts:
             for entry in codec.entries(config, row, names.container):
                 self._by_theirs.setdefault(entry.theirs, []).append(entry)
                 self._by_ours.setdefault(entry.ours, []).append(entry)
-        self._first = self._counted(list(keys))
+        bare = [key.removeprefix(self._head) for key in keys]
+        named = [a | b for a, b in zip(layers.found(bare, self._theirs), layers.found(bare, self._ours), strict=True)]
+        left_out = {layer for entries in self._by_ours.values() for entry in entries for layer in entry.left_out}
+        self._runs = layers.runs(row, named, left_out)
 
     def ours(self, key: str) -> tuple[Entry, str] | None:
         """Return the entry that a foreign key belongs to, and its canonical key; None if there is none."""
         if not key.startswith(self._head):
             return None
-        template, stack, index = _template(_unnamed(key[len(self._head) :], self._names.name), self._theirs)
+        template, number, index = self._template(_unnamed(key[len(self._head) :], self._names.name), self._theirs)
         for entry in self._by_theirs.get(template, ()):
-            if self._number(stack, index) not in entry.left_out:
-                return entry, entry.ours.replace("{i}", index)
+            if number not in entry.left_out:
+                return entry, _filled(entry.ours, index)
         return None
 
     def theirs(self, key: str) -> Iterator[tuple[Entry, str]]:
         """Yield the foreign keys of a canonical one."""
-        template, stack, index = _template(key, self._ours)
+        template, number, index = self._template(key, self._ours)
         for entry in self._by_ours.get(template, ()):
-            if self._number(stack, index) not in entry.left_out:
-                yield entry, self._head + entry.theirs.replace("{i}", index).replace("{name}", self._names.name)
+            if number not in entry.left_out:
+                yield entry, self._head + _filled(entry.theirs, index).replace("{name}", self._names.name)
 
-    def _number(self, stack: int, index: str) -> int:
-        """Return the number of a layer through all stacks, -1 outside the layers."""
-        return self._first[stack] + int(index) if index else -1
-
-    def _counted(self, keys: Sequence[str]) -> list[int]:
-        """Return the number of the first layer of each stack."""
-        most = [0] * len(self._ours)
-        for key in keys:
-            for layers in (self._theirs, self._ours):
-                _, stack, index = _template(key.removeprefix(self._head), layers)
-                if index:
-                    most[stack] = max(most[stack], int(index) + 1)
-        return [sum(most[:number]) for number in range(len(most))]
+    def _template(self, key: str, stacks: Iterable[Layers]) -> tuple[str, int, Index]:
+        """Return a key with `{i}` in place of the index of its layer, the layer's number, or -1, and that index."""
+        for stack, run in zip(stacks, self._runs, strict=True):
+            index = stack.index(key)
+            if index is not None:
+                return stack.path + key[len(stack.layer(index)) :], run.number(index), index
+        return key, -1, ()
 
 
 def naming(keys: Sequence[str], parts: Sequence[tuple[MethodConfig, Codec]], row: Architecture, name: str) -> Naming:
@@ -167,25 +166,10 @@ def _absent(found: Iterable[str], tensors: Mapping[str, torch.Tensor], table: Ta
             yield f"tensor {key!r} stands in the file by one of its names only; {missing[0]!r} is missing"
 
 
-Pattern = re.Pattern[str]
-
-
-@cache
-def _pattern(layer: str) -> Pattern:
-    return re.compile(re.escape(layer).replace(r"\{i\}", "(0|[1-9][0-9]{0,17})") + r"\.")
-
-
-def _layers(paths: Iterable[str]) -> tuple[tuple[str, Pattern], ...]:
-    return tuple((path, _pattern(path)) for path in paths)
-
-
-def _template(key: str, layers: tuple[tuple[str, Pattern], ...]) -> tuple[str, int, str]:
-    """Return a key with `{i}` in place of the index of its layer, the number of its stack, and that index, if any."""
-    for stack, (path, pattern) in enumerate(layers):
-        match = pattern.match(key)
-        if match:
-            return f"{path}.{key[match.end() :]}", stack, match[1]
-    return key, 0, ""
+def _filled(template: str, index: Index) -> str:
+    """Return a template with the index of a layer, or its indices, for `{i}`."""
+    numbers = iter(index)
+    return re.sub(r"\{i\}", lambda _: str(next(numbers)), template)
 
 
 def _unnamed(key: str, name: str) -> str:

@@ -1,0 +1,16 @@
+"""BertGeneration (Rothe et al. 2020): BERT without token types and pooler, as encoder or decoder of text generation."""
+
+from __future__ import annotations
+
+from .architecture import Architecture, HeadName
+from .bert import EMBEDDINGS, LAYERS
+
+ROW = Architecture(
+    name="bert-generation",
+    model_types=("bert-generation",),
+    prefixes=("bert",),
+    layers=(LAYERS,),
+    norms=("embeddings.LayerNorm",),
+    embeddings=(EMBEDDINGS,),
+    heads=(HeadName(classes=("BertGenerationDecoder",), kind="causal_lm", linears=("lm_head.decoder",)),),
+)

@@ -1,0 +1,114 @@
+"""Which layers a model must have for the keys of an adapter to stand in it.
+
+Keys name the layers that have tensors; a configuration may leave others out, and those count too. In an
+encoder-decoder the decoder's layers are counted on from the encoder's, so that how many these are decides which layers
+of the decoder are left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from ..architectures import Architecture, Layers
+
+MOST_LAYERS = 1024
+"""Layers beyond this index are a damaged key, not a model."""
+
+Index = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The layers of one stack.
+
+    Attributes:
+        first: number of its first layer.
+        sizes: number of its layers, or of its groups and of the layers in each.
+    """
+
+    first: int
+    sizes: Index
+
+    @property
+    def indices(self) -> list[Index]:
+        """The indices of its layers, in order.
+
+        >>> Run(0, (2, 2)).indices
+        [(0, 0), (0, 1), (1, 0), (1, 1)]
+        """
+        return list(product(*(range(size) for size in self.sizes)))
+
+    @property
+    def count(self) -> int:
+        """How many layers there are."""
+        return math.prod(self.sizes)
+
+    def number(self, index: Index) -> int:
+        """Return the number of a layer.
+
+        >>> Run(6, (2, 2)).number((1, 0))
+        8
+        """
+        place = 0
+        for size, at in zip(self.sizes, index, strict=True):
+            place = place * size + at
+        return self.first + place
+
+
+def found(keys: Iterable[str], stacks: Sequence[Layers]) -> list[set[Index]]:
+    """Return the indices of the layers that keys name, for each stack."""
+    indices: list[set[Index]] = [set() for _ in stacks]
+    for key in keys:
+        for stack, named in zip(stacks, indices, strict=True):
+            index = stack.index(key)
+            if index is not None:
+                named.add(index)
+    return indices
+
+
+def runs(row: Architecture, named: Sequence[Collection[Index]], left_out: Collection[int]) -> list[Run]:
+    """Return the layers of each stack.
+
+    Args:
+        row: the architecture.
+        named: for each stack the indices of layers that have tensors.
+        left_out: numbers of layers that have none because the configuration leaves them out.
+    """
+    made: list[Run] = []
+    first = 0
+    for number, stack in enumerate(row.layers):
+        first = 0 if stack.restarts else first
+        run = Run(first, _sizes(named[number], stack.path.count("{i}")))
+        behind = _next(row, named, number)
+        while first + run.count in left_out and run.count <= MOST_LAYERS:
+            if _is_complete(run, behind, left_out, empty=not named[number] and row.may_lack != ()):
+                break
+            run = Run(first, (run.sizes[0] + 1, *(max(1, size) for size in run.sizes[1:])))
+        made.append(run)
+        first += run.count
+    return made
+
+
+def _sizes(indices: Collection[Index], depth: int) -> Index:
+    return tuple(max((index[place] for index in indices), default=-1) + 1 for place in range(depth))
+
+
+def _next(row: Architecture, named: Sequence[Collection[Index]], number: int) -> Collection[Index]:
+    """Return the layers of the stack that is counted on from this one, () where there is none."""
+    for stack, indices in zip(row.layers[number + 1 :], named[number + 1 :], strict=True):
+        if stack.restarts:
+            return ()
+        if indices:
+            return indices
+    return ()
+
+
+def _is_complete(run: Run, behind: Collection[Index], left_out: Collection[int], *, empty: bool) -> bool:
+    """Return whether the stack may end here: what is left out behind it is what has no tensors there."""
+    if not behind:
+        return empty
+    start = run.first + run.count
+    return all(((start + i) in left_out) == ((i,) not in behind) for i in range(max(behind)[0] + 1))
