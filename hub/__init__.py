@@ -39,11 +39,17 @@ __all__ = [
 ]
 
 
-def attach(model: nn.Module, *, architecture: Architecture | None = None, base_id: str | None = None) -> AdapterSet:
+def attach(
+    model: nn.Module,
+    *,
+    architecture: Architecture | None = None,
+    base_id: str | None = None,
+    compat: str | None = None,
+) -> AdapterSet:
     """Return an empty set of adapters for a model; see `loader.attach`."""
     from .. import loader
 
-    return loader.attach(model, architecture=architecture, base_id=base_id)
+    return loader.attach(model, architecture=architecture, base_id=base_id, compat=compat)
 
 
 def pull(reference: str, *, base: str | None = None, format: str | None = None) -> Path:  # noqa: A002

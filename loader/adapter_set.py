@@ -391,7 +391,7 @@ class AdapterSet:
         """Return the plan of several adapters."""
         names = [name for name in dict.fromkeys(self._used(setup)) if name is not None]
         parts = {name: operations(self._binding(self._get(name)), self._ground) for name in names}
-        made = bound(setup, parts.__getitem__)
+        made = bound(setup, parts.__getitem__, compat=self._compat)
         return build(
             self._ground,
             self._installation,

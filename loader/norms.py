@@ -124,6 +124,11 @@ class Normed:
         found: Tensor = self.op.joined(t, r)
         return found
 
+    @property
+    def config(self) -> Any:
+        """The configuration of the bottleneck."""
+        return self.op.config
+
     def ended(self, u: Tensor, x: Tensor | None) -> Tensor:
         """Return what __call__ returns where `within` would return u; see SiteOp."""
         found: Tensor = self.op.ended(u, x)

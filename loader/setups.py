@@ -24,6 +24,7 @@ from ..composition import Average, BatchSplit, Fuse, Node, Parallel, Split, Stac
 from ..errors import UnsupportedError
 from ..methods import Binding
 from .combined import BLOCK, EMBEDDING, LINEAR, SITE, Averaged, Fused, Kind, Parts, Rows, Stacked
+from .compat import bound as compat_bound
 from .layout import Ground
 from .norms import Normed, Own
 
@@ -63,10 +64,11 @@ class Setup:
     copies: int = 1
 
 
-def bound(node: Node | PerRow, leaf: Leaf) -> Setup:
+def bound(node: Node | PerRow, leaf: Leaf, *, compat: bool = False) -> Setup:
     """Return what a composition does to a model.
 
     leaf: name of an adapter, or of a fusion layer → its binding.
+    compat: as `adapters` computes it; see compat.py.
 
     Raises:
         UnsupportedError: an adapter cannot stand there; it is named with the place.
@@ -74,7 +76,7 @@ def bound(node: Node | PerRow, leaf: Leaf) -> Setup:
     if isinstance(node, PerRow):
         children = {name: leaf(name) for name in node.names if name is not None}
         return Setup(_by_rows([None if name is None else children[name] for name in node.names]))
-    return Setup(_bound(node, leaf), copies=copies(node))
+    return Setup(compat_bound(node, leaf) if compat else _bound(node, leaf), copies=copies(node))
 
 
 def copies(node: Node) -> int:

@@ -22,6 +22,7 @@ from .lora import LoraConfig
 from .method import (
     Binding,
     BlockOp,
+    Chainable,
     EmbeddingOp,
     Facts,
     FusionOp,
@@ -42,6 +43,7 @@ __all__ = [
     "Binding",
     "BlockOp",
     "BottleneckConfig",
+    "Chainable",
     "ClassificationHeadConfig",
     "EmbeddingOp",
     "Facts",

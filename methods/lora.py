@@ -248,6 +248,16 @@ class Update:
             return _convolve(x, self.a, self.target)
         return functional.linear(x, self.a)
 
+    def change(self, h: Tensor | None, x: Tensor) -> Tensor:
+        """Return s · (B A h + c); see Chainable."""
+        from torch.nn.functional import linear
+
+        return linear(self.reduced(x if h is None else h), self.b, self.c) * self.scale
+
+    def changed(self, y: Tensor, change: Tensor) -> Tensor:
+        """Return y with the last change added; see Chainable."""
+        return y + change
+
     def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return W + s B A, and b + s c."""
         weight = weight + self.scale * product(self.b, self.a)

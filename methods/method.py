@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ..adapter import MethodConfig
 from ..errors import UsageError
@@ -75,6 +75,19 @@ class LinearOp(Protocol):
         Raises:
             UnsupportedError: no weight does, because the operation depends on its input.
         """
+        ...
+
+
+@runtime_checkable
+class Chainable(Protocol):
+    """An operation at a linear map that `adapters` hands a change of y to, in place of x; see loader/compat.py."""
+
+    def change(self, h: Tensor | None, x: Tensor) -> Tensor:
+        """Return the change of y (…, outputs) that is made of the one before it, h, or of x where there is none."""
+        ...
+
+    def changed(self, y: Tensor, change: Tensor) -> Tensor:
+        """Return y (…, outputs) with the last change."""
         ...
 
 

@@ -25,6 +25,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from adapterhub import Average, BatchSplit, Fuse, Parallel, Split, Stack
+from adapterhub.composition import Composition
+
 DATA = Path(__file__).parent / "data"
 
 
@@ -64,6 +67,11 @@ class Case:
         """The folder of the only, or the first, adapter."""
         return next(iter(self.adapters.values()))
 
+    @property
+    def active(self) -> str | Composition | None:
+        """What is active: a name, a composition, or nothing."""
+        return node(self.fields["active"])
+
     def inputs(self, name: str = "inputs") -> dict[str, torch.Tensor]:
         """Return model input → tensor."""
         found = {key: torch.tensor(value) for key, value in self.fields[name].items()}
@@ -78,6 +86,25 @@ class Case:
         """Return whether two outputs are equal within the case's tolerance."""
         tolerance = self.fields.get("tolerance", {"atol": 1e-4, "rtol": 1e-4})
         return got.shape == want.shape and torch.allclose(got, want, **tolerance)
+
+
+def node(data: Any) -> Any:
+    """Return a composition as case.json writes it."""
+    if data is None or isinstance(data, str):
+        return data
+    kind = next(word for word in KINDS if word in data)
+    settings = {key: value for key, value in data.items() if key != kind}
+    return KINDS[kind](*map(node, data[kind]), **settings)
+
+
+KINDS: dict[str, Any] = {
+    "stack": Stack,
+    "parallel": Parallel,
+    "batch_split": BatchSplit,
+    "split": Split,
+    "average": Average,
+    "fuse": Fuse,
+}
 
 
 class Archive:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -77,10 +78,34 @@ def test_a_golden_case_gives_the_output_of_the_reference_or_is_refused_by_name(c
         check(case)
 
 
+def composed_cases() -> list[Case]:
+    return GOLDEN.cases(groups="B", kinds="composition")
+
+
+@pytest.mark.parametrize("case", composed_cases(), ids=str)
+def test_a_composition_gives_the_output_of_the_reference_with_compat(case: Case) -> None:
+    adapters = attach(base_of(case), compat="adapters")
+    try:
+        for row in [*case["adapters"], *case["fusions"]]:
+            adapters.load(case.folder / row["path"], name=row["name"])
+    except UnsupportedError:
+        assert set().union(*map(kinds_in, case.adapters.values())) & REFUSED
+        return
+    assert not set().union(*map(kinds_in, case.adapters.values())) & REFUSED
+    adapters.activate(case.active)
+    with torch.no_grad():
+        found = adapters.model(**case.inputs())[case["output_key"]]
+    assert case.close(found, case.expected()["output"]), float((found - case.expected()["output"]).abs().max())
+
+
 def kinds_of(case: Case) -> set[str]:
-    """Words for everything that an adapter consists of, as its documents call it."""
+    """Words for everything that the case's adapter consists of, as its documents call it."""
+    return kinds_in(case.adapter)
+
+
+def kinds_in(folder: Path) -> set[str]:
     found: set[str] = set()
-    config, head = (case.adapter / name for name in ("adapter_config.json", "head_config.json"))
+    config, head = (folder / name for name in ("adapter_config.json", "head_config.json"))
     if config.exists():
         top = json.loads(config.read_text())["config"]
         for member in top["configs"] if top.get("architecture") == "union" else [top]:
