@@ -26,6 +26,7 @@ from .bank import SHELF, Bank, Shelf
 from .files import exactly, fetch
 from .fingerprint import check_fingerprint, fingerprint
 from .layout import survey
+from .merging import Merge
 from .plan import NOTHING, Installation, Plan, build
 from .setups import PerRow, bound, operations
 from .summary import Summary, rows
@@ -76,6 +77,7 @@ class AdapterSet:
         self._compositions: dict[Composition, Plan] = {}
         self._active: Setting | None = None
         self._trained: str | None = None
+        self._merge: Merge | None = None
         self._wanted_grad: dict[nn.Parameter, bool] | None = None
         self._installation = Installation(self._ground)
         self._shelf = Shelf()
@@ -112,6 +114,7 @@ class AdapterSet:
             FormatError: a tensor is missing, left over, misshapen or not finite.
             StateError: the name is taken.
         """
+        self._unmerged("load")
         base = None if allow_base_mismatch else self._base_id or None
         adapter = reference if isinstance(reference, Adapter) else fetch(reference, base)
         local = self._free_name(name or adapter.manifest.name, overwrite_ok)
@@ -139,6 +142,7 @@ class AdapterSet:
             UsageError: the method or the labels do not make sense.
             StateError: the name is taken.
         """
+        self._unmerged("add")
         local = self._free_name(name, overwrite_ok)
         configs = with_head(configs_of(method), tuple(labels))
         shapes(configs, self._ground.layout)  # refuses before anything is made
@@ -210,6 +214,42 @@ class AdapterSet:
         self.activate(name)
         return trained
 
+    def merge(self, setup: str | Composition, *, untie: bool = False) -> None:
+        """Write an adapter, or a composition, into the base model's weights; its head, if it has one, stays active.
+
+        What is loaded, added, saved or verified meanwhile would meet another base model, so it is refused until
+        `unmerge`, or until `detach`, which unmerges.
+
+        untie: give a module whose weight is another's too (an output layer that shares the embeddings) its own.
+
+        Raises:
+            UnsupportedError: no weights can hold what it computes, or a weight is quantised or tied; every reason.
+            StateError: something is merged already.
+        """
+        self._unmerged("merge")
+        binding = self._combined(setup)
+        merge = Merge(self._ground, binding, str(setup), untie=untie)
+        self.activate(None)
+        merge.put()
+        self._merge = merge
+        if binding.head is not None and isinstance(setup, str):
+            labels = self._get(setup).manifest.labels
+            only_head = Binding(head=binding.head)
+            self._installation.switch(build(self._ground, self._installation, only_head, labels, trains=False))
+
+    def unmerge(self) -> None:
+        """Take what was merged out of the base model's weights, which are then what they were, bit for bit.
+
+        Raises:
+            StateError: nothing is merged, or other code has replaced a merged weight.
+        """
+        self._alive()
+        if self._merge is None:
+            raise StateError("nothing is merged")
+        self._merge.take()
+        self._merge = None
+        self._switch(None)
+
     def adapter(self, name: str) -> Adapter:
         """Return a loaded adapter as a value: copies of its tensors, its configuration and manifest."""
         loaded = self._get(name)
@@ -240,6 +280,7 @@ class AdapterSet:
         Raises:
             StateError: something is at the path and force is not set, or dtype cannot hold the values exactly.
         """
+        self._unmerged("save")
         adapter = self.adapter(name)
         if dtype is not None:
             adapter = dataclasses.replace(adapter, tensors=exactly(adapter.tensors, dtype))
@@ -256,6 +297,7 @@ class AdapterSet:
             NotFoundError: it was saved without one.
             IntegrityError: the answers differ.
         """
+        self._unmerged("replay a probe")
         manifest = self._get(name).manifest
         if manifest.probe is None:
             raise NotFoundError(f"adapter {name!r} has no probe", hint="save it again with adapterhub to record one")
@@ -275,6 +317,8 @@ class AdapterSet:
     def detach(self) -> None:
         """Take everything off the model: its parameters, modules, forwards and flags are as before `attach`."""
         self._alive()
+        if self._merge is not None:
+            self.unmerge()
         self.activate(None)
         for parameter, wanted in (self._wanted_grad or {}).items():
             parameter.requires_grad_(wanted)
@@ -386,6 +430,17 @@ class AdapterSet:
         parameters = loaded.bank.tensors()
         live = Live(layout=self._ground.layout, mode=loaded.bank, base=self._base_parameter, compat=self._compat)
         return united(method_of(config).bind(config, parameters, live) for config in loaded.config)
+
+    def _unmerged(self, verb: str) -> None:
+        if self._merge is not None:
+            raise StateError(f"cannot {verb} while an adapter is merged into the base model", hint="unmerge it first")
+
+    def _combined(self, setup: str | Composition) -> Binding:
+        """Return what an adapter, or a composition, does."""
+        if isinstance(setup, str):
+            return self._binding(self._get(setup))
+        parts = {name: operations(self._binding(self._get(name)), self._ground) for name in self._used(setup) if name}
+        return bound(setup, parts.__getitem__, compat=self._compat).binding
 
     def _composed(self, setup: Composition | PerRow) -> Plan:
         """Return the plan of several adapters."""
