@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -51,7 +52,7 @@ def state(base: nn.Module) -> dict[str, Tensor]:
 def test_merged_is_attached_and_unmerged_is_the_base_bit_for_bit(name: str, family: str) -> None:
     if family == "gpt2":
         torch.manual_seed(0)
-        sizes = {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 100, "n_positions": 40}
+        sizes: dict[str, Any] = {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 100, "n_positions": 40}
         base = GPT2Model(GPT2Config(**sizes)).eval()
     else:
         base = model(family)
@@ -117,7 +118,12 @@ def test_merging_in_half_precision_is_as_good_as_its_dtype(dtype: torch.dtype) -
 
 def test_a_tied_weight_is_refused_or_untied() -> None:
     torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    sizes: dict[str, Any] = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+    }
     base = BertForMaskedLM(BertConfig(vocab_size=100, **sizes)).eval()
     adapters = attach(base)
     adapters.add("a", 'lora[targets=["cls.predictions.decoder"]]')
