@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ..adapter import Adapter, Base, Manifest, MethodConfig, Probe
-from ..composition import Composition, fusions, leaves
+from ..composition import Composition, Fuse, fusions, leaves
 from ..converters import write
 from ..errors import BaseMismatchError, NotFoundError, StateError, UsageError
 from ..methods import Binding, ClassificationHeadConfig, Live, method_of, shapes, united
@@ -193,12 +193,24 @@ class AdapterSet:
         finally:
             self._switch(before)
 
-    def train(self, name: str) -> list[nn.Parameter]:
+    def train(self, name: str | Fuse, *, within: Composition | None = None) -> list[nn.Parameter]:
         """Freeze the model, activate an adapter, and return its parameters, which alone want gradients now.
 
         Layer norms and head that belong to the adapter are among them. `detach` gives the base its flags back. The
         model's mode is left alone: call `model.train()` for dropout.
+
+        name: an adapter, or a Fuse, whose fusion layer is trained while its adapters stay as they are; add
+            `regularisation()` to the loss then.
+        within: the composition that is active meanwhile, in place of the adapter alone.
+
+        Raises:
+            UsageError: the adapter is not in the composition.
         """
+        if isinstance(name, Fuse):
+            within = name if within is None else within
+            name = name.key
+        if within is not None and name not in self._used(within):
+            raise UsageError(f"{name!r} is no part of {within}", hint="name one of its adapters or fusion layers")
         loaded = self._get(name)
         if self._wanted_grad is None:
             self._wanted_grad = {p: p.requires_grad for p in self._base_parameters()}
@@ -211,8 +223,16 @@ class AdapterSet:
         self._plans.clear()
         self._compositions.clear()
         self._trained = name
-        self.activate(name)
+        self.activate(within or name)
         return trained
+
+    def regularisation(self) -> torch.Tensor:
+        """Return what the fusion layer that is being trained wants added to the loss, 0 where it wants nothing."""
+        terms = [torch.zeros((), device=self._ground.bare.device)]
+        if self._trained is not None:
+            mixings = self._binding(self._get(self._trained)).fusions.values()
+            terms += [term for mixing in mixings if (term := mixing.regularisation()) is not None]
+        return torch.stack(terms).sum()
 
     def merge(self, setup: str | Composition, *, untie: bool = False) -> None:
         """Write an adapter, or a composition, into the base model's weights; its head, if it has one, stays active.

@@ -244,3 +244,28 @@ def test_gradients_reach_every_adapter_of_a_mixed_batch(adapters: AdapterSet) ->
         grads = [p.grad for p in adapters.model.adapterhub._modules[name].parameters()]
         assert all(grad is not None for grad in grads), name
         assert any(grad.abs().max() > 0 for grad in grads), name
+
+
+def test_training_a_fusion_leaves_its_adapters_alone(adapters: AdapterSet) -> None:
+    adapters.add("pfeiffer,wide", "fusion")
+    kept = adapters.adapter("pfeiffer").tensors
+    trained = adapters.train(Fuse("pfeiffer", "wide"))
+    assert adapters.active == Fuse("pfeiffer", "wide")
+    assert {id(p) for p in adapters.model.parameters() if p.requires_grad} == {id(p) for p in trained}
+    # The value matrices start next to the identity, so the pull towards it is next to nothing, and more when moved.
+    before = adapters.regularisation().item()
+    assert 0 < before < 1e-6
+    optimiser = torch.optim.SGD(trained, lr=0.1)
+    loss = adapters.model(**inputs(4)).last_hidden_state.square().sum() + adapters.regularisation()
+    loss.backward()
+    optimiser.step()
+    assert adapters.regularisation().item() > before
+    assert all(torch.equal(value, kept[key]) for key, value in adapters.adapter("pfeiffer").tensors.items())
+
+
+def test_an_adapter_can_be_trained_within_a_stack(adapters: AdapterSet) -> None:
+    trained = adapters.train("lora", within=Stack("pfeiffer", "lora"))
+    adapters.model(**inputs(4)).last_hidden_state.square().sum().backward()
+    assert all(parameter.grad is not None for parameter in trained)
+    with pytest.raises(UsageError, match="no part of"):
+        adapters.train("wide", within=Stack("pfeiffer", "lora"))
