@@ -475,6 +475,7 @@ class AdapterSet:
             trains=any(p.requires_grad for name in names for p in self._loaded[name].bank.tensors().values()),
             mutes=any(self._mutes(self._loaded[name]) for name in names),
             copies=made.copies,
+            tasks=made.tasks,
         )
 
     def _mutes(self, loaded: _Loaded) -> bool:

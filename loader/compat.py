@@ -22,9 +22,22 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..composition import Average, BatchSplit, Composition, Fuse, Node, Parallel, Split, Stack, fusions, leaves
+from ..composition import (
+    Average,
+    BatchSplit,
+    Composition,
+    Fuse,
+    MultiTask,
+    Node,
+    Parallel,
+    Split,
+    Stack,
+    fusions,
+    leaves,
+)
 from ..errors import UnsupportedError, UsageError
 from ..methods import Binding, Chainable, FusionOp
+from .combined import TaskIds
 
 
 class _Sites(NamedTuple):
@@ -40,10 +53,13 @@ class _Sites(NamedTuple):
 class CompatSite:
     """Bottlenecks at one residual site."""
 
-    __slots__ = ("mixings", "node", "ops", "reads_norm", "reads_residual", "replaces_norm")
+    __slots__ = ("mixings", "node", "ops", "reads_norm", "reads_residual", "replaces_norm", "tasks")
 
-    def __init__(self, node: Node, ops: Mapping[str, Any], mixings: Mapping[str, FusionOp]) -> None:
+    def __init__(
+        self, node: Node, ops: Mapping[str, Any], mixings: Mapping[str, FusionOp], tasks: TaskIds | None
+    ) -> None:
         self.node = node
+        self.tasks = tasks
         self.ops = dict(ops)
         self.mixings = dict(mixings)
         self.reads_residual = any(op.reads_residual for op in ops.values())
@@ -71,6 +87,12 @@ class CompatSite:
         state = self._prepared(leaves(node)[0], state, norm)
         if isinstance(node, Average):
             return self._average(node, state, norm)
+        if isinstance(node, MultiTask) and self.tasks is not None:
+            order, node = _sorted(node, self.tasks.get())
+            return _rows(self._parts(node, _rows(state, order), norm), order.argsort())
+        return self._parts(node, state, norm)
+
+    def _parts(self, node: Composition, state: _Sites, norm: Any) -> _Sites:
         dim = 1 if isinstance(node, Split) else 0
         parts = _cut(state, _sizes(node, state.hidden.shape[dim]), dim)
         done = [self._compose(child, part, norm) for child, part in zip(node.children, parts, strict=True)]
@@ -118,6 +140,18 @@ class CompatSite:
         return any(name in self.ops for name in leaves(node))
 
 
+def _sorted(node: MultiTask, ids: Tensor) -> tuple[Tensor, BatchSplit]:
+    """Return the order of the rows by their tasks, and the split of the batch that they make then."""
+    counts = [int((ids == number).sum()) for number in range(len(node.children))]
+    children = [child for child, count in zip(node.children, counts, strict=True) if count]
+    return ids.argsort(stable=True), BatchSplit(*children, batch_sizes=[count for count in counts if count])
+
+
+def _rows(state: _Sites, order: Tensor) -> _Sites:
+    x, r, up = (None if t is None else t.index_select(0, order) for t in (state.x, state.r, state.up))
+    return _Sites(state.hidden.index_select(0, order), x, r, up, state.last)
+
+
 def _joined(parts: Sequence[_Sites], dim: int) -> _Sites:
     """Return parts of a state put together along a dimension."""
 
@@ -161,10 +195,11 @@ def _sizes(node: Composition, length: int) -> Sequence[int]:
 class CompatLinear:
     """Updates at one linear map."""
 
-    __slots__ = ("node", "ops")
+    __slots__ = ("node", "ops", "tasks")
 
-    def __init__(self, node: Node, ops: Mapping[str, Any]) -> None:
+    def __init__(self, node: Node, ops: Mapping[str, Any], tasks: TaskIds | None) -> None:
         self.node = node
+        self.tasks = tasks
         self.ops = dict(ops)
         parts = [op for op in ops.values() if not isinstance(op, Chainable)]
         if parts:
@@ -194,6 +229,11 @@ class CompatLinear:
             return change
         if isinstance(node, Average):
             return self._average(node, x, change)
+        if isinstance(node, MultiTask) and self.tasks is not None:
+            order, split = _sorted(node, self.tasks.get())
+            before_ = None if change is None else change.index_select(0, order)
+            done_ = self._compose(split, x.index_select(0, order), before_)
+            return None if done_ is None else done_.index_select(0, order.argsort())
         parts = x.split(list(_sizes(node, x.shape[0])))
         before = [None] * len(parts) if change is None else change.split([len(part) for part in parts])
         done = [self._compose(c, part, b) for c, part, b in zip(node.children, parts, before, strict=True)]
@@ -214,7 +254,7 @@ class CompatLinear:
         return torch.as_tensor(total) / len(node.children)
 
 
-def bound(node: Node, leaf: Callable[[str], Binding]) -> Binding:
+def bound(node: Node, leaf: Callable[[str], Binding], tasks: TaskIds | None) -> Binding:
     """Return what a composition does to a model in `adapters`; see setups.bound."""
     children = {name: leaf(name) for name in leaves(node)}
     mixings = {name: leaf(name).fusions for name in fusions(node)}
@@ -227,12 +267,13 @@ def bound(node: Node, leaf: Callable[[str], Binding]) -> Binding:
             node,
             {name: child.sites[path] for name, child in children.items() if path in child.sites},
             {name: mixing[path] for name, mixing in mixings.items() if path in mixing},
+            tasks,
         )
         for path in sites
     }
     maps = {
         path: CompatLinear(
-            node, {name: child.linears[path] for name, child in children.items() if path in child.linears}
+            node, {name: child.linears[path] for name, child in children.items() if path in child.linears}, tasks
         )
         for path in linears
     }

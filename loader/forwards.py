@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ..methods import BlockOp, EmbeddingOp, HeadOp, LinearOp, SiteOp
+    from .combined import TaskIds
 
 Forward = Callable[..., Any]
 
@@ -277,6 +278,27 @@ class Repeated:
         return self.original(**repeated(inputs, self.copies))
 
 
+class WithTasks:
+    """Takes the rows' tasks from the model's inputs, for operations deep inside."""
+
+    __slots__ = ("__signature__", "ids", "names", "original")
+
+    def __init__(self, original: Forward, ids: TaskIds) -> None:
+        self.original = original
+        self.ids = ids
+        signature = inspect.signature(original)
+        self.names = [p.name for p in signature.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+        self.__signature__ = _with(signature, "task_ids")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model."""
+        inputs = {**dict(zip(self.names, args, strict=False)), **kwargs}
+        given = inputs.pop("task_ids", None)
+        device = next((v.device for v in inputs.values() if isinstance(v, torch.Tensor)), torch.device("cpu"))
+        self.ids.remember(given, device)
+        return self.original(**inputs)
+
+
 class Generate:
     """The model's generate on a repeated batch: the answers of the first adapter, then those of the next, and so on."""
 
@@ -339,7 +361,7 @@ class HeadForward:
         signature = inspect.signature(original)
         self.names = [p.name for p in signature.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
         # Trainers read the signature to know which columns the model takes.
-        self.__signature__ = _with_labels(signature)
+        self.__signature__ = _with(signature, "labels")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Return a SequenceClassifierOutput (or a tuple): loss if labels are given, logits (batch, labels), …."""
@@ -358,10 +380,11 @@ class HeadForward:
         return answer if wants_dict else answer.to_tuple()
 
 
-def _with_labels(signature: inspect.Signature) -> inspect.Signature:
+def _with(signature: inspect.Signature, name: str) -> inspect.Signature:
+    """Return a signature with one more argument that may be left out."""
     parameters = list(signature.parameters.values())
-    if "labels" in signature.parameters:
+    if name in signature.parameters:
         return signature
-    labels = inspect.Parameter("labels", inspect.Parameter.KEYWORD_ONLY, default=None)
+    labels = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None)
     at = next((i for i, p in enumerate(parameters) if p.kind is p.VAR_KEYWORD), len(parameters))
     return signature.replace(parameters=[*parameters[:at], labels, *parameters[at:]])

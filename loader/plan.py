@@ -18,6 +18,7 @@ from ..architectures import named
 from ..errors import StateError
 from ..methods import Binding, BlockOp, EmbeddingOp, LinearOp, SiteOp
 from ..sites import Site
+from .combined import TaskIds
 from .forwards import (
     BaseOutput,
     Beside,
@@ -35,6 +36,7 @@ from .forwards import (
     Repeated,
     Residual,
     SiteForward,
+    WithTasks,
 )
 from .layout import Ground
 from .norms import shadow
@@ -122,6 +124,7 @@ def build(
     trains: bool,
     mutes: bool = False,
     copies: int = 1,
+    tasks: TaskIds | None = None,
 ) -> Plan:
     """Return the plan that makes one binding active on a model.
 
@@ -133,6 +136,7 @@ def build(
         trains: whether gradients must be able to enter the model, see EmbeddingsForward.
         mutes: whether the binding is right only without the modules that its architecture's row calls muted.
         copies: how often the batch is repeated in front of the model.
+        tasks: what wants to know the rows' tasks.
     """
     builder = _Builder(ground, installation)
     if mutes:
@@ -152,6 +156,8 @@ def build(
     if binding.head is not None:
         builder.head(binding)
         labels = labels or tuple(f"LABEL_{i}" for i in range(binding.head.labels))
+    if tasks is not None:
+        builder.tasks(tasks)
     if copies > 1:
         builder.repeat(copies)
     return builder.plan(None if binding.head is None else labels)
@@ -228,6 +234,11 @@ class _Builder:
         for path, module in self._ground.modules.items():
             if any(named(container, path.rpartition(".")[0]) for container in containers):
                 self._put(module, Mute(self._forward(module)))
+
+    def tasks(self, ids: TaskIds) -> None:
+        """Take the rows' tasks from the model's inputs."""
+        model = self._ground.model
+        self._put(model, WithTasks(self._forward(model), ids))
 
     def repeat(self, copies: int) -> None:
         """Repeat the batch in front of the whole model, and of its generate if it has one."""

@@ -20,10 +20,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from ..composition import Average, BatchSplit, Fuse, Node, Parallel, Split, Stack
+from ..composition import Average, BatchSplit, Fuse, MultiTask, Node, Parallel, Split, Stack, leaves
 from ..errors import UnsupportedError
 from ..methods import Binding
-from .combined import BLOCK, EMBEDDING, LINEAR, SITE, Averaged, Fused, Kind, Parts, Rows, Stacked
+from .combined import BLOCK, EMBEDDING, LINEAR, SITE, Averaged, Fused, Kind, Parts, Rows, Stacked, TaskIds, Tasks
 from .compat import bound as compat_bound
 from .layout import Ground
 from .norms import Normed, Own
@@ -58,10 +58,12 @@ class Setup:
     Attributes:
         binding: what stands where.
         copies: how often the batch is repeated in front of the base model.
+        tasks: where the rows' tasks are looked up, or None where nothing asks for them.
     """
 
     binding: Binding
     copies: int = 1
+    tasks: TaskIds | None = None
 
 
 def bound(node: Node | PerRow, leaf: Leaf, *, compat: bool = False) -> Setup:
@@ -76,7 +78,17 @@ def bound(node: Node | PerRow, leaf: Leaf, *, compat: bool = False) -> Setup:
     if isinstance(node, PerRow):
         children = {name: leaf(name) for name in node.names if name is not None}
         return Setup(_by_rows([None if name is None else children[name] for name in node.names]))
-    return Setup(compat_bound(node, leaf) if compat else _bound(node, leaf), copies=copies(node))
+    tasks = _tasks(node)
+    binding = compat_bound(node, leaf, tasks) if compat else _bound(node, leaf, tasks)
+    return Setup(binding, copies(node), tasks)
+
+
+def _tasks(node: Node) -> TaskIds | None:
+    """Return where the tasks of a composition are looked up: its children's last adapters, in order."""
+    if isinstance(node, MultiTask):
+        return TaskIds([leaves(child)[-1] for child in node.children])
+    found = [] if isinstance(node, str) else [ids for child in node.children if (ids := _tasks(child)) is not None]
+    return found[0] if found else None
 
 
 def copies(node: Node) -> int:
@@ -107,10 +119,10 @@ def operations(binding: Binding, ground: Ground) -> Binding:
     return replace(binding, sites=sites, linears={**binding.linears, **linears}, parameters={})
 
 
-def _bound(node: Node, leaf: Leaf) -> Binding:
+def _bound(node: Node, leaf: Leaf, tasks: TaskIds | None) -> Binding:
     if isinstance(node, str):
         return leaf(node)
-    children = [_bound(child, leaf) for child in node.children]
+    children = [_bound(child, leaf, tasks) for child in node.children]
     if isinstance(node, Stack):
         return _together(children, Stacked)
     if isinstance(node, Average):
@@ -123,6 +135,8 @@ def _bound(node: Node, leaf: Leaf) -> Binding:
         return _together(children, partial(Parts, dim=0))
     if isinstance(node, Fuse):
         return _fused(node, children, leaf)
+    if isinstance(node, MultiTask) and tasks is not None:
+        return _together(children, partial(Tasks, ids=tasks))
     raise UnsupportedError(f"{node.type} is not known here")
 
 

@@ -10,7 +10,7 @@ import torch
 from tiny_models import inputs, model
 from torch import Tensor
 
-from adapterhub import Average, BatchSplit, Fuse, Parallel, Split, Stack
+from adapterhub import Average, BatchSplit, Fuse, MultiTask, Parallel, Split, Stack
 from adapterhub.composition import Composition
 from adapterhub.errors import NotFoundError, UnsupportedError, UsageError
 from adapterhub.loader import AdapterSet, attach
@@ -269,3 +269,20 @@ def test_an_adapter_can_be_trained_within_a_stack(adapters: AdapterSet) -> None:
     assert all(parameter.grad is not None for parameter in trained)
     with pytest.raises(UsageError, match="no part of"):
         adapters.train("wide", within=Stack("pfeiffer", "lora"))
+
+
+def test_multi_task_gives_each_row_the_adapter_of_its_task(adapters: AdapterSet) -> None:
+    names = ["pfeiffer", "lora", "houlsby"]
+    tasks = [2, 0, 2, 1]
+    with adapters.using(MultiTask(*names)), torch.no_grad():
+        found = adapters.model(**inputs(4), task_ids=torch.tensor(tasks)).last_hidden_state
+        named = adapters.model(**inputs(4), task_ids=[names[task] for task in tasks]).last_hidden_state
+        with pytest.raises(UsageError, match="without task_ids"):
+            adapters.model(**inputs(4))
+        with pytest.raises(UsageError, match="no task is called 'x'"):
+            adapters.model(**inputs(4), task_ids=["x"] * 4)
+        with pytest.raises(UsageError, match="must lie in 0 … 2"):
+            adapters.model(**inputs(4), task_ids=torch.tensor([0, 1, 2, 3]))
+    assert torch.equal(found, named)
+    for row, task in enumerate(tasks):
+        assert near(found[row], alone(adapters, names[task])[row])
