@@ -137,6 +137,7 @@ class Archive:
 
 GOLDEN = Archive("golden.tar.gz")
 BOTTLENECKS = Archive("bottleneck-cases.tar.gz")
+COMPOSITIONS = Archive("composition-cases.tar.gz")
 
 
 @cache

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from golden import BOTTLENECKS, GOLDEN, Case
+from golden import BOTTLENECKS, COMPOSITIONS, GOLDEN, Case
 
 from adapterhub.errors import UnsupportedError
 from adapterhub.loader import attach
@@ -42,7 +42,9 @@ def own_cases() -> list[Case]:
 
 
 def base_of(case: Case) -> transformers.PreTrainedModel:
-    made: transformers.PreTrainedModel = getattr(transformers, case["base_class"]).from_pretrained(case.base).eval()
+    attention = {"attn_implementation": case["attn_implementation"]} if case.get("attn_implementation") else {}
+    base = getattr(transformers, case["base_class"]).from_pretrained(case.base, **attention)
+    made: transformers.PreTrainedModel = base.eval()
     return made
 
 
@@ -79,7 +81,7 @@ def test_a_golden_case_gives_the_output_of_the_reference_or_is_refused_by_name(c
 
 
 def composed_cases() -> list[Case]:
-    return GOLDEN.cases(groups="B", kinds="composition")
+    return [*GOLDEN.cases(groups="B", kinds="composition"), *COMPOSITIONS.cases()]
 
 
 @pytest.mark.parametrize("case", composed_cases(), ids=str)
