@@ -93,8 +93,10 @@ class Probe:
     """A few inputs and what the adapted model answered, replayed by `verify --run`.
 
     Attributes:
-        inputs: model input → nested lists of numbers (`input_ids` (batch, sequence), …).
-        output: the model output that is compared: `logits` or `last_hidden_state` (its first row of each example).
+        inputs: model input → nested lists of numbers (`input_ids` (batch, sequence), …); images and speech (batch,
+            channels, 5, 11) are tiles that are repeated to the size which the model takes.
+        output: the model output that is compared: `logits`, or one with a row for each token, such as
+            `last_hidden_state`; of that the first row of each example, or with `[-1]` behind the name the last.
         values: the answer, nested lists (batch, n), float32.
         base_values: what the base model without the adapter gives for the same output, or None where it has none.
         atol: largest absolute difference that still counts as the same answer in float32.

@@ -42,6 +42,7 @@ from .architecture import (
     HeadName,
     Layers,
     Sublayer,
+    inside,
     named,
 )
 from .row_json import from_json, to_json
@@ -58,6 +59,7 @@ __all__ = [
     "by_model_type",
     "by_name",
     "from_json",
+    "inside",
     "named",
     "to_json",
 ]

@@ -49,7 +49,7 @@ class Sublayer:
         layer: path of the layer; index: its number; width: its hidden size; last: path of the stack's last layer.
         """
 
-        def inside(path: str | None) -> str | None:
+        def here(path: str | None) -> str | None:
             return None if path is None else f"{layer}.{path}"
 
         return Site(
@@ -59,10 +59,10 @@ class Sublayer:
             width=width,
             output=f"{layer}.{self.output}",
             residual=f"{layer}.{self.residual}",
-            norm=inside(self.norm),
+            norm=here(self.norm),
             argument=self.argument,
-            beside=inside(self.beside),
-            stream=inside(self.stream),
+            beside=here(self.beside),
+            stream=here(self.stream),
             inner=None if self.inner is None else f"{last}.{self.inner}",
             exchanged=self.exchanged,
             summed=self.summed,
@@ -181,7 +181,7 @@ class Layers:
         gone = tuple(path for path in self.may_lack if path in lacking)
 
         def kept(path: str | None) -> bool:
-            return path is not None and not any(path == other or path.startswith(f"{other}.") for other in gone)
+            return path is not None and not inside(path, gone)
 
         return dataclasses.replace(
             self,
@@ -341,6 +341,15 @@ def _renamed(path: str, rules: tuple[tuple[str, str], ...]) -> str:
             indices = iter(match.groups())
             return re.sub(r"\{i\}", lambda _: next(indices), after) + path[match.end() :]  # noqa: B023
     return path
+
+
+def inside(path: str, parts: Iterable[str]) -> bool:
+    """Return whether a path is one of parts or lies in one.
+
+    >>> inside("decoder.norm", ("encoder", "decoder"))
+    True
+    """
+    return any(path == part or path.startswith(f"{part}.") for part in parts)
 
 
 def named(template: str, path: str) -> bool:

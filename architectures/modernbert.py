@@ -43,6 +43,7 @@ ROW = Architecture(
                 ),
             ),
             norms=("attn_norm", "mlp_norm"),
+            may_lack=("attn_norm",),
             attentions=(
                 AttentionNames(path="attn", query="attn.Wqkv", key="attn.Wqkv", value="attn.Wqkv", output="attn.Wo"),
             ),

@@ -100,7 +100,7 @@ BEIT = Architecture(
         ),
     ),
     pooler="pooler",
-    may_lack=("pooler",),
+    may_lack=("layernorm", "pooler.layernorm"),
     former=(
         ("encoder.layer.{i}.attention.attention.relative_position_bias", "layers.{i}.relative_position_bias"),
         *FORMER,

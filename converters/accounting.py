@@ -9,10 +9,11 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..adapter import MethodConfig
-from ..architectures import Architecture, Layers
+from ..architectures import Architecture, Layers, inside
 from ..errors import UsageError
 from ..methods import Facts, Shapes, method_of, shapes
 from ..sites import Attention, Block, Embedding, Layout, Linear, Norm, Projection
@@ -71,30 +72,38 @@ def layout(config: Iterable[MethodConfig], have: Shapes, row: Architecture) -> L
         have: canonical key → shape.
         row: the architecture.
     """
+    config = list(config)
     known = _facts(config, have, row)
     size = _width(known)
-    left_out = {layer for facts in known for layer in facts.left_out}
-    places = list(_places(row, have, left_out))
-    norms = [(path, None) for path in row.norms] + [
-        (f"{path}.{norm}", index) for stack, path, index in places for norm in stack.norms
-    ]
+    places = list(_places(config, have, row, known))
+    norms = list(_norms(places, have, row, size))
     # RMS norms have no bias; in one model either all norms have one or none has.
-    biased = any(f"{path}.bias" in have for path, _ in norms)
+    biased = any(f"{path}.bias" in have for path, _, _ in norms)
     return Layout(
         architecture=row.name,
         layers=len(places),
         width=size,
-        sites=tuple(site for stack, path, index in places for site in stack.sites(path, index, size, path)),
-        norms=tuple(_norm(path, index, have, size, biased=biased) for path, index in norms),
+        sites=tuple(site for at in places for site in at.stack.sites(at.path, at.index, at.size, at.path)),
+        norms=tuple(_norm(path, index, have, width, biased=biased) for path, index, width in norms),
         pooler=row.pooler is not None,
-        linears=tuple(_linears(places, known, size)),
-        attentions=tuple(_attentions(places, known, size)),
-        blocks=tuple(Block(path=path, layer=index, width=size) for _, path, index in places),
+        linears=tuple(_linears(places, known)),
+        attentions=tuple(_attentions(places, known)),
+        blocks=tuple(Block(path=at.path, layer=at.index, width=at.size) for at in places),
         embeddings=tuple(
             Embedding(path=names.path, width=_embedding(known) or size, tokens=names.tokens, stack=names.stack)
             for names in row.embeddings
         ),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """One layer: what it has, its path, its number through all stacks, and its hidden size."""
+
+    stack: Layers
+    path: str
+    index: int
+    size: int
 
 
 def width(config: Iterable[MethodConfig], tensors: Mapping[str, torch.Tensor]) -> int:
@@ -126,14 +135,32 @@ def _embedding(known: Iterable[Facts]) -> int:
     return max((facts.embedding for facts in known), default=0)
 
 
-def _places(row: Architecture, have: Shapes, left_out: set[int]) -> Iterator[tuple[Layers, str, int]]:
-    """Yield what it has, path and number of every layer."""
+def _places(
+    config: Sequence[MethodConfig], have: Shapes, row: Architecture, known: Iterable[Facts]
+) -> Iterator[_Place]:
+    """Yield every layer. Towers of a model may differ in size."""
+    left_out = {layer for facts in known for layer in facts.left_out}
     named = layers.found(have, row.layers)
     for stack, indices, run in zip(row.layers, named, layers.runs(row, named, left_out), strict=True):
-        places = [stack.layer(index) for index in indices]
-        lacking = [part for part in stack.may_lack if not any(_has(have, f"{place}.{part}") for place in places)]
+        own = {key: shape for key, shape in have.items() if stack.index(key) is not None}
+        size = _width(_facts(config, own, row))
+        inside = [stack.layer(index) for index in indices]
+        lacking = [part for part in stack.may_lack if not any(_has(own, f"{layer}.{part}") for layer in inside)]
         for index in run.indices:
-            yield stack.without(lacking), stack.layer(index), run.number(index)
+            yield _Place(stack.without(lacking), stack.layer(index), run.number(index), size)
+
+
+def _norms(
+    places: Iterable[_Place], have: Shapes, row: Architecture, size: int
+) -> Iterator[tuple[str, int | None, int]]:
+    """Yield path, layer and size of every norm; one that some models do not have counts if it has tensors."""
+    for path in row.norms:
+        if _has(have, path) or not inside(path, row.may_lack):
+            yield path, None, size
+    for at in places:
+        for norm in at.stack.norms:
+            if _has(have, f"{at.path}.{norm}") or not inside(norm, at.stack.may_lack):
+                yield f"{at.path}.{norm}", at.index, at.size
 
 
 def _has(have: Iterable[str], path: str) -> bool:
@@ -145,27 +172,27 @@ def _norm(path: str, index: int | None, have: Shapes, size: int, *, biased: bool
     return Norm(path=path, layer=index, shapes={name: have.get(f"{path}.{name}", (size,)) for name in names})
 
 
-def _linears(places: Iterable[tuple[Layers, str, int]], known: Iterable[Facts], size: int) -> Iterator[Linear]:
+def _linears(places: Iterable[_Place], known: Iterable[Facts]) -> Iterator[Linear]:
     """Yield the linear maps that the row names, then others that have tensors."""
     found = {path: linear for facts in known for path, linear in facts.linears.items()}
     alike = {linear.roles: linear for linear in found.values()}
-    for stack, layer, index in places:
-        for name, (roles, cross) in stack.projections().items():
-            path = f"{layer}.{name}"
-            one = found.pop(path, None) or alike.get(roles) or Linear(path=path, inputs=size, outputs=size)
-            yield dataclasses.replace(one, path=path, roles=roles, layer=index, cross=cross)
+    for at in places:
+        for name, (roles, cross) in at.stack.projections().items():
+            path = f"{at.path}.{name}"
+            one = found.pop(path, None) or alike.get(roles) or Linear(path=path, inputs=at.size, outputs=at.size)
+            yield dataclasses.replace(one, path=path, roles=roles, layer=at.index, cross=cross)
     yield from found.values()
 
 
-def _attentions(places: Iterable[tuple[Layers, str, int]], known: Sequence[Facts], size: int) -> Iterator[Attention]:
+def _attentions(places: Iterable[_Place], known: Sequence[Facts]) -> Iterator[Attention]:
     """Yield the attentions, all heads of each counted as one."""
     found = {path: heads for facts in known for path, heads in facts.attentions.items()}
-    alike = next(iter(found.values()), size)
-    for stack, layer, index in places:
-        for part in stack.attentions:
-            path = f"{layer}.{part.path}"
-            heads = found.get(path, alike)
-            yield Attention(path=path, stack=part.stack, layer=index, width=size, heads=1, head_size=heads)
+    alike = next(iter(found.values()), 0)
+    for at in places:
+        for part in at.stack.attentions:
+            path = f"{at.path}.{part.path}"
+            heads = found.get(path, alike or at.size)
+            yield Attention(path=path, stack=part.stack, layer=at.index, width=at.size, heads=1, head_size=heads)
 
 
 def _too_far(key: str, row: Architecture) -> bool:

@@ -515,9 +515,10 @@ class AdapterSet:
     def _record(self, name: str, inputs: Mapping[str, torch.Tensor] | None) -> Probe:
         inputs = inputs or probes.default_inputs(self._ground)
         head = any(isinstance(c, ClassificationHeadConfig) for c in self._get(name).config)
-        base_values = None
+        output, base_values = "logits", None
         if not head:
             with self.using(None):
-                base_values = probes.rounded(probes.answer(self._ground, inputs, "last_hidden_state"))
+                output = probes.output_of(self._ground, inputs)
+                base_values = probes.rounded(probes.answer(self._ground, inputs, output))
         with self.using(name):
-            return probes.record(self._ground, inputs, head=head, base_values=base_values)
+            return probes.record(self._ground, inputs, output, base_values=base_values)

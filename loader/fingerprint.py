@@ -6,8 +6,6 @@ Sampling reads some dozens of numbers, whatever the model's size.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
@@ -58,8 +56,7 @@ def _refuse(what: str, why: str) -> None:
 
 
 def _weights(ground: Ground) -> dict[str, Tensor]:
-    stacks = [stack.path for stack in ground.architecture.layers]
-    layers = [f"{path.format(i=i)}." for path in stacks for i in range(ground.layout.layers)]
+    layers = [f"{block.path}." for block in ground.layout.blocks]
     weights = {name: ground.parameter(name) for name in ground.owners}
     matrices = {name: p for name, p in weights.items() if p is not None and p.ndim >= 2 and p.is_floating_point()}
     by_layer = [[name for name in matrices if name.startswith(layer)] for layer in layers]
@@ -67,8 +64,8 @@ def _weights(ground: Ground) -> dict[str, Tensor]:
     step = max(1, -(-(len(present) - 1) // (LAYERS - 1)))
     chosen = present[::step] + ([present[-1]] if (len(present) - 1) % step else [])
     names = [name for names in chosen for name in dict.fromkeys((names[0], names[-1]))]
-    embeddings: Mapping[str, Tensor] = dict(ground.bare.get_input_embeddings().named_parameters())
-    names += [name for name, p in matrices.items() if any(p is e for e in embeddings.values())]
+    embeddings = {id(weight) for module in ground.input_embeddings() for weight in module.parameters()}
+    names += [name for name, weight in matrices.items() if id(weight) in embeddings]
     return {name: matrices[name] for name in sorted(names)}
 
 

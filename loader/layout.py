@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from ..architectures import Architecture, Layers, by_model_type
+from ..architectures import Architecture, Layers, by_model_type, inside
 from ..errors import UnsupportedError, UsageError
 from ..sites import Attention, Block, Embedding, Layout, Linear, Norm
 
@@ -40,6 +40,17 @@ class Ground:
         """Return the base model's parameter as it is now, or None where there is none."""
         module, name = self.owners.get(path, (None, ""))
         return None if module is None else module._parameters[name]
+
+    def input_embeddings(self) -> Iterator[nn.Module]:
+        """Yield the modules that turn the input of the model, or of a model inside it, into vectors."""
+        found: set[int] = set()
+        for model in self.bare.modules():
+            if isinstance(model, PreTrainedModel):
+                with suppress(NotImplementedError):  # some parts of models read no tokens
+                    embeddings = model.get_input_embeddings()
+                    if id(embeddings) not in found:
+                        found.add(id(embeddings))
+                        yield embeddings
 
 
 def survey(model: nn.Module, architecture: Architecture | None = None) -> Ground:
@@ -129,7 +140,7 @@ def _layers(row: Architecture, bare: PreTrainedModel, modules: dict[str, nn.Modu
 
 def _lacks(row: Architecture, path: str, modules: dict[str, nn.Module]) -> bool:
     """Return whether a path lies in something that the row lets a model lack, and that this one lacks."""
-    return any((path == part or path.startswith(f"{part}.")) and part not in modules for part in row.may_lack)
+    return inside(path, [part for part in row.may_lack if part not in modules])
 
 
 def setting(config: Any, path: str, default: Any = None) -> Any:

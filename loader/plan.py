@@ -6,13 +6,13 @@ else. Modules that no active adapter touches are not touched: they cost nothing,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MethodType
 from typing import Any
 
 from torch import nn
-from transformers import GenerationMixin, PreTrainedModel
+from transformers import GenerationMixin
 
 from ..architectures import named
 from ..errors import StateError
@@ -220,7 +220,7 @@ class _Builder:
     def embeddings(self) -> None:
         """Let gradients in behind the input embeddings of every tower, if the layers are checkpointed."""
         layer = self._ground.modules[self._ground.layout.blocks[0].path]
-        for embeddings in _input_embeddings(self._ground.bare):
+        for embeddings in self._ground.input_embeddings():
             self._put(embeddings, EmbeddingsForward(self._forward(embeddings), layer))
 
     def mute(self, containers: Sequence[str]) -> None:
@@ -280,17 +280,3 @@ class _Builder:
 
     def _put(self, module: nn.Module, forward: Forward) -> None:
         self._forwards[id(module)] = (module, forward)
-
-
-def _input_embeddings(bare: PreTrainedModel) -> Iterator[nn.Module]:
-    """Yield the modules that turn the input of the model, or of a model inside it, into vectors."""
-    found: set[int] = set()
-    for model in bare.modules():
-        if isinstance(model, PreTrainedModel):
-            try:
-                embeddings = model.get_input_embeddings()
-            except NotImplementedError:
-                continue  # a part of a model that reads no tokens
-            if id(embeddings) not in found:
-                found.add(id(embeddings))
-                yield embeddings

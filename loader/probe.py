@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from ..adapter import Probe
 from ..errors import IntegrityError
-from .layout import Ground
+from .layout import Ground, setting
 
 WIDTH = 8
 """So many numbers of a hidden state are kept."""
@@ -35,23 +37,81 @@ class Replay:
 
 
 def default_inputs(ground: Ground) -> dict[str, Tensor]:
-    """Return token ids (2, 8) spread over the vocabulary, the second row with two tokens of padding."""
-    weight = next(ground.bare.get_input_embeddings().parameters())
-    vocabulary = weight.shape[0]
-    ids = torch.tensor([[(7919 * k + 13) % vocabulary for k in range(row, row + 8)] for row in (1, 101)])
-    mask = torch.ones_like(ids)
-    mask[1, -2:] = 0
-    return {"input_ids": ids, "attention_mask": mask}
+    """Return what the model can be asked: token ids (2, 8), an image or speech, as its forward pass takes them.
+
+    Token ids are spread over the vocabulary, the second row has two tokens of padding. Images and speech are small
+    tiles, which answer() repeats to the size that the model wants.
+    """
+    taken = {*inspect.signature(ground.model.forward).parameters, *inspect.signature(ground.bare.forward).parameters}
+    found: dict[str, Tensor] = {}
+    if "input_ids" in taken:
+        mask = torch.ones(2, 8, dtype=torch.long)
+        mask[1, -2:] = 0
+        found = {"input_ids": _tokens(ground, 8), "attention_mask": mask}
+    if "decoder_input_ids" in taken:
+        found["decoder_input_ids"] = _tokens(ground, 4)
+    if "lang_ids" in taken and setting(ground.bare.config, "default_language") is None:
+        found["lang_ids"] = torch.zeros(2, dtype=torch.long)
+    found |= {name: _tile(shape[0]) for name, shape in _sizes(ground).items() if name in taken}
+    return found
+
+
+def _tokens(ground: Ground, length: int) -> Tensor:
+    vocabulary = max(1, ground.layout.vocabulary)
+    return torch.tensor([[(7919 * k + 13) % vocabulary for k in range(row, row + length)] for row in (1, 101)])
+
+
+def _tile(channels: int) -> Tensor:
+    """Return values between -1 and 1 (2, channels, 5, 11): sizes that no patch is a multiple of."""
+    count = 2 * channels * 55
+    values = [(7919 * k + 13) % 201 / 100 - 1 for k in range(count)]
+    return torch.tensor([round(value, 2) for value in values]).view(2, channels, 5, 11)
+
+
+def _sizes(ground: Ground) -> dict[str, tuple[int, int, int]]:
+    """Return (channels, height, width) of the images, and of the speech with one channel, that the model takes."""
+    config = ground.bare.config
+    found = {}
+    image = setting(config, "image_size") or setting(config, "vision_config.image_size")
+    if image is not None:
+        height, width = image if isinstance(image, (list, tuple)) else (image, image)
+        channels = setting(config, "num_channels") or setting(config, "vision_config.num_channels", 3)
+        found["pixel_values"] = (channels, height, width)
+    bins, frames = setting(config, "num_mel_bins"), setting(config, "max_source_positions")
+    if bins is not None and frames is not None:
+        found["input_features"] = (1, bins, 2 * frames)
+    return found
+
+
+def _whole(ground: Ground, name: str, value: Tensor) -> Tensor:
+    """Return an input in the model's dtype and size: a tile that is smaller is repeated."""
+    if value.is_floating_point():
+        value = value.to(ground.bare.dtype)
+    size = _sizes(ground).get(name)
+    if size is not None and value.ndim == 4 and value.shape[-2:] == (5, 11):
+        times = [-(-want // have) for want, have in zip(size[1:], (5, 11), strict=True)]
+        value = value.repeat(1, 1, *times)[..., : size[1], : size[2]]
+        value = value.squeeze(1) if name == "input_features" else value
+    return value.to(ground.bare.device)
+
+
+def output_of(ground: Ground, inputs: Mapping[str, Tensor]) -> str:
+    """Return the name of the output that tells most of what an adapter does.
+
+    A model that looks backwards only is asked for its last row, `last_hidden_state[-1]`: the first has seen one token.
+    """
+    kinds = {head.kind for head in ground.architecture.heads}
+    place = "[-1]" if kinds & {"causal_lm", "seq2seq_lm"} and "masked_lm" not in kinds else ""
+    with _evaluating(ground), torch.no_grad():
+        result = ground.bare(**{name: _whole(ground, name, x) for name, x in inputs.items()}, return_dict=True)
+    name = next(name for name in ("last_hidden_state", "logits", "logits_per_image") if name in result)
+    return name + place
 
 
 def record(
-    ground: Ground, inputs: Mapping[str, Tensor], *, head: bool, base_values: list[list[float]] | None = None
+    ground: Ground, inputs: Mapping[str, Tensor], output: str, *, base_values: list[list[float]] | None = None
 ) -> Probe:
-    """Return the probe of what is active on the model now.
-
-    inputs: model inputs (batch, sequence); head: whether the answer is `logits`.
-    """
-    output = "logits" if head else "last_hidden_state"
+    """Return the probe of what is active on the model now; output as in answer()."""
     return Probe(
         inputs={name: tensor.tolist() for name, tensor in inputs.items()},
         output=output,
@@ -66,19 +126,31 @@ def rounded(values: Tensor) -> list[list[float]]:
 
 
 def answer(ground: Ground, inputs: Mapping[str, Tensor], output: str) -> Tensor:
-    """Return what the model answers now: logits (batch, labels), or the first token's first numbers (batch, 8)."""
-    asked = ground.model if output == "logits" else ground.bare
+    """Return what the model answers now (batch, n): `logits` of a head, or the first numbers of a hidden state.
+
+    output: `logits`; or the name of an output with a row for each token, of which the first, or with `[-1]` the last,
+    gives eight numbers.
+    """
+    name = output.removesuffix("[-1]")
+    asked = ground.model if name == "logits" else ground.bare
+    with _evaluating(ground), torch.no_grad():
+        result = asked(**{key: _whole(ground, key, value) for key, value in inputs.items()}, return_dict=True)
+    values: Tensor = result[name]
+    if values.ndim > 2:
+        values = values[:, -1 if output.endswith("[-1]") else 0, :WIDTH]
+    return values.float().cpu()
+
+
+@contextmanager
+def _evaluating(ground: Ground) -> Iterator[None]:
+    """Keep the model in evaluation mode for a while."""
     modes = {module: module.training for module in ground.model.modules()}
     ground.model.eval()
     try:
-        with torch.no_grad():
-            device = ground.bare.device
-            result = asked(**{name: tensor.to(device) for name, tensor in inputs.items()}, return_dict=True)
+        yield
     finally:
         for module, mode in modes.items():
             module.training = mode
-    values: Tensor = result[output]
-    return (values if output == "logits" else values[:, 0, :WIDTH]).float().cpu()
 
 
 def replay(ground: Ground, probe: Probe, what: str) -> Replay:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
+from families import make
 from torch import nn
 from transformers import (
     BertConfig,
@@ -46,6 +48,35 @@ def classifier(labels: int = 2, seed: int = 0) -> BertForSequenceClassification:
     """Return a BERT with a classification head of its own, in evaluation mode."""
     torch.manual_seed(seed)
     return BertForSequenceClassification(BertConfig(**{**SIZES, "num_labels": labels})).eval()
+
+
+def family(name: str, model: str | None = None, seed: int = 0) -> PreTrainedModel:
+    """Return a tiny model of a family, bare or of the class that is asked for, in evaluation mode."""
+    made: PreTrainedModel = make(name, model, seed=seed)
+    return made
+
+
+def family_inputs(base: PreTrainedModel, rows: int = 2, seed: int = 1) -> dict[str, torch.Tensor]:
+    """Return what a model of any family takes: tokens with padding, an image, speech, or several of them."""
+    taken = inspect.signature(base.forward).parameters
+    generator = torch.Generator().manual_seed(seed)
+    found = inputs(rows=rows, length=9, seed=seed) if "input_ids" in taken else {}
+    if "decoder_input_ids" in taken:
+        found["decoder_input_ids"] = inputs(rows=rows, length=5, seed=seed + 1)["input_ids"]
+    if "pixel_values" in taken:
+        found["pixel_values"] = torch.randn(rows, 3, 12, 12, generator=generator)
+    if "input_features" in taken:
+        found["input_features"] = torch.randn(rows, 8, 16, generator=generator)
+    return found
+
+
+@torch.no_grad()
+def answers(base: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return what a model of any family answers: hidden states, or what stands for them in models with a head."""
+    output = base(**batch)
+    name = next(name for name in ("last_hidden_state", "logits", "logits_per_image") if name in output)
+    found: torch.Tensor = output[name]
+    return found
 
 
 def cast(base: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
