@@ -50,9 +50,9 @@ def classifier(labels: int = 2, seed: int = 0) -> BertForSequenceClassification:
     return BertForSequenceClassification(BertConfig(**{**SIZES, "num_labels": labels})).eval()
 
 
-def family(name: str, model: str | None = None, seed: int = 0) -> PreTrainedModel:
+def family(name: str, model: str | None = None, seed: int = 0, **changes: Any) -> PreTrainedModel:
     """Return a tiny model of a family, bare or of the class that is asked for, in evaluation mode."""
-    made: PreTrainedModel = make(name, model, seed=seed)
+    made: PreTrainedModel = make(name, model, seed=seed, **changes)
     return made
 
 
