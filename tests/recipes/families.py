@@ -5,6 +5,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -174,3 +178,44 @@ def make(name: str, model: str | None = None, *, seed: int = 0, **changes: Any) 
             is_scale = parameter.dim() == 1 and not key.endswith("bias")
             parameter.copy_(1 + 0.2 * noise if is_scale else 0.15 * noise)
     return made.eval()
+
+
+def values(name: str, shape: Any, wide: float, mean: float = 0.0) -> Any:
+    """Return a tensor of multiples of 1/64 around mean, which follow from the name alone, on every machine."""
+    import torch
+
+    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:2], "big")
+    places = torch.arange(max(1, math.prod(shape)))
+    mixed = (places * 40503 + seed) % 65521
+    mixed = (mixed * mixed + places * 12345 + seed) % 65521
+    return (mean + torch.round((mixed / 65521 * 2 - 1) * wide * 64) / 64).reshape(shape)
+
+
+def settle(model: Any, rename: Callable[[str], str] = str) -> Any:
+    """Return the model with weights that follow from the names of its parameters; rename gives those of 4.57.6."""
+    import torch
+
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            name = rename(key)
+            is_scale = parameter.dim() == 1 and not name.endswith("bias")
+            parameter.copy_(values(name, parameter.shape, 0.3, 1.0 if is_scale else 0.0))
+    return model.eval()
+
+
+def batch(model: Any) -> dict[str, Any]:
+    """Return what a bare model is asked: tokens with padding, an image, speech, or several of them."""
+    import torch
+
+    taken = inspect.signature(model.forward).parameters
+    found: dict[str, Any] = {}
+    if "input_ids" in taken:
+        found["input_ids"] = torch.tensor([[39, 26, 46, 55, 3], [36, 96, 3, 28, 29]])
+        found["attention_mask"] = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    if "decoder_input_ids" in taken:
+        found["decoder_input_ids"] = torch.tensor([[68, 10, 73, 5], [7, 81, 12, 94]])
+    if "pixel_values" in taken:
+        found["pixel_values"] = values("pixels", (2, 3, 12, 12), 1.0)
+    if "input_features" in taken:
+        found["input_features"] = values("features", (2, 8, 16), 1.0)
+    return found

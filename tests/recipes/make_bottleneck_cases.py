@@ -106,15 +106,15 @@ def old_releases(place: Workplace, arch: str) -> None:
         legacy_head_case(place, arch, name, era, head)
 
 
-def pack(root: Path, archive: Path) -> None:
-    """Write the folder as tar.gz: sorted, without times or owners, so that equal folders give equal bytes."""
+def pack(root: Path, archive: Path, top: str = "bottleneck-cases") -> None:
+    """Write the folder as tar.gz with all under top: sorted, without times or owners, so that equal folders give equal bytes."""
     buffer = io.BytesIO()
     with (
         gzip.GzipFile(fileobj=buffer, mode="wb", compresslevel=9, mtime=0, filename="") as stream,
         tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar,
     ):
         for path in sorted(p for p in root.rglob("*") if p.is_file()):
-            info = tarfile.TarInfo(f"bottleneck-cases/{path.relative_to(root).as_posix()}")
+            info = tarfile.TarInfo(f"{top}/{path.relative_to(root).as_posix()}")
             info.size, info.mode = path.stat().st_size, 0o644
             tar.addfile(info, io.BytesIO(path.read_bytes()))
     partial = archive.with_suffix(".partial")
