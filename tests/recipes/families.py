@@ -67,12 +67,14 @@ class Family:
         model: class of the bare model.
         sizes: arguments of its configuration.
         parts: families of encoder and decoder, for models that are put together.
+        padded: whether adapters 1.3.0 minds padding in it as the plain model does.
     """
 
     row: str
     model: str
     sizes: Sizes = field(default_factory=dict)
     parts: tuple[str, ...] = ()
+    padded: bool = True
 
 
 FAMILIES: dict[str, Family] = {
@@ -106,7 +108,8 @@ FAMILIES: dict[str, Family] = {
     "mistral": Family("mistral", "MistralModel", {**GROUPED, "sliding_window": 16}),
     "qwen2": Family("qwen2", "Qwen2Model", {**GROUPED, **IDS}),
     "qwen3": Family("qwen3", "Qwen3Model", {**GROUPED, **IDS, "head_dim": 16}),
-    "gemma2": Family("gemma2", "Gemma2Model", WIDE_HEADS),
+    # transformers 4 takes another attention by default, which leaves the soft cap out.
+    "gemma2": Family("gemma2", "Gemma2Model", {**WIDE_HEADS, "attn_implementation": "eager"}),
     "gemma3_text": Family("gemma3_text", "Gemma3TextModel", WIDE_HEADS),
     "phi": Family("phi", "PhiModel", GROUPED),
     "t5": Family("t5", "T5Model", T5),
@@ -142,7 +145,9 @@ FAMILIES: dict[str, Family] = {
     "encoder-decoder": Family("encoder-decoder", "EncoderDecoderModel", parts=("bert", "bert")),
     "encoder-decoder-gpt2": Family("encoder-decoder", "EncoderDecoderModel", parts=("distilbert", "gpt2")),
     "encoder-decoder-roberta": Family("encoder-decoder", "EncoderDecoderModel", parts=("albert", "xlm-roberta")),
-    "encoder-decoder-electra": Family("encoder-decoder", "EncoderDecoderModel", parts=("electra", "electra")),
+    "encoder-decoder-electra": Family(
+        "encoder-decoder", "EncoderDecoderModel", parts=("electra", "electra"), padded=False
+    ),
 }
 
 
@@ -195,23 +200,25 @@ def settle(model: Any, rename: Callable[[str], str] = str) -> Any:
     """Return the model with weights that follow from the names of its parameters; rename gives those of 4.57.6."""
     import torch
 
+    names: dict[Any, str] = {}
+    for key, parameter in model.named_parameters(remove_duplicate=False):
+        names[parameter] = min(rename(key), names.get(parameter, rename(key)))  # which of tied ones comes first, varies
     with torch.no_grad():
-        for key, parameter in model.named_parameters():
-            name = rename(key)
+        for parameter, name in names.items():
             is_scale = parameter.dim() == 1 and not name.endswith("bias")
             parameter.copy_(values(name, parameter.shape, 0.3, 1.0 if is_scale else 0.0))
     return model.eval()
 
 
-def batch(model: Any) -> dict[str, Any]:
-    """Return what a bare model is asked: tokens with padding, an image, speech, or several of them."""
+def batch(model: Any, *, padded: bool = True) -> dict[str, Any]:
+    """Return what a bare model is asked: tokens, perhaps with padding, an image, speech, or several of them."""
     import torch
 
     taken = inspect.signature(model.forward).parameters
     found: dict[str, Any] = {}
     if "input_ids" in taken:
         found["input_ids"] = torch.tensor([[39, 26, 46, 55, 3], [36, 96, 3, 28, 29]])
-        found["attention_mask"] = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+        found["attention_mask"] = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 1 - padded, 1 - padded]])
     if "decoder_input_ids" in taken:
         found["decoder_input_ids"] = torch.tensor([[68, 10, 73, 5], [7, 81, 12, 94]])
     if "pixel_values" in taken:

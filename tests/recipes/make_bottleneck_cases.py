@@ -107,7 +107,7 @@ def old_releases(place: Workplace, arch: str) -> None:
 
 
 def pack(root: Path, archive: Path, top: str = "bottleneck-cases") -> None:
-    """Write the folder as tar.gz, all under top: equal folders give equal bytes, sorted, without times or owners."""
+    """Write the folder as tar.gz under top: sorted, without times or owners, so that equal folders give equal bytes."""
     buffer = io.BytesIO()
     with (
         gzip.GzipFile(fileobj=buffer, mode="wb", compresslevel=9, mtime=0, filename="") as stream,
