@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from .output import Output, width
 from .table import table
 
 if TYPE_CHECKING:
-    from ..registry import Artifact, Entry
+    from ..registry import Entry
 
 HEADERS = ("name", "version", "task", "base model", "method", "size", "summary")
 SPARE = ("size", "method", "base model", "task")
 """Columns that a narrow terminal does without, the first ones first."""
 
 
-def print_entries(output: Output, entries: Sequence[tuple[str, Entry]]) -> None:
-    """Print entries, one row each."""
-    rows = [row(name, entry) for name, entry in entries]
+def print_entries(output: Output, entries: Iterable[tuple[str, Entry]]) -> int:
+    """Print entries, one row each, and return how many there were."""
+    found = list(entries)
+    rows = [] if output.as_json or output.quiet else [row(name, entry) for name, entry in found]
     output.result(
-        {"adapters": [as_json(name, entry) for name, entry in entries]},
-        ids=[name for name, _ in entries],
+        {"adapters": [as_json(name, entry) for name, entry in found]} if output.as_json else {},
+        ids=(name for name, _ in found),
         text=table(HEADERS, rows, width(sys.stdout), spare=SPARE) if rows else (),
     )
+    return len(found)
 
 
 def row(name: str, entry: Entry) -> tuple[str, ...]:
@@ -62,9 +64,3 @@ def size(count: int) -> str:
             break
         value, unit = value / 1024, bigger
     return f"{value:.0f} {unit}" if unit == "B" or value >= 10 else f"{value:.1f} {unit}"
-
-
-def bases(artifacts: Iterable[Artifact]) -> set[str]:
-    """Return what the base models of artifacts may be called: ids, what follows their slash, architectures."""
-    ids = {artifact.base.id.casefold() for artifact in artifacts}
-    return ids | {text.rpartition("/")[2] for text in ids} | {a.base.architecture.casefold() for a in artifacts}

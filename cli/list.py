@@ -6,6 +6,7 @@ import click
 
 from . import options
 from .entries import print_entries
+from .opening import open_place
 from .output import Output
 
 
@@ -18,9 +19,7 @@ def command(output: Output, registry: str | None) -> None:
     Each with its highest version that is not yanked, and the first base model of that version; `+1` says that there is
     one more. `adapterhub show NAME` tells all.
     """
-    from ..registry import open_registry
-
-    opened = open_registry(registry)
-    print_entries(output, [(name, opened.index.adapters[name]) for name in sorted(opened.index.adapters)])
-    if not len(opened.index.adapters):
+    opened = open_place(output, registry)
+    print_entries(output, opened.index.entries())
+    if not len(opened.index):
         output.note(f"the registry {opened.location} is empty")

@@ -41,11 +41,10 @@ def complete_name(ctx: click.Context, parameter: click.Parameter, incomplete: st
     if incomplete.startswith((".", "/", "~")):
         return [CompletionItem(incomplete, type="file")]
     try:
-        index = open_registry(ctx.params.get("registry")).index
+        found = open_registry(ctx.params.get("registry")).index.entries(incomplete)
+        return [CompletionItem(name, help=entry.summary) for name, entry in found]
     except AdapterHubError:
         return []
-    names = sorted(name for name in index.adapters if name.startswith(incomplete))
-    return [CompletionItem(name, help=index.adapters[name].summary) for name in names]
 
 
 reference = click.argument("reference", metavar="ADAPTER", shell_complete=complete_name)

@@ -13,6 +13,7 @@ import click
 from ..errors import OfflineError, UnsupportedError
 from . import options, words
 from .entries import size
+from .opening import open_for
 from .output import Output, style, width
 from .table import facts
 
@@ -49,11 +50,13 @@ def command(output: Output, reference: str, base: str | None, registry: str | No
     Only the head of its file is read, no weights. Of an adapter that would have to be fetched first, what the index
     says is shown.
     """
-    from ..registry import pull
+    from ..registry import Reference, pull
 
-    resolved = _resolve(reference, base, registry)
+    parsed = Reference.parse(reference)
+    opened = open_for(output, parsed, registry)
+    resolved = opened.index.resolve(parsed, base=base) if opened else None
     try:
-        pulled = pull(reference, registry=registry, base=base, offline=True)
+        pulled = pull(parsed, registry=opened, base=base, offline=True)
     except (OfflineError, UnsupportedError):
         if resolved is None:
             raise
@@ -162,17 +165,6 @@ def _of_index(resolved: Resolved, *, complete: bool) -> list[tuple[str, str]]:
     others = [other.base.id for other in entry.versions[resolved.version].artifacts if other != artifact]
     pairs += [("versions", ", ".join(reversed(versions))), ("also for", ", ".join(others))]
     return [*pairs, ("aliases", ", ".join(entry.aliases))]
-
-
-def _resolve(reference: str, base: str | None, registry: str | None) -> Resolved | None:
-    """Return what a name means in the registry, or None for a path."""
-    from ..registry import Reference, Settings, open_registry
-
-    parsed = Reference.parse(reference)
-    if parsed.scheme != "name":
-        return None
-    location = registry if registry is not None else Settings.load().location(parsed.registry)
-    return open_registry(location).index.resolve(parsed, base=base)
 
 
 def _bytes(path: Path) -> int:

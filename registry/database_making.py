@@ -26,6 +26,8 @@ JSON: TypeAlias = Any
 STEP = 2_000
 """Entries between two calls of progress."""
 
+_ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
 _TABLES = f"""
 PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
@@ -93,7 +95,7 @@ def _showing(names: list[str], progress: Progress) -> Iterator[tuple[int, str]]:
 
 def _stored(entry: JSON) -> tuple[bytes, int]:
     """Return an entry as JSON, and its check sum."""
-    data = json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode()
+    data = _ENCODE(entry).encode()
     return data, zlib.crc32(data)
 
 

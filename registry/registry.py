@@ -66,7 +66,7 @@ def open_registry(
     Args:
         location: where it lies.
         settings: the settings; None is those of the process.
-        progress: is told how far it is when a large index is made ready, which takes seconds after it has changed.
+        progress: is told how far it is when a large index is prepared, which takes seconds after it has changed.
 
     Raises:
         NotFoundError: there is no index.
@@ -74,9 +74,21 @@ def open_registry(
         OfflineError, UnsupportedError: the location is a URL.
     """
     settings = settings or Settings.load()
+    path = locate(location, settings=settings)
+    return Registry(location=path, index=derived.open_index(path, settings.cache, progress))
+
+
+def locate(location: str | Path | None = None, *, settings: Settings | None = None) -> Path:
+    """Return the index file of a registry; see open_registry.
+
+    Raises:
+        NotFoundError: there is no index.
+        OfflineError, UnsupportedError: the location is a URL.
+    """
+    settings = settings or Settings.load()
     place = str(settings.registry if location is None else location)
     if place == BUNDLED:
-        return Registry(location=PACKAGED, index=derived.open_index(PACKAGED, settings.cache, progress))
+        return PACKAGED
     if _URL.match(place):
         if settings.offline:
             raise OfflineError(f"the registry {place} needs the network, which is switched off")
@@ -85,5 +97,4 @@ def open_registry(
     path = path / INDEX if path.is_dir() else path
     if not path.is_file():
         raise NotFoundError(f"there is no registry at {place}", hint=f"name a folder with an {INDEX}, or that file")
-    path = path.resolve()
-    return Registry(location=path, index=derived.open_index(path, settings.cache, progress))
+    return path.resolve()
