@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import sys
 from collections.abc import Iterable
@@ -11,23 +12,27 @@ from .output import Output, width
 from .table import table
 
 if TYPE_CHECKING:
-    from ..registry import Entry
+    from ..registry import Entry, Lookup
 
 HEADERS = ("name", "version", "task", "base model", "method", "size", "summary")
 SPARE = ("size", "method", "base model", "task")
 """Columns that a narrow terminal does without, the first ones first."""
 
 
-def print_entries(output: Output, entries: Iterable[tuple[str, Entry]]) -> int:
-    """Print entries, one row each, and return how many there were."""
-    found = list(entries)
-    rows = [] if output.as_json or output.quiet else [row(name, entry) for name, entry in found]
-    output.result(
-        {"adapters": [as_json(name, entry) for name, entry in found]} if output.as_json else {},
-        ids=(name for name, _ in found),
-        text=table(HEADERS, rows, width(sys.stdout), spare=SPARE) if rows else (),
-    )
-    return len(found)
+def print_entries(output: Output, index: Lookup, names: Iterable[str], limit: int | None) -> int:
+    """Print the entries of these names, one row each and not more than limit, and return how many that were."""
+    found = list(names if limit is None else itertools.islice(names, limit + 1))
+    shown = found[:limit]
+    if output.quiet:
+        output.result({}, ids=shown, text=())
+    elif output.as_json:
+        output.result({"adapters": [as_json(name, index.entry(name)) for name in shown]}, ids=(), text=())
+    else:
+        rows = [row(name, index.entry(name)) for name in shown]
+        output.result({}, ids=(), text=table(HEADERS, rows, width(sys.stdout), spare=SPARE) if rows else ())
+    if len(shown) < len(found):
+        output.note(f"there are more than these {limit}; --limit shows more")
+    return len(shown)
 
 
 def row(name: str, entry: Entry) -> tuple[str, ...]:

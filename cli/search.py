@@ -24,6 +24,7 @@ from .output import Output
 @click.option("--base", metavar="MODEL", help="Base model: its Hub id, what follows the slash, or its architecture.")
 @click.option("--method", metavar="METHOD", help="Method, such as double_seq_bn.")
 @click.option("--license", "licence", metavar="SPDX", help="Licence of the adapter, such as Apache-2.0.")
+@options.limit
 @options.registry
 @options.with_output
 def command(
@@ -33,6 +34,7 @@ def command(
     base: str | None,
     method: str | None,
     licence: str | None,
+    limit: int | None,
     registry: str | None,
 ) -> None:
     """Find adapters of the registry.
@@ -43,6 +45,6 @@ def command(
     in name, summary and task. That nothing is found is no error.
     """
     index = open_place(output, registry).index
-    found = print_entries(output, index.search(words, task=task, base=base, method=method, license=licence))
-    if not found:
+    names = index.search(words, task=task, base=base, method=method, license=licence)
+    if not print_entries(output, index, names, limit):
         output.note("no adapter fits")

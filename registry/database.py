@@ -27,8 +27,11 @@ APPLICATION = 0x41484C55
 SQLITE = (3, 34)
 """The first version with the index of groups of three letters."""
 
-LATER = "\U0010ffff"
+_LATER = "\U0010ffff"
 """Comes after every character of a name."""
+
+_STEP = 1_000
+"""Names that are read at once."""
 
 _MOST_ROWS = 50_000
 """Rows that are counted at most to find the nearest names."""
@@ -40,22 +43,18 @@ class IndexDatabase(Lookup):
     """The entries of an index in a database."""
 
     def __init__(self, connection: sqlite3.Connection, restore: Callable[[], sqlite3.Connection]) -> None:
-        """Look things up over a connection; restore gives another one to the same entries, should it turn out damaged.
-
-        Entries have the same numbers there.
-        """
+        """Look things up over a connection; restore gives another one to the same entries, should it turn out damaged."""
         self._connection = connection
         self._restore = restore
 
     def __len__(self) -> int:
-        return int(self._rows("SELECT count(*) FROM facets")[0][0])
+        return int(self._rows("SELECT count(*) FROM entries")[0][0])
 
     def owners(self, name: str) -> list[str]:
         """Return the entries that name stands for; see Lookup.owners."""
         if self._rows("SELECT 1 FROM entries WHERE name = ?", name):
             return [name]
-        found = "SELECT name FROM spellings JOIN entries ON id = entry WHERE spelling = ? ORDER BY entry"
-        return [owner for (owner,) in self._rows(found, matching.folded(name))]
+        return self._called(matching.folded(name))
 
     def near(self, name: str) -> list[str]:
         """Return the entries whose names come nearest; see Lookup.near."""
@@ -75,17 +74,23 @@ class IndexDatabase(Lookup):
 
     def entry(self, name: str) -> Entry:
         """Return the entry called exactly so; see Lookup.entry."""
-        numbers = self._rows("SELECT id FROM entries WHERE name = ?", name)
-        if not numbers:
-            raise KeyError(name)
-        return self._read(numbers[0][0])[1]
+        query = "SELECT json, checksum FROM entries JOIN documents USING (id) WHERE name = ?"
+        for data, checksum in self._rows(query, name):
+            if zlib.crc32(data) == checksum:
+                return Entry.from_json(json.loads(data))
+            self._replace()
+            ((data, _),) = self._rows(query, name)
+            return Entry.from_json(json.loads(data))
+        raise KeyError(name)
 
-    def entries(self, beginning: str = "") -> Iterator[tuple[str, Entry]]:
-        """Yield the entries whose names begin so, in the order of their names."""
-        numbers = self._rows(
-            "SELECT id FROM entries WHERE name >= ? AND name < ? ORDER BY id", beginning, beginning + LATER
-        )
-        return (self._read(number) for (number,) in numbers)
+    def names(self, beginning: str = "") -> Iterator[str]:
+        """Yield the names of the entries that begin so, in their order."""
+        if self._rows("SELECT 1 FROM entries WHERE name = ?", beginning):
+            yield beginning
+        query, last = "SELECT name FROM entries WHERE name > ? AND name < ? ORDER BY name LIMIT ?", beginning
+        while rows := self._rows(query, last, beginning + _LATER, _STEP):
+            yield from (name for (name,) in rows)
+            last = rows[-1][0]
 
     def search(
         self,
@@ -95,8 +100,8 @@ class IndexDatabase(Lookup):
         base: str | None = None,
         method: str | None = None,
         license: str | None = None,  # noqa: A002 - the field's name
-    ) -> Iterator[tuple[str, Entry]]:
-        """Yield the entries that all words and filters fit, best first; see Lookup.search."""
+    ) -> Iterator[str]:
+        """Yield the names of the entries that all words and filters fit, best first; see Lookup.search."""
         wanted = matching.phrases(words)
         if words and not wanted:
             return iter(())
@@ -109,12 +114,19 @@ class IndexDatabase(Lookup):
             conditions.append("license = ?")
             values.append(license.casefold())
         if base is not None or method is not None:
-            kinds = self._rows("SELECT id, base, architecture, method FROM kinds")
-            fitting = [number for number, *kind in kinds if matching.fits((kind[0], kind[1], kind[2]), base, method)]
             conditions.append("id IN (SELECT entry FROM artifacts WHERE kind IN (SELECT value FROM json_each(?)))")
-            values.append(json.dumps(fitting))
-        found = " ".join([hits, "WHERE", " AND ".join(conditions), "GROUP BY id ORDER BY min(place), id"])
-        return (self._read(number) for number, _ in self._rows(found, *values))
+            values.append(json.dumps(self._kinds(base, method)))
+        query = " ".join([hits, "WHERE", " AND ".join(conditions), "GROUP BY id ORDER BY min(place), id"])
+        return iter([name for (name,) in self._rows(query, *values)])
+
+    def _kinds(self, base: str | None, method: str | None) -> list[int]:
+        """Return the numbers of the kinds of artifacts that are for the base model and of the method."""
+        rows = self._rows("SELECT id, base, architecture, method FROM kinds")
+        return [
+            number
+            for number, known, architecture, configuration in rows
+            if matching.fits((known, architecture, configuration), base, method)
+        ]
 
     def _candidates(self, groups: Sequence[str], most: int) -> list[str]:
         """Return the spellings that share most with these groups of letters, the rare ones of which are looked up."""
@@ -136,18 +148,9 @@ class IndexDatabase(Lookup):
         return [(count, term) for group in groups for count, term in self._rows(found, group)]
 
     def _called(self, spelling: str) -> list[str]:
-        """Return the entries that have a spelling."""
+        """Return the entries that have a spelling, sorted."""
         found = "SELECT name FROM spellings JOIN entries ON entries.id = entry WHERE spelling = ? ORDER BY entry"
         return [name for (name,) in self._rows(found, spelling)]
-
-    def _read(self, number: int) -> tuple[str, Entry]:
-        """Return name and entry of a number."""
-        for name, data, checksum in self._rows("SELECT name, json, checksum FROM entries WHERE id = ?", number):
-            if zlib.crc32(data) == checksum:
-                return name, Entry.from_json(json.loads(data))
-        self._replace()
-        ((name, data),) = self._rows("SELECT name, json FROM entries WHERE id = ?", number)
-        return name, Entry.from_json(json.loads(data))
 
     def _rows(self, query: str, *values: object) -> list[Row]:
         """Return the rows that answer a query; where the database turns out damaged, it is made anew first."""
@@ -187,7 +190,7 @@ def connect(path: Path) -> sqlite3.Connection | None:
 def _hits(wanted: Sequence[str], exact: str) -> tuple[str, list[object]]:
     """Return the query for the entries that all words fit with their places, up to its conditions, and its values."""
     if not wanted:
-        return "SELECT id, 0 AS place FROM facets", []
+        return "SELECT name FROM (SELECT *, 0 AS place FROM entries)", []
     every = " AND ".join(f"{_quoted(word)}*" for word in wanted)
     some = " OR ".join(f"{_quoted(word)}*" for word in wanted)
     places = (
@@ -197,9 +200,9 @@ def _hits(wanted: Sequence[str], exact: str) -> tuple[str, list[object]]:
         (matching.OTHER, every),
     )
     query = (
-        "SELECT id, place FROM (SELECT entry AS id, ? AS place FROM spellings WHERE spelling = ?"
+        "SELECT name FROM (SELECT entry AS id, ? AS place FROM spellings WHERE spelling = ?"
         + " UNION ALL SELECT rowid, ? FROM words WHERE words MATCH ?" * len(places)
-        + ") JOIN facets USING (id)"
+        + ") JOIN entries USING (id)"
     )
     return query, [matching.EXACT, exact, *(value for place in places for value in place)]
 

@@ -1,7 +1,7 @@
 """From the entries of an index to the database in which they are looked up; database.py reads it.
 
-    entries       number in the order of the names → name, entry as JSON, check sum of that
-    facets        number → task and license, as they are compared
+    entries       number in the order of the names → name; task and license as they are compared
+    documents     number → entry as JSON, check sum of that
     spellings     every name and alias, folded → number of the entry, in order
     kinds         every base model, architecture and method that goes together
     artifacts     kind → numbers of the entries that have an artifact of it
@@ -34,8 +34,8 @@ PRAGMA synchronous = OFF;
 PRAGMA cache_size = -65536;
 PRAGMA user_version = {LAYOUT};
 PRAGMA application_id = {APPLICATION};
-CREATE TABLE entries (id INTEGER PRIMARY KEY, name TEXT NOT NULL, json BLOB NOT NULL, checksum INTEGER NOT NULL);
-CREATE TABLE facets (id INTEGER PRIMARY KEY, task TEXT NOT NULL, license TEXT NOT NULL);
+CREATE TABLE entries (id INTEGER PRIMARY KEY, name TEXT NOT NULL, task TEXT NOT NULL, license TEXT NOT NULL);
+CREATE TABLE documents (id INTEGER PRIMARY KEY, json BLOB NOT NULL, checksum INTEGER NOT NULL);
 CREATE TABLE spellings (id INTEGER PRIMARY KEY, spelling TEXT NOT NULL, entry INTEGER NOT NULL);
 CREATE TABLE kinds (id INTEGER PRIMARY KEY, base TEXT NOT NULL, architecture TEXT NOT NULL, method TEXT NOT NULL);
 CREATE TABLE artifacts (kind INTEGER NOT NULL, entry INTEGER NOT NULL, PRIMARY KEY (kind, entry)) WITHOUT ROWID;
@@ -68,8 +68,8 @@ def fill(connection: sqlite3.Connection, entries: Mapping[str, JSON], progress: 
     names = sorted(entries)
     numbers = {name: number for number, name in enumerate(names)}
     shown = enumerate(names) if progress is None else _showing(names, progress)
-    _fill(connection, "entries", 4, ((number, name, *_stored(entries[name])) for number, name in shown))
-    _fill(connection, "facets", 3, ((number, *_facets(entries[name])) for number, name in enumerate(names)))
+    _fill(connection, "documents", 3, ((number, *_document(entries[name])) for number, name in shown))
+    _fill(connection, "entries", 4, ((number, name, *_facets(entries[name])) for number, name in enumerate(names)))
     _fill_spellings(connection, entries, numbers)
     _fill_kinds(connection, entries, names)
     fields = ((number, *_indexed(name, entries[name])) for number, name in enumerate(names))
@@ -93,7 +93,7 @@ def _showing(names: list[str], progress: Progress) -> Iterator[tuple[int, str]]:
         yield number, name
 
 
-def _stored(entry: JSON) -> tuple[bytes, int]:
+def _document(entry: JSON) -> tuple[bytes, int]:
     """Return an entry as JSON, and its check sum."""
     data = _ENCODE(entry).encode()
     return data, zlib.crc32(data)

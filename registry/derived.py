@@ -171,7 +171,7 @@ class Derived:
         """Return a connection to the database made anew: in its place, or in memory where nothing can be written.
 
         Raises:
-            StateError: the index has changed meanwhile, and other entries would have these numbers.
+            StateError: the index has changed meanwhile.
         """
         import sqlite3
 

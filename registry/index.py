@@ -209,9 +209,9 @@ class Index(Lookup):
         """Return the entry called exactly so; see Lookup.entry."""
         return self.adapters[name]
 
-    def entries(self, beginning: str = "") -> Iterator[tuple[str, Entry]]:
-        """Yield the entries whose names begin so, in the order of their names."""
-        return ((name, self.adapters[name]) for name in sorted(self.adapters) if name.startswith(beginning))
+    def names(self, beginning: str = "") -> Iterator[str]:
+        """Yield the names of the entries that begin so, in their order."""
+        return iter(sorted(name for name in self.adapters if name.startswith(beginning)))
 
     def search(
         self,
@@ -221,10 +221,9 @@ class Index(Lookup):
         base: str | None = None,
         method: str | None = None,
         license: str | None = None,  # noqa: A002 - the field's name
-    ) -> Iterator[tuple[str, Entry]]:
-        """Yield the entries that all words and filters fit, best first; see Lookup.search."""
-        found = matching.search(self.adapters.raw, words, task=task, base=base, method=method, license=license)
-        return ((name, self.adapters[name]) for name in found)
+    ) -> Iterator[str]:
+        """Yield the names of the entries that all words and filters fit, best first; see Lookup.search."""
+        return iter(matching.search(self.adapters.raw, words, task=task, base=base, method=method, license=license))
 
 
 @contextlib.contextmanager

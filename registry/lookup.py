@@ -46,8 +46,8 @@ class Lookup(Protocol):
         """
         ...
 
-    def entries(self, beginning: str = "") -> Iterator[tuple[str, Entry]]:
-        """Yield the entries whose names begin so, in the order of their names."""
+    def names(self, beginning: str = "") -> Iterator[str]:
+        """Yield the names of the entries that begin so, in their order."""
         ...
 
     def search(
@@ -58,8 +58,8 @@ class Lookup(Protocol):
         base: str | None = None,
         method: str | None = None,
         license: str | None = None,  # noqa: A002 - the field's name
-    ) -> Iterator[tuple[str, Entry]]:
-        """Yield the entries that all words and filters fit, best first; see matching.py."""
+    ) -> Iterator[str]:
+        """Yield the names of the entries that all words and filters fit, best first; see matching.py."""
         ...
 
     def find(self, name: str) -> str:
