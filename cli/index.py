@@ -18,7 +18,7 @@ from .output import Output
 
 if TYPE_CHECKING:
     from ..registry import Artifact, Index, Registry, Store
-    from .show import Known
+    from .heads import Known
 
 HERE = Path("index.json")
 
@@ -120,7 +120,7 @@ def _added(
     index: Index, file: Path, place: Path, name: str | None, version: str | None, aliases: tuple[str, ...], day: str
 ) -> tuple[str, str, Index]:
     """Return name, version, and the index with the file in it."""
-    from .show import read_head
+    from .heads import read_head
 
     known = read_head(file)
     manifest = known.manifest
@@ -197,9 +197,10 @@ def _faults(registry: Registry, what: str, artifact: Artifact, store: Store) -> 
 
 def _contradictions(path: Path, what: str, artifact: Artifact) -> Iterator[str]:
     """Yield where a file says something else of itself than the index does."""
-    from .show import read_head
+    from .heads import read_head
 
-    manifest = read_head(path).manifest
+    known = read_head(path)
+    manifest, _ = known.manifest, known.config
     name, _, version = what.partition("@")
     pairs = [
         ("name", manifest.name, name),
