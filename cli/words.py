@@ -135,7 +135,9 @@ _READS = {"first": "the first token", "mean": "the mean of the tokens", "pooler"
 
 
 def _head(config: Mapping[str, JSON]) -> str:
-    layers = "a linear layer" if config["layers"] == 1 else f"{config['layers']} layers, {config['activation_function']},"
+    layers = (
+        "a linear layer" if config["layers"] == 1 else f"{config['layers']} layers, {config['activation_function']},"
+    )
     classes = "1 number" if config["num_labels"] == 1 else f"{config['num_labels']} classes"
     return f"head for {classes}: {layers} on {_READS[config['pooling']]}"
 
@@ -177,7 +179,11 @@ _SENTENCES: Mapping[str, tuple[_Usual, Callable[[Mapping[str, JSON]], str]]] = {
     ),
     "layer_norm": ({"modules": lambda value: value is None or _list(value)}, _layer_norm),
     "classification_head": (
-        {"num_labels": _positive, "layers": _positive, "activation_function": lambda value: value is None or _text(value)}
+        {
+            "num_labels": _positive,
+            "layers": _positive,
+            "activation_function": lambda value: value is None or _text(value),
+        }
         | {"pooling": lambda value: value in ("first", "mean", "pooler")},
         _head,
     ),

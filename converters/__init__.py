@@ -46,9 +46,9 @@ def __getattr__(name: str) -> Any:
     if name == "FORMATS":
         return _formats()
     if name in ("Format", "Parts"):
-        from . import format
+        from .format import Format, Parts
 
-        return vars(format)[name]
+        return {"Format": Format, "Parts": Parts}[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

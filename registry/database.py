@@ -43,7 +43,7 @@ class IndexDatabase(Lookup):
     """The entries of an index in a database."""
 
     def __init__(self, connection: sqlite3.Connection, restore: Callable[[], sqlite3.Connection]) -> None:
-        """Look things up over a connection; restore gives another one to the same entries, should it turn out damaged."""
+        """Look things up over a connection; restore gives another one to the same entries, if it turns out damaged."""
         self._connection = connection
         self._restore = restore
 
@@ -154,11 +154,12 @@ class IndexDatabase(Lookup):
 
     def _rows(self, query: str, *values: object) -> list[Row]:
         """Return the rows that answer a query; where the database turns out damaged, it is made anew first."""
+        sent = [value.encode(errors="replace").decode() if isinstance(value, str) else value for value in values]
         try:
-            return self._connection.execute(query, values).fetchall()
+            return self._connection.execute(query, sent).fetchall()
         except sqlite3.DatabaseError:
             self._replace()
-            return self._connection.execute(query, values).fetchall()
+            return self._connection.execute(query, sent).fetchall()
 
     def _replace(self) -> None:
         """Go on with a database that is made anew."""
@@ -177,34 +178,44 @@ def connect(path: Path) -> sqlite3.Connection | None:
     """
     if sqlite3.sqlite_version_info < SQLITE or not path.is_file():
         return None
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False)
     try:
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False)
-        layout = connection.execute("PRAGMA user_version").fetchone()
-        application = connection.execute("PRAGMA application_id").fetchone()
+        questions = ("user_version", "application_id", "page_size")
+        layout, application, page = (connection.execute(f"PRAGMA {one}").fetchone()[0] for one in questions)
         capable = connection.execute("SELECT 1 FROM pragma_module_list WHERE name = 'fts5'").fetchone()
+        if capable and (layout, application, path.stat().st_size % page) == (LAYOUT, APPLICATION, 0):
+            return connection
     except sqlite3.DatabaseError:
-        return None
-    return connection if (layout, application, capable) == ((LAYOUT,), (APPLICATION,), (1,)) else None
+        pass
+    connection.close()
+    return None
+
+
+_ALL = "SELECT name FROM (SELECT *, 0 AS place FROM entries)"
+_FITTING = """
+SELECT name FROM (
+    SELECT entry AS id, ? AS place FROM spellings WHERE spelling = ?
+    UNION ALL SELECT rowid, ? FROM words WHERE words MATCH ?
+    UNION ALL SELECT rowid, ? FROM words WHERE words MATCH ?
+    UNION ALL SELECT rowid, ? FROM words WHERE words MATCH ?
+    UNION ALL SELECT rowid, ? FROM words WHERE words MATCH ?
+) JOIN entries USING (id)
+"""
 
 
 def _hits(wanted: Sequence[str], exact: str) -> tuple[str, list[object]]:
     """Return the query for the entries that all words fit with their places, up to its conditions, and its values."""
     if not wanted:
-        return "SELECT name FROM (SELECT *, 0 AS place FROM entries)", []
+        return _ALL, []
     every = " AND ".join(f"{_quoted(word)}*" for word in wanted)
     some = " OR ".join(f"{_quoted(word)}*" for word in wanted)
-    places = (
-        (matching.NAMED, f"{{names}} : ({every})"),
-        (matching.PARTLY_NAMED, f"({{names}} : ({some})) AND ({every})"),
-        (matching.DESCRIBED, f"{{names about}} : ({every})"),
-        (matching.OTHER, every),
-    )
-    query = (
-        "SELECT name FROM (SELECT entry AS id, ? AS place FROM spellings WHERE spelling = ?"
-        + " UNION ALL SELECT rowid, ? FROM words WHERE words MATCH ?" * len(places)
-        + ") JOIN entries USING (id)"
-    )
-    return query, [matching.EXACT, exact, *(value for place in places for value in place)]
+    return _FITTING, [
+        *(matching.EXACT, exact),
+        *(matching.NAMED, f"{{names}} : ({every})"),
+        *(matching.PARTLY_NAMED, f"({{names}} : ({some})) AND ({every})"),
+        *(matching.DESCRIBED, f"{{names about}} : ({every})"),
+        *(matching.OTHER, every),
+    ]
 
 
 def _quoted(text: str) -> str:

@@ -1,12 +1,12 @@
 """From the entries of an index to the database in which they are looked up; database.py reads it.
 
-    entries       number in the order of the names → name; task and license as they are compared
-    documents     number → entry as JSON, check sum of that
-    spellings     every name and alias, folded → number of the entry, in order
-    kinds         every base model, architecture and method that goes together
-    artifacts     kind → numbers of the entries that have an artifact of it
-    words         index of the plain words in three fields of an entry
-    letters       index of the groups of three letters in spellings; frequencies says how often each is there
+entries       number in the order of the names → name; task and license as they are compared
+documents     number → entry as JSON, check sum of that
+spellings     every name and alias, folded → number of the entry, in order
+kinds         every base model, architecture and method that goes together
+artifacts     kind → numbers of the entries that have an artifact of it
+words         index of the plain words in three fields of an entry
+letters       index of the groups of three letters in spellings; frequencies says how often each is there
 """
 
 from __future__ import annotations

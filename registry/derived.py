@@ -1,29 +1,26 @@
 """Where the database of a large index lies, how it is known to belong to the index, and when it is made.
 
     <cache>/lookup/<digest of the index>-<layout>-<mark of the schema>.sqlite    made once, then never changed
-    <cache>/lookup/<mark of the path>.stamp     what the index file looked like when it was hashed, and its database
+    <cache>/lookup/<mark of the path>.stamp     how the index file looked when it was hashed, and its database
     <cache>/lookup/lock                         who is making a database; readers need no lock
 
-An index file whose size, times, inode and device are those of its stamp is not read again. There is no stamp while the
-file is so new that another change could leave it with the same times: until then every command hashes it. A database
-appears in its place in one step, so that a process that dies leaves a temporary file at most. Where the cache cannot
-be written, an index is read and checked as a whole: right, and slow.
+A database appears in its place in one step, so that a process that dies leaves a temporary file at most. What it holds
+was checked against the schema before. Where none can be kept, an index is read and checked as a whole: right, and slow.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from .. import schemas
-from ..errors import AdapterHubError, StateError
-from . import atomic, digest
+from ..errors import StateError
+from . import atomic, digest, stamps
 from .lookup import Lookup, Progress
 
 if TYPE_CHECKING:
@@ -32,10 +29,6 @@ if TYPE_CHECKING:
 LARGE = 1 << 18
 """An index of fewer bytes is read as a whole by every command; that is as fast."""
 
-Look: TypeAlias = list[int]
-"""What changes when a file does: device, inode, size, time of the last writing, time of any change."""
-
-_SETTLED_NANOSECONDS = 2_000_000_000
 _LOCK_SECONDS = 300.0
 _LEFTOVER_SECONDS = 24 * 3600.0
 
@@ -90,35 +83,25 @@ class Derived:
         """
         from . import database
 
-        name = self._stamped()
-        connection = database.connect(self.folder / name) if name else None
+        name = stamps.trusted(self.stamp, self.index)
+        connection = database.connect(self.folder / name) if name.endswith(_suffix()) else None
         if connection is None:
             name, connection = self._hashed()
         return database.IndexDatabase(connection, lambda: self._restored(name))
-
-    def _stamped(self) -> str:
-        """Return the name of the index's database if the index looks as when it was hashed, else ""."""
-        look = _look(self.index.stat())
-        known = _read_stamp(self.stamp)
-        same = (known.get("index"), known.get("look")) == (str(self.index), look)
-        name = str(known.get("database", ""))
-        return name if same and name.endswith(_suffix()) else ""
 
     def _hashed(self) -> tuple[str, sqlite3.Connection]:
         """Return name and connection of the database that belongs to the index's bytes; it is made if need be."""
         from . import database
 
-        data, look, settled = _read(self.index)
+        data, look = stamps.read(self.index)
         name = _name(data)
-        old = str(_read_stamp(self.stamp).get("database", ""))
+        _, _, old = stamps.known(self.stamp)
         connection = database.connect(self.folder / name) or self._made(name, data, old)
-        if settled:
-            stamp = {"index": str(self.index), "look": look, "database": name}
-            with contextlib.suppress(AdapterHubError):
-                atomic.write(self.stamp, json.dumps(stamp).encode())
+        if look is not None:
+            stamps.write(self.stamp, self.index, look, name)
         return name, connection
 
-    def _made(self, name: str, data: bytes, old: str) -> sqlite3.Connection:
+    def _made(self, name: str, data: bytes, old: str = "") -> sqlite3.Connection:
         """Return a connection to the database of that name, made from the index's bytes unless another process did."""
         import sqlite3
 
@@ -127,13 +110,12 @@ class Derived:
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._lock():
             connection = database.connect(self.folder / name)
-            if connection is not None:
-                return connection
-            self._make(self.folder / name, data)
-            self._sweep(name, old)
-        connection = database.connect(self.folder / name)
+            if connection is None:
+                self._make(self.folder / name, data)
+                self._sweep(name, old)
+                connection = database.connect(self.folder / name)
         if connection is None:
-            raise sqlite3.DatabaseError(f"{self.folder / name} cannot be read")
+            raise sqlite3.NotSupportedError("this SQLite cannot search texts")
         return connection
 
     def _make(self, path: Path, data: bytes) -> None:
@@ -141,13 +123,10 @@ class Derived:
         import sqlite3
         import tempfile
 
-        from . import database_making
-
         handle, temporary = tempfile.mkstemp(suffix=".tmp", dir=self.folder)
         os.close(handle)
         try:
             with contextlib.closing(sqlite3.connect(temporary, isolation_level=None)) as connection:
-                database_making.prepare(connection)
                 self._fill(connection, data)
             with Path(temporary).open("rb+") as file:
                 atomic.flush_to_disk(file.fileno())
@@ -157,10 +136,11 @@ class Derived:
             Path(temporary).unlink(missing_ok=True)
 
     def _fill(self, connection: sqlite3.Connection, data: bytes) -> None:
-        """Fill a prepared database with the index that data write, which is checked before."""
+        """Fill an empty database with the index that data write, which is checked before."""
         from . import database_making
         from .index import Index, collector_off
 
+        database_making.prepare(connection)
         if self.progress:
             self.progress(0, 0)
         with collector_off():
@@ -175,18 +155,15 @@ class Derived:
         """
         import sqlite3
 
-        from . import database_making
-
-        data, _, _ = _read(self.index)
+        data, _ = stamps.read(self.index)
         if _name(data) != name:
             raise StateError(f"{self.index} was changed while it was read", hint="try again")
         try:
             with self._lock():
                 (self.folder / name).unlink(missing_ok=True)
-            return self._made(name, data, "")
+            return self._made(name, data)
         except (OSError, sqlite3.Error):
             connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-            database_making.prepare(connection)
             self._fill(connection, data)
             return connection
 
@@ -210,47 +187,18 @@ class Derived:
     def _sweep(self, current: str, old: str) -> None:
         """Remove the old database of this index, those of indexes that are gone, and what dead processes left."""
         needed = {current}
-        for path in self.folder.glob("*.stamp"):
-            known = _read_stamp(path)
-            if path == self.stamp or not Path(str(known.get("index"))).is_file():
-                path.unlink(missing_ok=True)
+        for stamp in self.folder.glob("*.stamp"):
+            index, _, name = stamps.known(stamp)
+            if index == str(self.index) or not Path(index).is_file():
+                stamp.unlink(missing_ok=True)
             else:
-                needed.add(str(known.get("database")))
+                needed.add(name)
         limit = time.time() - _LEFTOVER_SECONDS
         for path in self.folder.iterdir():
             if path.suffix in {".sqlite", ".tmp"} and path.name not in needed:
                 with contextlib.suppress(OSError):
                     if path.name == old or path.stat().st_mtime < limit:
                         path.unlink()
-
-
-def _warn(message: str) -> None:
-    import logging
-
-    logging.getLogger("adapterhub").warning(message)
-
-
-def _read(path: Path) -> tuple[bytes, Look, bool]:
-    """Return the bytes of a file, how it looked, and whether no later change can look the same."""
-    with path.open("rb") as file:
-        before = _look(os.fstat(file.fileno()))
-        now = time.time_ns()
-        data = file.read()
-        after = _look(os.fstat(file.fileno()))
-    return data, before, before == after and now - max(before[3:]) > _SETTLED_NANOSECONDS
-
-
-def _look(status: os.stat_result) -> Look:
-    return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
-
-
-def _read_stamp(path: Path) -> dict[str, object]:
-    """Return what a stamp says, or nothing where there is none that can be read."""
-    try:
-        stamp = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return stamp if isinstance(stamp, dict) else {}
 
 
 def _name(data: bytes) -> str:
@@ -263,3 +211,9 @@ def _suffix() -> str:
     from .database import LAYOUT
 
     return f"-{LAYOUT}-{schemas.mark('index')}.sqlite"
+
+
+def _warn(message: str) -> None:
+    import logging
+
+    logging.getLogger("adapterhub").warning(message)
