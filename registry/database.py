@@ -33,8 +33,11 @@ _LATER = "\U0010ffff"
 _STEP = 1_000
 """Names that are read at once."""
 
-_MOST_ROWS = 50_000
+_MOST_ROWS = 20_000
 """Rows that are counted at most to find the nearest names."""
+
+_DAMAGED = (sqlite3.DatabaseError, UnicodeDecodeError)
+"""What is raised where a file is no database any more; the second where not even its error message can be read."""
 
 Row: TypeAlias = tuple[Any, ...]
 
@@ -144,8 +147,8 @@ class IndexDatabase(Lookup):
 
     def _frequencies(self, groups: Sequence[str]) -> list[tuple[int, str]]:
         """Return (number of spellings that have it, group) for the groups that there are."""
-        found = "SELECT doc, term FROM frequencies WHERE term = ?"
-        return [(count, term) for group in groups for count, term in self._rows(found, group)]
+        found = "SELECT count, letters FROM frequencies WHERE letters = ?"
+        return [(count, letters) for group in groups for count, letters in self._rows(found, group)]
 
     def _called(self, spelling: str) -> list[str]:
         """Return the entries that have a spelling, sorted."""
@@ -157,7 +160,7 @@ class IndexDatabase(Lookup):
         sent = [value.encode(errors="replace").decode() if isinstance(value, str) else value for value in values]
         try:
             return self._connection.execute(query, sent).fetchall()
-        except sqlite3.DatabaseError:
+        except _DAMAGED:
             self._replace()
             return self._connection.execute(query, sent).fetchall()
 
@@ -185,7 +188,7 @@ def connect(path: Path) -> sqlite3.Connection | None:
         capable = connection.execute("SELECT 1 FROM pragma_module_list WHERE name = 'fts5'").fetchone()
         if capable and (layout, application, path.stat().st_size % page) == (LAYOUT, APPLICATION, 0):
             return connection
-    except sqlite3.DatabaseError:
+    except _DAMAGED:
         pass
     connection.close()
     return None

@@ -6,7 +6,8 @@ spellings     every name and alias, folded → number of the entry, in order
 kinds         every base model, architecture and method that goes together
 artifacts     kind → numbers of the entries that have an artifact of it
 words         index of the plain words in three fields of an entry
-letters       index of the groups of three letters in spellings; frequencies says how often each is there
+letters       index of the groups of three letters in spellings
+frequencies   group of three letters → number of spellings that have it
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ CREATE TABLE kinds (id INTEGER PRIMARY KEY, base TEXT NOT NULL, architecture TEX
 CREATE TABLE artifacts (kind INTEGER NOT NULL, entry INTEGER NOT NULL, PRIMARY KEY (kind, entry)) WITHOUT ROWID;
 CREATE VIRTUAL TABLE words USING fts5 (names, about, rest, tokenize = 'ascii', content = '', columnsize = 0);
 CREATE VIRTUAL TABLE letters USING fts5 (spelling, tokenize = 'trigram', content = '', detail = none, columnsize = 0);
-CREATE VIRTUAL TABLE frequencies USING fts5vocab (letters, row);
+CREATE TABLE frequencies (letters TEXT PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID;
+CREATE VIRTUAL TABLE temp.counted USING fts5vocab (main, letters, row);
 """
 _INDEXES = (
     "CREATE UNIQUE INDEX entries_by_name ON entries (name)",
@@ -116,6 +118,7 @@ def _fill_spellings(connection: sqlite3.Connection, entries: Mapping[str, JSON],
     _fill(connection, "spellings", 3, ((number, *pair) for number, pair in enumerate(pairs)))
     bounded = ((number, nearest.bounded(spelling)) for number, (spelling, _) in enumerate(pairs))
     connection.executemany("INSERT INTO letters (rowid, spelling) VALUES (?, ?)", bounded)
+    connection.execute("INSERT INTO frequencies SELECT term, doc FROM counted")
 
 
 def _fill_kinds(connection: sqlite3.Connection, entries: Mapping[str, JSON], names: list[str]) -> None:

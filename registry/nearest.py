@@ -1,7 +1,7 @@
 """Which names come nearest to one that does not exist.
 
 Those that contain it, the shortest first; else, of those that share the most groups of three letters with it, the most
-similar ones. The groups find a few hundred candidates among any number of names, only these are compared in full.
+similar ones. The groups find a couple of hundred candidates among any number of names, only these are compared in full.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 NEAREST = 3
 """So many names are proposed."""
 
-CANDIDATES = 400
+CANDIDATES = 200
 """So many names are compared in full."""
 
 SIMILAR = 0.6
