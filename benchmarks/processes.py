@@ -78,11 +78,11 @@ class Worker:
             self._process.communicate()
 
 
-def command_seconds(command: Sequence[str], environment: Mapping[str, str] | None = None) -> float:
+def command_seconds(command: Sequence[str], environment: Mapping[str, str] | None = None, status: int = 0) -> float:
     """Return the CPU time, user and system, of a command from its start to its end.
 
     Raises:
-        RuntimeError: it failed.
+        RuntimeError: it did not end with the exit status that it should end with.
     """
     with subprocess.Popen(
         command,
@@ -93,8 +93,8 @@ def command_seconds(command: Sequence[str], environment: Mapping[str, str] | Non
     ) as process:
         assert process.stderr is not None
         errors = process.stderr.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
+        _, ended, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(ended)
+    if process.returncode != status:
         raise RuntimeError(f"{' '.join(command)} failed: {errors.decode(errors='replace')[-2000:]}")
     return usage.ru_utime + usage.ru_stime

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-UNITS = {"ms": 1e3, "µs": 1e6, "×": 1.0, "": 1.0}
+UNITS = {"s": 1.0, "ms": 1e3, "µs": 1e6, "×": 1.0, "": 1.0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,8 +17,8 @@ class Row:
     Attributes:
         number: the row of the list of bounds.
         what: what was measured.
-        ours: our figure: seconds for ms and µs, a ratio for ×, a count for "".
-        unit: ms, µs, × or "".
+        ours: our figure: seconds for s, ms and µs, a ratio for ×, a count for "".
+        unit: s, ms, µs, × or "".
         peers: name → the same figure of a peer or of the base, measured in the same run.
         value: what the bound is about.
         limit: the largest value that is good enough.

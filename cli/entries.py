@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from .output import Output, width
 from .table import table
 
 if TYPE_CHECKING:
-    from ..registry import Artifact, Entry
+    from ..registry import Entry, Lookup
 
 HEADERS = ("name", "version", "task", "base model", "method", "size", "summary")
 SPARE = ("size", "method", "base model", "task")
 """Columns that a narrow terminal does without, the first ones first."""
 
 
-def print_entries(output: Output, entries: Sequence[tuple[str, Entry]]) -> None:
-    """Print entries, one row each."""
-    rows = [row(name, entry) for name, entry in entries]
-    output.result(
-        {"adapters": [as_json(name, entry) for name, entry in entries]},
-        ids=[name for name, _ in entries],
-        text=table(HEADERS, rows, width(sys.stdout), spare=SPARE) if rows else (),
-    )
+def print_entries(output: Output, index: Lookup, names: Iterable[str], limit: int | None) -> int:
+    """Print the entries of these names, one row each and not more than limit, and return how many that were."""
+    found = list(names if limit is None else itertools.islice(names, limit + 1))
+    shown = found[:limit]
+    if output.quiet:
+        output.result({}, ids=shown, text=())
+    elif output.as_json:
+        output.result({"adapters": [as_json(name, index.entry(name)) for name in shown]}, ids=(), text=())
+    else:
+        rows = [row(name, index.entry(name)) for name in shown]
+        output.result({}, ids=(), text=table(HEADERS, rows, width(sys.stdout), spare=SPARE) if rows else ())
+    if len(shown) < len(found):
+        output.note(f"there are more than these {limit}; --limit shows more")
+    return len(shown)
 
 
 def row(name: str, entry: Entry) -> tuple[str, ...]:
@@ -62,9 +69,3 @@ def size(count: int) -> str:
             break
         value, unit = value / 1024, bigger
     return f"{value:.0f} {unit}" if unit == "B" or value >= 10 else f"{value:.1f} {unit}"
-
-
-def bases(artifacts: Iterable[Artifact]) -> set[str]:
-    """Return what the base models of artifacts may be called: ids, what follows their slash, architectures."""
-    ids = {artifact.base.id.casefold() for artifact in artifacts}
-    return ids | {text.rpartition("/")[2] for text in ids} | {a.base.architecture.casefold() for a in artifacts}

@@ -18,7 +18,7 @@ from .output import Output
 
 if TYPE_CHECKING:
     from ..registry import Artifact, Index, Registry, Store
-    from .show import Known
+    from .heads import Known
 
 HERE = Path("index.json")
 
@@ -91,13 +91,15 @@ def check(output: Output, place: Path | None, no_files: bool) -> None:
     checked. Of each file on this machine digest and size are compared, and what it says of itself with the entry. All
     faults are listed.
     """
-    from ..registry import Store, open_registry
+    from ..registry import Index, Registry, Store, locate
 
-    registry = open_registry(place or (HERE if HERE.is_file() else None))
-    registry.index.check(str(registry.location))
+    location = locate(place or (HERE if HERE.is_file() else None))
+    index = Index.load(location)
+    index.check(str(location))
+    registry = Registry(location=location, index=index)
     releases = [
         (f"{name}@{version}", artifact)
-        for name, entry in registry.index.adapters.items()
+        for name, entry in index.adapters.items()
         for version, release in entry.versions.items()
         for artifact in release.artifacts
     ]
@@ -107,18 +109,18 @@ def check(output: Output, place: Path | None, no_files: bool) -> None:
         store = Store(folder)
         faults = [fault for what, artifact in local for fault in _faults(registry, what, artifact, store)]
     if faults:
-        raise IntegrityError("\n  ".join([f"{registry.location} does not fit its files:", *faults]))
-    count = len(registry.index.adapters)
-    data = {"index": str(registry.location), "adapters": count, "artifacts": len(releases), "files": len(local)}
-    text = f"{registry.location}: {count} adapters, {len(releases)} artifacts, {len(local)} files checked"
-    output.result(data, ids=sorted(registry.index.adapters), text=[text])
+        raise IntegrityError("\n  ".join([f"{location} does not fit its files:", *faults]))
+    count = len(index.adapters)
+    data = {"index": str(location), "adapters": count, "artifacts": len(releases), "files": len(local)}
+    text = f"{location}: {count} adapters, {len(releases)} artifacts, {len(local)} files checked"
+    output.result(data, ids=sorted(index.adapters), text=[text])
 
 
 def _added(
     index: Index, file: Path, place: Path, name: str | None, version: str | None, aliases: tuple[str, ...], day: str
 ) -> tuple[str, str, Index]:
     """Return name, version, and the index with the file in it."""
-    from .show import read_head
+    from .heads import read_head
 
     known = read_head(file)
     manifest = known.manifest
@@ -195,9 +197,10 @@ def _faults(registry: Registry, what: str, artifact: Artifact, store: Store) -> 
 
 def _contradictions(path: Path, what: str, artifact: Artifact) -> Iterator[str]:
     """Yield where a file says something else of itself than the index does."""
-    from .show import read_head
+    from .heads import read_head
 
-    manifest = read_head(path).manifest
+    known = read_head(path)
+    manifest, _ = known.manifest, known.config
     name, _, version = what.partition("@")
     pairs = [
         ("name", manifest.name, name),

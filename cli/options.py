@@ -42,10 +42,9 @@ def complete_name(ctx: click.Context, parameter: click.Parameter, incomplete: st
         return [CompletionItem(incomplete, type="file")]
     try:
         index = open_registry(ctx.params.get("registry")).index
+        return [CompletionItem(name, help=index.entry(name).summary) for name in index.names(incomplete)]
     except AdapterHubError:
         return []
-    names = sorted(name for name in index.adapters if name.startswith(incomplete))
-    return [CompletionItem(name, help=index.adapters[name].summary) for name in names]
 
 
 reference = click.argument("reference", metavar="ADAPTER", shell_complete=complete_name)
@@ -56,6 +55,8 @@ registry = click.option(
     is_eager=True,
     help="Folder or index.json of the registry. Default: $ADAPTERHUB_REGISTRY, the settings, or the one included.",
 )
+
+limit = click.option("--limit", type=click.IntRange(1), metavar="N", help="Show only the first N.")
 
 offline = click.option(
     "--offline/--online", default=None, help="Forbid or allow the network. Default: $ADAPTERHUB_OFFLINE, the settings."

@@ -6,6 +6,7 @@ import click
 
 from . import options
 from .entries import size
+from .opening import open_for
 from .output import Output
 
 
@@ -29,9 +30,11 @@ def command(
     ADAPTER is a name with or without a version (`sst2-bert`, `sst2-bert@1.0.0`, `sst2-bert@^1`), or a path that begins
     with ./ or /. What was fetched once is there offline. `adapterhub help references` tells all forms.
     """
-    from ..registry import pull
+    from ..registry import Reference, pull
 
-    pulled = pull(reference, registry=registry, base=base, format=format_, offline=offline)
+    parsed = Reference.parse(reference)
+    opened = open_for(output, parsed, registry, offline=offline)
+    pulled = pull(parsed, registry=opened, base=base, format=format_, offline=offline)
     what = f"{pulled.name}@{pulled.version}" if pulled.version else pulled.name
     artifact = pulled.artifact
     if artifact is not None:

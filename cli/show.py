@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,29 +11,13 @@ import click
 from ..errors import OfflineError, UnsupportedError
 from . import options, words
 from .entries import size
+from .heads import Known, read_head
+from .opening import open_for
 from .output import Output, style, width
 from .table import facts
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from ..adapter import Manifest, MethodConfig
     from ..registry import Pulled, Resolved
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What the file of an adapter says of itself.
-
-    Attributes:
-        parameters: number of values in all tensors.
-    """
-
-    config: tuple[MethodConfig, ...]
-    manifest: Manifest
-    tensors: int
-    parameters: int
-    size: int
 
 
 @click.command(short_help="Show what is known about an adapter.")
@@ -49,11 +31,13 @@ def command(output: Output, reference: str, base: str | None, registry: str | No
     Only the head of its file is read, no weights. Of an adapter that would have to be fetched first, what the index
     says is shown.
     """
-    from ..registry import pull
+    from ..registry import Reference, pull
 
-    resolved = _resolve(reference, base, registry)
+    parsed = Reference.parse(reference)
+    opened = open_for(output, parsed, registry)
+    resolved = opened.index.resolve(parsed, base=base) if opened else None
     try:
-        pulled = pull(reference, registry=registry, base=base, offline=True)
+        pulled = pull(parsed, registry=opened, base=base, offline=True)
     except (OfflineError, UnsupportedError):
         if resolved is None:
             raise
@@ -62,41 +46,23 @@ def command(output: Output, reference: str, base: str | None, registry: str | No
         )
         pulled = None
     known = None if pulled is None else read_head(pulled.path)
-    ids = [f"{resolved.name}@{resolved.version}" if resolved else known.manifest.name if known else reference]
+    ids = [f"{resolved.name}@{resolved.version}" if resolved else known.document["name"] if known else reference]
     text = sections(resolved, pulled, known, width(sys.stdout))
     output.result(as_json(resolved, pulled, known), ids=ids, text=text)
 
 
-def read_head(path: Path) -> Known:
-    """Return what an adapter says of itself; of a native file only the head is read, of others all."""
-    from .. import converters
-
-    if converters.detect(path).name != "native":
-        adapter = converters.read(path)
-        values = sum(tensor.numel() for tensor in adapter.tensors.values())
-        return Known(adapter.config, adapter.manifest, len(adapter.tensors), values, _bytes(path))
-    from ..converters.safetensors_header import read_header
-    from ..methods import configs_from_json
-
-    config, manifest = converters.read_manifest(path)
-    header = read_header(path)
-    values = sum(math.prod(info.shape) for info in header.tensors.values())
-    return Known(configs_from_json(config), manifest, len(header.tensors), values, header.size)
-
-
 def as_json(resolved: Resolved | None, pulled: Pulled | None, known: Known | None) -> dict[str, Any]:
     """Return everything for a program."""
-    from ..adapter import to_json
-
     data: dict[str, Any] = {}
     if resolved is not None:
         data |= {"name": resolved.name, "version": resolved.version, "digest": resolved.artifact.identity}
         data |= {"artifact": resolved.artifact.to_json(), "entry": resolved.entry.to_json()}
     if pulled is not None and known is not None:
-        data = {"name": known.manifest.name, "version": known.manifest.version or None, **data}
+        manifest = {key: value for key, value in known.document.items() if key not in ("$schema", "format", "config")}
+        data = {"name": manifest["name"], "version": manifest.get("version") or None, **data}
         data |= {"path": str(pulled.path), "digest": digest_of(pulled), "size": known.size}
         data |= {"tensors": known.tensors, "parameters": known.parameters}
-        data |= {"config": [config.to_json() for config in known.config], "manifest": to_json(known.manifest)}
+        data |= {"config": known.document["config"], "manifest": manifest}
     return data
 
 
@@ -113,42 +79,39 @@ def sections(
     resolved: Resolved | None, pulled: Pulled | None, known: Known | None, columns: int | None
 ) -> Iterator[str]:
     """Yield the lines for people: title, summary, and the facts."""
-    name = resolved.name if resolved else known.manifest.name if known else ""
-    version = resolved.version if resolved else known.manifest.version if known else ""
+    document = known.document if known else {}
+    name = resolved.name if resolved else document.get("name", "")
+    version = resolved.version if resolved else document.get("version", "")
     yield style(f"{name} {version}".rstrip(), sys.stdout, bold=True)
-    pairs = list(_of_file(known)) if known else []
+    pairs = list(_of_file(known, resolved)) if known else []
     pairs += _of_index(resolved, complete=known is not None) if resolved else []
     if pulled is not None and known is not None:
         pairs += [("file", f"{pulled.path} ({size(known.size)})"), ("digest", digest_of(pulled) or "")]
     yield from facts(pairs, columns)
 
 
-def _of_file(known: Known) -> Iterator[tuple[str, str]]:
-    from ..methods import describe
-
-    manifest, base = known.manifest, known.manifest.base
-    yield "summary", manifest.summary
-    yield "task", manifest.task
-    yield "labels", words.labels(manifest.labels)
-    yield "language", ", ".join(manifest.language)
-    yield (
-        "base model",
-        f"{base.id or '(unknown)'} ({base.architecture})" + (f" @ {base.revision}" if base.revision else ""),
-    )
-    yield "method", describe(known.config)
-    yield "", "\n".join(words.sentence(config) for config in known.config)
+def _of_file(known: Known, resolved: Resolved | None) -> Iterator[tuple[str, str]]:
+    document, base = known.document, known.document["base"]
+    yield "summary", document.get("summary", "")
+    yield "task", document.get("task", "")
+    yield "labels", words.labels(document.get("labels", ()))
+    yield "language", ", ".join(document.get("language", ()))
+    revision = f" @ {base['revision']}" if base.get("revision") else ""
+    yield "base model", f"{base.get('id') or '(unknown)'} ({base['architecture']}){revision}"
+    yield "method", resolved.artifact.method if resolved else words.method(document["config"])
+    yield "", "\n".join(words.sentence(config) for config in document["config"])
     yield "parameters", f"{known.parameters:,} in {known.tensors} tensors"
-    yield "metrics", ", ".join(f"{name} {words.number(value)}" for name, value in manifest.metrics.items())
-    for data in manifest.datasets:
+    yield "metrics", ", ".join(f"{name} {words.number(value)}" for name, value in document.get("metrics", {}).items())
+    for data in document.get("datasets", ()):
         yield "data", words.dataset(data)
-    yield "training", words.training(manifest.training)
-    yield "license", manifest.license
-    yield "citation", manifest.citation
-    if manifest.provenance is not None:
-        yield "made from", " ".join([manifest.provenance.format, manifest.provenance.version]).rstrip()
-    count = len(base.fingerprint.samples) if base.fingerprint else 0
+    yield "training", words.training(document.get("training", {}))
+    yield "license", document.get("license", "")
+    yield "citation", document.get("citation", "")
+    if source := document.get("provenance"):
+        yield "made from", " ".join([source["format"], source.get("version", "")]).rstrip()
+    count = len(base.get("fingerprint", {}).get("samples", ()))
     yield "fingerprint", f"{count} tensors of the base model" if count else "none: the base model cannot be recognised"
-    yield "probe", words.probe(manifest.probe)
+    yield "probe", words.probe(document.get("probe"))
 
 
 def _of_index(resolved: Resolved, *, complete: bool) -> list[tuple[str, str]]:
@@ -162,18 +125,3 @@ def _of_index(resolved: Resolved, *, complete: bool) -> list[tuple[str, str]]:
     others = [other.base.id for other in entry.versions[resolved.version].artifacts if other != artifact]
     pairs += [("versions", ", ".join(reversed(versions))), ("also for", ", ".join(others))]
     return [*pairs, ("aliases", ", ".join(entry.aliases))]
-
-
-def _resolve(reference: str, base: str | None, registry: str | None) -> Resolved | None:
-    """Return what a name means in the registry, or None for a path."""
-    from ..registry import Reference, Settings, open_registry
-
-    parsed = Reference.parse(reference)
-    if parsed.scheme != "name":
-        return None
-    location = registry if registry is not None else Settings.load().location(parsed.registry)
-    return open_registry(location).index.resolve(parsed, base=base)
-
-
-def _bytes(path: Path) -> int:
-    return sum(file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())

@@ -1,20 +1,25 @@
 """File formats of adapters, one Format each, and the table that lists them.
 
 Reading goes file → Parts → Adapter, writing the other way (format.py). A new format is one file with a FORMAT and one
-entry in FORMATS. Importing this package loads no torch.
+entry in FORMATS. Importing this package loads no torch, and a format only when it is needed: what a native file says of
+itself (native_head.py) is read without them.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ..adapter import Adapter
 from ..errors import FormatError, NotFoundError, UnsupportedError, UsageError
-from . import adapters, native
-from .format import Format, Parts
-from .native import read_manifest
-from .values import check_finite
+from .native_head import read_manifest
+
+if TYPE_CHECKING:
+    from ..adapter import Adapter
+    from .format import Format, Parts
+
+    FORMATS: tuple[Format, ...]
 
 __all__ = [
     "FORMATS",
@@ -27,7 +32,24 @@ __all__ = [
     "write",
 ]
 
-FORMATS: tuple[Format, ...] = (native.FORMAT, adapters.FORMAT)
+
+@functools.cache
+def _formats() -> tuple[Format, ...]:
+    """Return FORMATS, the first of which that knows what lies at a path reads it."""
+    from . import adapters, native
+
+    return (native.FORMAT, adapters.FORMAT)
+
+
+def __getattr__(name: str) -> Any:
+    """Return the table, or a class of format.py, when it is first asked for."""
+    if name == "FORMATS":
+        return _formats()
+    if name in ("Format", "Parts"):
+        from .format import Format, Parts
+
+        return {"Format": Format, "Parts": Parts}[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def read(path: str | os.PathLike[str], *, format: str | None = None, finite: bool = True) -> Adapter:  # noqa: A002
@@ -44,6 +66,8 @@ def read(path: str | os.PathLike[str], *, format: str | None = None, finite: boo
         UnsupportedError: it is an adapter that this version does not read.
         UsageError: no format has this name.
     """
+    from .values import check_finite
+
     source = Path(path)
     chosen = detect(source) if format is None else by_name(format)
     adapter = chosen.decode(chosen.read(source))
@@ -81,10 +105,10 @@ def by_name(name: str) -> Format:
     Raises:
         UsageError: there is none.
     """
-    for row in FORMATS:
+    for row in _formats():
         if row.name == name:
             return row
-    raise UsageError(f"no format is called {name!r}", hint=f"known are {', '.join(row.name for row in FORMATS)}")
+    raise UsageError(f"no format is called {name!r}", hint=f"known are {', '.join(row.name for row in _formats())}")
 
 
 def detect(path: str | os.PathLike[str]) -> Format:
@@ -98,7 +122,7 @@ def detect(path: str | os.PathLike[str]) -> Format:
     source = Path(path)
     if not os.path.lexists(source):
         raise NotFoundError(f"there is no file or folder {source}", hint="check the path")
-    for row in FORMATS:
+    for row in _formats():
         if row.detect(source):
             return row
     for sign, kind in _OTHERS:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 from .. import schemas
-from ..adapter import JSON
 from ..errors import FormatError
+
+if TYPE_CHECKING:
+    from ..adapter import JSON
 
 loads = schemas.loads
 

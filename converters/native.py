@@ -10,29 +10,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .. import schemas
-from ..adapter import JSON, Adapter, Manifest, from_json, to_json
+from ..adapter import Adapter, to_json
 from ..architectures import ARCHITECTURES
-from ..errors import FormatError, SchemaError, UnsupportedError, UsageError
+from ..errors import FormatError, UsageError
 from ..methods import configs_from_json
-from . import accounting, json_text, safetensors_file
-from .disk import open_regular
+from . import accounting, json_text, native_head, safetensors_file
 from .format import Format, Parts
-from .safetensors_file import Header, RangeReader
+from .native_head import METADATA_KEY, VERSION, detect
 
 NAME = "native"
-VERSION = 1
-METADATA_KEY = "adapterhub"
 DOCUMENT = "manifest"
 TENSORS = "adapter"
-
-
-def detect(path: Path) -> bool:
-    """Return whether path is a file that begins like a safetensors file."""
-    if not path.is_file():
-        return False
-    with open_regular(path) as file:
-        return file.read(9)[8:] == b"{"
 
 
 def read(path: Path) -> Parts:
@@ -44,22 +32,7 @@ def read(path: Path) -> Parts:
     """
     # No digest: it is the identity of an artifact, not a part of it, and the registry has just checked it.
     loaded = safetensors_file.load(path)
-    return Parts({DOCUMENT: _document(loaded.header, str(path))}, {TENSORS: loaded.tensors})
-
-
-def read_manifest(source: str | Path | RangeReader) -> tuple[list[dict[str, JSON]], Manifest]:
-    """Return configuration (one JSON object per method) and manifest, from the header alone.
-
-    Args:
-        source: a path, or a reader of ranges.
-
-    Raises:
-        NotFoundError: there is no such file.
-        FormatError: it breaks the format, or is a safetensors file of another kind.
-    """
-    what = str(source) if isinstance(source, (str, Path)) else "the remote file"
-    document = _checked(_document(safetensors_file.read_header(source), what), what)
-    return document["config"], _manifest(document)
+    return Parts({DOCUMENT: native_head.document_of(loaded.header, str(path))}, {TENSORS: loaded.tensors})
 
 
 def decode(parts: Parts) -> Adapter:
@@ -71,12 +44,12 @@ def decode(parts: Parts) -> Adapter:
         UnsupportedError: the file is of a later version of the format.
     """
     what = "the adapter's manifest"
-    document = _checked(parts.documents[DOCUMENT], what)
+    document = native_head.checked(parts.documents[DOCUMENT], what)
     try:
         config = configs_from_json(document["config"])
     except UsageError as error:
         raise FormatError(f"{what} is not usable: {error.message}", hint=error.hint) from None
-    manifest, tensors = _manifest(document), parts.tensors[TENSORS]
+    manifest, tensors = native_head.manifest_of(document), parts.tensors[TENSORS]
     row = next((row for row in ARCHITECTURES if row.name == manifest.base.architecture), None)
     # A family that only its user can describe is checked when the adapter meets its base.
     faults = [] if row is None else accounting.faults(config, tensors, row)
@@ -101,7 +74,7 @@ def encode(adapter: Adapter) -> Parts:
         **to_json(adapter.manifest),
     }
     json_text.canonical(document, "the manifest")
-    return Parts({DOCUMENT: _checked(document, "the manifest")}, {TENSORS: dict(adapter.tensors)})
+    return Parts({DOCUMENT: native_head.checked(document, "the manifest")}, {TENSORS: dict(adapter.tensors)})
 
 
 def write(parts: Parts, path: Path, force: bool = False) -> Path:
@@ -129,35 +102,3 @@ FORMAT = Format(name=NAME, detect=detect, read=read, decode=decode, encode=encod
 
 def _metadata(parts: Parts) -> dict[str, str]:
     return {METADATA_KEY: json_text.canonical(parts.documents[DOCUMENT], "the manifest"), "format": "pt"}
-
-
-def _document(header: Header, what: str) -> JSON:
-    """Return the JSON document of a header."""
-    text = header.metadata.get(METADATA_KEY)
-    if text is None:
-        raise FormatError(
-            f"{what} is a safetensors file without a manifest of adapterhub",
-            hint="a file of tensors alone does not say what it computes; give the folder it came in",
-        )
-    return json_text.loads(text.encode("utf-8", "surrogatepass"), f"the manifest of {what}")
-
-
-def _checked(document: JSON, what: str) -> dict[str, JSON]:
-    """Return a document that follows its schema."""
-    version = document.get("format") if isinstance(document, dict) else None
-    if type(version) is int and version > VERSION:
-        raise UnsupportedError(
-            f"{what} is of format version {version}, known are those up to {VERSION}", hint="upgrade adapterhub"
-        )
-    try:
-        schemas.check(document, "manifest")
-    except SchemaError as error:
-        raise FormatError(f"{what} breaks its schema", faults=error.faults, hint=error.hint) from None
-    checked: dict[str, JSON] = document
-    return checked
-
-
-def _manifest(document: dict[str, JSON]) -> Manifest:
-    return from_json(
-        Manifest, {key: value for key, value in document.items() if key not in ("$schema", "format", "config")}
-    )

@@ -14,12 +14,14 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
-from ..adapter import JSON
 from ..errors import FormatError
 from . import json_text
 from .disk import open_regular
+
+if TYPE_CHECKING:
+    from ..adapter import JSON
 
 HARD_LIMIT = 100_000_000
 """Largest header length in bytes that a safetensors file may have, the limit of the reference."""

@@ -73,6 +73,6 @@ def write(adapter: Adapter, path: str | Path, *, format: str = "native", force: 
 
 def read_manifest(path: Path) -> Manifest:
     """Return the manifest of an adapter on this machine; of a native file only the header is read, without torch."""
-    from ..converters import native
+    from ..converters import native_head
 
-    return native.read_manifest(path)[1] if native.detect(path) else read(path).manifest
+    return native_head.read_manifest(path)[1] if native_head.detect(path) else read(path).manifest

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .index import Entries, Index
     from .lock import Lock, LockedAdapter, LockedBase
+    from .lookup import Lookup
     from .pulling import Pulled, pull
     from .records import Artifact, ArtifactBase, ArtifactFile, Entry, Release
     from .reference import Reference
-    from .registry import Registry, open_registry
+    from .registry import Registry, locate, open_registry
     from .resolution import Resolved
     from .settings import Settings
     from .store import Store
@@ -29,6 +30,7 @@ __all__ = [
     "Lock",
     "LockedAdapter",
     "LockedBase",
+    "Lookup",
     "Pulled",
     "Reference",
     "Registry",
@@ -38,6 +40,7 @@ __all__ = [
     "Store",
     "Version",
     "VersionRange",
+    "locate",
     "open_registry",
     "pull",
 ]
@@ -45,10 +48,11 @@ __all__ = [
 _HOMES = {
     "index": ("Entries", "Index"),
     "lock": ("Lock", "LockedAdapter", "LockedBase"),
+    "lookup": ("Lookup",),
     "pulling": ("Pulled", "pull"),
     "records": ("Artifact", "ArtifactBase", "ArtifactFile", "Entry", "Release"),
     "reference": ("Reference",),
-    "registry": ("Registry", "open_registry"),
+    "registry": ("Registry", "locate", "open_registry"),
     "resolution": ("Resolved",),
     "settings": ("Settings",),
     "store": ("Store",),

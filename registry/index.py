@@ -6,18 +6,19 @@ builds the records when they are asked for, so that one look-up among many thous
 
 from __future__ import annotations
 
+import contextlib
 import gc
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from .. import schemas
 from ..errors import NotFoundError, StateError
-from . import atomic, resolution
+from . import atomic, matching
 from . import verdicts as remembered
+from .lookup import Lookup
 from .records import Artifact, Entry, Release
-from .reference import Reference
 from .version import Version
 
 JSON: TypeAlias = Any
@@ -65,7 +66,7 @@ class Entries(Mapping[str, Entry]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Index:
+class Index(Lookup):
     """All that a registry offers.
 
     Laws: Index.loads(index.dumps()) == index; index.dumps() is the same for equal indexes, whatever their order.
@@ -103,16 +104,11 @@ class Index:
             FormatError: data are not JSON, or have a key twice.
             SchemaError: they break the schema; lists every fault.
         """
-        collecting = gc.isenabled()
-        gc.disable()
-        try:
+        with collector_off():
             document = schemas.loads(data, what)
             if not remembered.known(verdicts, data, "index"):
                 schemas.check(document, "index", what=what)
                 remembered.remember(verdicts, data, "index")
-        finally:
-            if collecting:
-                gc.enable()
         return cls(adapters=Entries(document["adapters"]), schema=document.get("$schema", SCHEMA))
 
     def dumps(self) -> bytes:
@@ -189,36 +185,57 @@ class Index:
         changed = replace(entry, versions=versions).to_json()
         return replace(self, adapters=Entries({**self.adapters.raw, self.find(name): changed}))
 
-    def find(self, name: str) -> str:
-        """Return the name of the entry that name, an alias, or a name of the archived AdapterHub stands for.
+    def __len__(self) -> int:
+        return len(self.adapters)
 
-        Raises:
-            NotFoundError: nothing is called so; the hint has what comes near.
-            UsageError: several entries claim the alias.
-        """
-        return resolution.find(self.adapters, name)
+    def owners(self, name: str) -> list[str]:
+        """Return the entries that name stands for; see Lookup.owners."""
+        if name in self.adapters:
+            return [name]
+        wanted = matching.folded(name)
+        return sorted(
+            owner
+            for owner, raw in self.adapters.raw.items()
+            if wanted in map(matching.folded, (owner, *raw.get("aliases", ())))
+        )
 
-    def resolve(
+    def near(self, name: str) -> list[str]:
+        """Return the entries whose names come nearest; see Lookup.near."""
+        from . import nearest
+
+        return nearest.among(matching.folded(name), sorted(matching.spellings(self.adapters.raw)))
+
+    def entry(self, name: str) -> Entry:
+        """Return the entry called exactly so; see Lookup.entry."""
+        return self.adapters[name]
+
+    def names(self, beginning: str = "") -> Iterator[str]:
+        """Yield the names of the entries that begin so, in their order."""
+        return iter(sorted(name for name in self.adapters if name.startswith(beginning)))
+
+    def search(
         self,
-        reference: Reference | str,
+        words: Sequence[str] = (),
+        *,
+        task: str | None = None,
         base: str | None = None,
-        format: str | None = None,  # noqa: A002 - the field's name
-    ) -> resolution.Resolved:
-        """Return the version and artifact that a reference means here.
+        method: str | None = None,
+        license: str | None = None,  # noqa: A002 - the field's name
+    ) -> Iterator[str]:
+        """Yield the names of the entries that all words and filters fit, best first; see Lookup.search."""
+        return iter(matching.search(self.adapters.raw, words, task=task, base=base, method=method, license=license))
 
-        Of the versions that it admits and that are not yanked, the highest that has an artifact for the base model and
-        format; of these artifacts the first. A yanked version is found only if it is asked for exactly.
 
-        Args:
-            reference: a reference of scheme "name".
-            base: the base model's id, or what follows its "/"; capitals do not matter. None is any.
-            format: name of the file format; None is any.
-
-        Raises:
-            NotFoundError: there is no such adapter, version or artifact; the hint lists what there is.
-            UsageError: base names several base models, or the reference is not one of scheme "name".
-        """
-        return resolution.resolve(self.adapters, reference, base=base, format=format)
+@contextlib.contextmanager
+def collector_off() -> Iterator[None]:
+    """Run without the garbage collector, which would go through millions of values of a large index for nothing."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _with_artifact(release: Release, artifact: Artifact, what: str) -> Release:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import NotFoundError, OfflineError
-from . import remotes
-from .index import Index
+from . import derived, remotes
+from .lookup import Lookup, Progress
 from .records import Artifact
 from .remote import Source
 from .settings import BUNDLED, Settings
@@ -35,7 +35,7 @@ class Registry:
     """
 
     location: Path
-    index: Index
+    index: Lookup
 
     def fetch(self, artifact: Artifact, what: str, *, store: Store, offline: bool = False) -> tuple[Path, bool]:
         """Return a verified path of an artifact on this machine, and whether all of it was in the store.
@@ -58,8 +58,15 @@ class Registry:
         return store.obtain(artifact, read, what)
 
 
-def open_registry(location: str | Path | None = None, *, settings: Settings | None = None) -> Registry:
+def open_registry(
+    location: str | Path | None = None, *, settings: Settings | None = None, progress: Progress | None = None
+) -> Registry:
     """Return the registry at a folder or index file; None is the one of the settings, `bundled` that of the package.
+
+    Args:
+        location: where it lies.
+        settings: the settings; None is those of the process.
+        progress: is told how far it is when a large index is prepared, which takes seconds after it has changed.
 
     Raises:
         NotFoundError: there is no index.
@@ -67,9 +74,21 @@ def open_registry(location: str | Path | None = None, *, settings: Settings | No
         OfflineError, UnsupportedError: the location is a URL.
     """
     settings = settings or Settings.load()
+    path = locate(location, settings=settings)
+    return Registry(location=path, index=derived.open_index(path, settings.cache, progress))
+
+
+def locate(location: str | Path | None = None, *, settings: Settings | None = None) -> Path:
+    """Return the index file of a registry; see open_registry.
+
+    Raises:
+        NotFoundError: there is no index.
+        OfflineError, UnsupportedError: the location is a URL.
+    """
+    settings = settings or Settings.load()
     place = str(settings.registry if location is None else location)
     if place == BUNDLED:
-        return Registry(location=PACKAGED, index=_load(PACKAGED, settings))
+        return PACKAGED
     if _URL.match(place):
         if settings.offline:
             raise OfflineError(f"the registry {place} needs the network, which is switched off")
@@ -78,9 +97,4 @@ def open_registry(location: str | Path | None = None, *, settings: Settings | No
     path = path / INDEX if path.is_dir() else path
     if not path.is_file():
         raise NotFoundError(f"there is no registry at {place}", hint=f"name a folder with an {INDEX}, or that file")
-    return Registry(location=path.resolve(), index=_load(path, settings))
-
-
-def _load(path: Path, settings: Settings) -> Index:
-    """Return the index in a file; that large bytes are valid is remembered in the cache."""
-    return Index.load(path, verdicts=settings.cache / "checked")
+    return path.resolve()

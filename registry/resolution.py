@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,10 +11,7 @@ from .reference import Reference
 from .version import Version
 
 if TYPE_CHECKING:
-    from .index import Entries
-
-_SUGGESTIONS = 3
-_CANDIDATES = 20_000
+    from .lookup import Lookup
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,26 +31,23 @@ class Resolved:
     artifact: Artifact
 
 
-def find(entries: Entries, name: str) -> str:
-    """Return the name of the entry that name or an alias stands for; see Index.find."""
-    if name in entries:
-        return name
-    wanted = _folded(name)
-    owners = [owner for owner, raw in entries.raw.items() if wanted in map(_folded, (owner, *raw.get("aliases", ())))]
+def find(lookup: Lookup, name: str) -> str:
+    """Return the name of the entry that name or an alias stands for; see Lookup.find."""
+    owners = lookup.owners(name)
     if len(owners) == 1:
         return owners[0]
     if owners:
-        raise UsageError(f"{name!r} is another name of {_listed(sorted(owners))}", hint="name one of them")
-    raise NotFoundError(f"there is no adapter {name!r} in this registry", hint=_near(entries, name))
+        raise UsageError(f"{name!r} is another name of {_listed(owners)}", hint="name one of them")
+    raise NotFoundError(f"there is no adapter {name!r} in this registry", hint=_near(lookup, name))
 
 
-def resolve(entries: Entries, reference: Reference | str, *, base: str | None, format: str | None) -> Resolved:  # noqa: A002
-    """Return the version and artifact that a reference means; see Index.resolve."""
+def resolve(lookup: Lookup, reference: Reference | str, *, base: str | None, format: str | None) -> Resolved:  # noqa: A002
+    """Return the version and artifact that a reference means; see Lookup.resolve."""
     reference = Reference.parse(reference) if isinstance(reference, str) else reference
     if reference.scheme != "name":
         raise UsageError(f"{reference} does not name an adapter of a registry", hint="pull it directly")
-    name = find(entries, reference.name)
-    entry = entries[name]
+    name = find(lookup, reference.name)
+    entry = lookup.entry(name)
     versions = _versions(entry, name, reference)
     for version in versions:
         artifacts = _fitting(entry.versions[version].artifacts, base, format)
@@ -108,30 +101,14 @@ def _no_artifact(entry: Entry, name: str, version: str, base: str | None, format
     return NotFoundError(f"{name}@{version} has no artifact {lacking}", hint=f"it has {_listed(there)}")
 
 
-def _folded(name: str) -> str:
-    """Return a name as names are compared: no capitals, without the @ of the archived AdapterHub."""
-    return name.removeprefix("@").casefold()
-
-
-def _near(entries: Entries, name: str) -> str:
+def _near(lookup: Lookup, name: str) -> str:
     """Return the hint that names the entries that come near."""
-    if not len(entries):
+    if not len(lookup):
         return "it is empty"
-    import difflib
-
-    wanted = _folded(name)
-    names = _spellings(entries)
-    parts = [known for known in names if wanted in known]
-    close = parts or difflib.get_close_matches(wanted, list(names)[:_CANDIDATES], n=_SUGGESTIONS, cutoff=0.6)
-    nearest = sorted({names[spelling] for spelling in close}, key=len)[:_SUGGESTIONS]
+    nearest = lookup.near(name)
     if nearest:
         return f"did you mean {_listed(nearest, 'or')}?"
     return "`adapterhub list` shows what there is; a file or folder is written with ./ in front"
-
-
-def _spellings(entries: Entries) -> Mapping[str, str]:
-    """Return every name and alias as it is compared → the entry's name."""
-    return {_folded(text): name for name, raw in entries.raw.items() for text in (*raw.get("aliases", ()), name)}
 
 
 def _listed(texts: list[str], last: str = "and") -> str:

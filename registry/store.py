@@ -15,9 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import stat
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
@@ -156,6 +154,8 @@ class Store:
             try:
                 os.link(source, temporary)
             except OSError:
+                import shutil
+
                 shutil.copyfile(source, temporary)
             temporary.replace(target)
         if not _is_good(target, source, digest_text):
@@ -164,6 +164,8 @@ class Store:
     @contextlib.contextmanager
     def _temporary(self) -> Iterator[Path]:
         """Yield a new empty file in tmp/; what is left of it afterwards is removed."""
+        import tempfile
+
         folder = self.root / "tmp"
         folder.mkdir(parents=True, exist_ok=True)
         _sweep(folder)

@@ -17,6 +17,9 @@ from typing import Any, TypeAlias
 JSON: TypeAlias = Any
 Fits: TypeAlias = Callable[[JSON], bool]
 
+_REMEMBERED = 1024
+"""So many different texts are remembered for each definition."""
+
 
 def compiled(schema: JSON, documents: Mapping[str, JSON]) -> Fits:
     """Return the function that says whether a value fits schema; documents are all schemas by $id.
@@ -58,9 +61,12 @@ class _Compiler:
 
     def schema(self, schema: JSON, home: str) -> Fits:
         """Return the function for one schema; home is the $id of the document it stands in."""
-        unknown = schema.keys() - _ANNOTATIONS - _STRUCTURE - _KEYWORDS.keys()
+        asserting = schema.keys() - _ANNOTATIONS
+        unknown = asserting - _STRUCTURE - _KEYWORDS.keys()
         if unknown:
             raise ValueError(f"keywords {sorted(unknown)} are not known to the checker")
+        if schema.get("type") == "string" and "pattern" in asserting <= _OF_TEXTS:
+            return _text(schema)
         parts = [self._reference(schema["$ref"], home)] if "$ref" in schema else []
         parts += [_const(schema["const"])] if "const" in schema else []
         parts += self._choices(schema, home)
@@ -109,6 +115,25 @@ def _where(kind: str, fits: Fits) -> Fits:
     return lambda value: not is_kind(value) or fits(value)
 
 
+def _text(schema: JSON) -> Fits:
+    """Return the function for texts of a pattern; those that were right are remembered: most are there often."""
+    search, right = pattern(schema["pattern"]).search, set[str]()
+    shortest, longest = schema.get("minLength", 0), schema.get("maxLength", math.inf)
+
+    def fits(value: JSON) -> bool:
+        if not isinstance(value, str):
+            return False
+        if value in right:
+            return True
+        if not shortest <= len(value) <= longest or search(value) is None:
+            return False
+        if len(right) < _REMEMBERED:
+            right.add(value)
+        return True
+
+    return fits
+
+
 def _all(parts: list[Fits]) -> Fits:
     """Return the function that holds where all parts do; written out for the common lengths: the hot path."""
     if len(parts) == 1:
@@ -119,7 +144,14 @@ def _all(parts: list[Fits]) -> Fits:
     if len(parts) == 3:
         one, two, three = parts
         return lambda value: one(value) and two(value) and three(value)
-    return lambda value: all(part(value) for part in parts)
+
+    def fits(value: JSON) -> bool:
+        for part in parts:  # noqa: SIM110 - a generator would double the time
+            if not part(value):
+                return False
+        return True
+
+    return fits
 
 
 def _any(options: list[Fits]) -> Fits:
@@ -127,6 +159,10 @@ def _any(options: list[Fits]) -> Fits:
 
 
 def _one(options: list[Fits]) -> Fits:
+    """Return the function that holds where exactly one option does."""
+    if len(options) == 2:
+        first, second = options
+        return lambda value: first(value) is not second(value)
     return lambda value: sum(option(value) for option in options) == 1
 
 
@@ -186,13 +222,23 @@ def _unique(wanted: bool) -> Fits:
 
 
 def _required(keys: list[str]) -> Fits:
+    if len(keys) == 1:
+        (key,) = keys
+        return lambda value: key in value
     wanted = frozenset(keys)
     return lambda value: value.keys() >= wanted
 
 
 def _dependent_required(keys: Mapping[str, list[str]]) -> Fits:
     rules = [(key, frozenset(needed)) for key, needed in keys.items()]
-    return lambda value: all(value.keys() >= needed for key, needed in rules if key in value)
+
+    def fits(value: JSON) -> bool:
+        for key, needed in rules:  # noqa: SIM110 - a generator would double the time
+            if key in value and not value.keys() >= needed:
+                return False
+        return True
+
+    return fits
 
 
 _TYPES: Mapping[str, Fits] = {
@@ -219,4 +265,5 @@ _KEYWORDS: Mapping[str, tuple[str, Callable[[Any], Fits]]] = {
 _STRUCTURE = frozenset(
     {"$ref", "type", "const", "anyOf", "oneOf", "propertyNames", "properties", "additionalProperties", "items"}
 )
+_OF_TEXTS = frozenset({"type", "pattern", "minLength", "maxLength"})
 _ANNOTATIONS = frozenset({"$schema", "$id", "$defs", "title", "description"})

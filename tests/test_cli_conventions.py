@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -318,6 +319,24 @@ def on_a_terminal(*arguments: str, **more: str) -> str:
 def test_a_terminal_gets_colours_and_fitting_lines() -> None:
     assert on_a_terminal("pull", "nosuch").startswith("\x1b[31m\x1b[1merror:\x1b[0m ")
     assert max(map(len, on_a_terminal("help", "exit-codes").splitlines())) <= 80
+
+
+def test_a_line_shows_how_far_a_large_index_is_prepared(clean: None, tmp_path: Path) -> None:
+    artifact = {"base": {"id": "a/b", "architecture": "bert"}, "method": "seq_bn", "format": "native", "url": "a"}
+    files = [{"path": "x", "digest": f"sha256:{'0' * 64}", "size": 1}]
+    entry = {"versions": {"1.0.0": {"published": "2026-01-01", "artifacts": [{**artifact, "files": files}]}}}
+    document = {"format": 1, "adapters": {f"adapter-{i}": entry for i in range(1500)}}
+    (tmp_path / "index.json").write_text(json.dumps(document))
+    asked = ("search", "adapter-7", "-q", "--limit", "1", "--registry", str(tmp_path))
+    assert "preparing the index" not in on_a_terminal(*asked)  # -q
+    (tmp_path / "index.json").write_text(json.dumps({**document, "$schema": "other"}))
+    seen = on_a_terminal(*asked[:2], *asked[3:])
+    assert seen.startswith("\r\x1b[Kpreparing the index")
+    assert "adapter-7" in seen.rpartition("\r\x1b[K")[2]
+    assert "preparing" not in on_a_terminal(*asked)
+    (tmp_path / "index.json").write_text(json.dumps({**document, "$schema": "another"}))
+    done = subprocess.run([*COMMAND, *asked], capture_output=True, check=True)
+    assert (done.stdout, done.stderr.startswith(b"there are more")) == (b"adapter-7\n", False)
 
 
 @pytest.mark.parametrize("setting", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])

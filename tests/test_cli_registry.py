@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 from cli_session import BASE_ID, Typed, type_command
+from click.shell_completion import ShellComplete
 
+from adapterhub.cli.application import application
 from adapterhub.converters import read, write
-from adapterhub.registry import Artifact, ArtifactBase, Index
+from adapterhub.registry import Artifact, ArtifactBase, Index, derived
 from adapterhub.registry.digest import of_bytes, of_file
 
 pytestmark = pytest.mark.usefixtures("clean")
@@ -20,9 +22,11 @@ pytestmark = pytest.mark.usefixtures("clean")
 FAR = ArtifactBase(id="google-bert/bert-base-uncased", architecture="bert")
 
 
-@pytest.fixture
-def full(registry: Path) -> Path:
-    """The registry with more entries, whose files are far away."""
+@pytest.fixture(params=["small", "large"])
+def full(registry: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The registry with more entries, whose files are far away: read as a whole, and by way of a database."""
+    if request.param == "large":
+        monkeypatch.setattr(derived, "LARGE", 0)
     index = Index.load(registry / "index.json")
     for name, task, method in (
         ("sst-tweets", "sentiment/tweets", "seq_bn"),
@@ -112,6 +116,23 @@ def test_adapters_with_the_word_in_their_name_come_first(full: Path) -> None:
     assert type_command("search", "s", "-q").out.split()[0] == "sst-tweets"
 
 
+def test_a_limit_cuts_what_is_shown_and_says_so(full: Path) -> None:
+    assert type_command("list", "--limit", "2", "-q").out == "nli\nsst-tweets\n"
+    typed = type_command("list", "--limit", "2")
+    assert [line.split()[0] for line in typed.out.splitlines()] == ["NAME", "nli", "sst-tweets"]
+    assert typed.err == "there are more than these 2; --limit shows more\n"
+    data = type_command("search", "bert", "--limit", "1", "--json").json
+    assert [entry["name"] for entry in data["adapters"]] == ["nli"]
+    assert type_command("list", "--limit", "3").err == ""
+    assert type_command("list", "--limit", "0").status == 2
+
+
+def test_a_name_is_completed_from_what_it_begins_with(full: Path) -> None:
+    completer = ShellComplete(application, {}, "adapterhub", "_ADAPTERHUB_COMPLETE")
+    found = completer.get_completions(["show"], "s")
+    assert [(item.value, item.help) for item in found] == [("sst-tweets", "sst-tweets!")]
+
+
 def test_to_find_nothing_is_no_error(full: Path) -> None:
     typed = type_command("search", "nothing")
     assert (typed.status, typed.out, typed.err) == (0, "", "no adapter fits\n")
@@ -198,7 +219,7 @@ def test_what_is_not_there_or_cannot_be_read_is_named(
     assert (typed.status, typed.error["code"]) == (status, code)
 
 
-def test_a_near_miss_is_proposed(registry: Path) -> None:
+def test_a_near_miss_is_proposed(full: Path) -> None:
     assert type_command("pull", "tiny-reviewz").err.endswith("hint: did you mean tiny-reviews?\n")
 
 

@@ -207,7 +207,8 @@ def test_a_bundled_file_is_read_from_the_package(tmp_path: Path, monkeypatch: py
 
 def test_everything_that_the_package_bundles_can_be_pulled_offline() -> None:
     registry = open_registry("bundled")
-    for name, entry in registry.index.adapters.items():
+    for name in registry.index.names():
+        entry = registry.index.entry(name)
         for version, release in entry.versions.items():
             for artifact in release.artifacts:
                 if artifact.url.startswith("bundled:"):

@@ -1,0 +1,52 @@
+"""How commands open the registry that they look something up in."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from .output import Output
+
+if TYPE_CHECKING:
+    from ..registry import Reference, Registry, Settings
+    from .progress import ProgressLine
+
+
+def open_place(output: Output, place: str | None, settings: Settings | None = None) -> Registry:
+    """Return the registry at a place, None being that of the settings; a line shows how far a large one is prepared.
+
+    A large index is prepared when it is opened for the first time after a change.
+    """
+    from ..registry import open_registry
+
+    with ExitStack() as stack:
+        lines: list[ProgressLine] = []
+
+        def show(done: int, total: int) -> None:
+            if not lines:
+                from .progress import ProgressLine
+
+                lines.append(stack.enter_context(ProgressLine(output, "preparing the index", None)))
+            lines[0].total = total or None
+            lines[0].show(done)
+
+        return open_registry(place, settings=settings, progress=show)
+
+
+def open_for(
+    output: Output, reference: Reference, place: str | None, *, offline: bool | None = None
+) -> Registry | None:
+    """Return the registry that a reference is looked up in, or None where it is a path or URL.
+
+    Args:
+        output: where a line shows how far it is.
+        reference: what is looked up.
+        place: what --registry says.
+        offline: what --offline says.
+    """
+    from ..registry import Settings
+
+    if reference.scheme != "name":
+        return None
+    settings = Settings.load(offline=offline)
+    return open_place(output, place if place is not None else settings.location(reference.registry), settings)
