@@ -424,7 +424,7 @@ def test_an_unknown_family_can_be_described_by_its_user() -> None:
         by_model_type("mpnet")
     row = by_name("bert")
     stack = row.layers[0].without(("crossattention",))
-    names = {"query": "attention.attn.q", "key": "attention.attn.k", "value": "attention.attn.v"}
+    names: dict[str, Any] = {"query": "attention.attn.q", "key": "attention.attn.k", "value": "attention.attn.v"}
     attention = dataclasses.replace(stack.attentions[0], path="attention.attn", output="attention.attn.o", **names)
     sublayer = dataclasses.replace(
         stack.sublayers[0], path="attention", output="attention.dropout", norm="attention.LayerNorm"
