@@ -46,16 +46,20 @@ ROW = Architecture(
                     value="attention.v_lin",
                     output="attention.out_lin",
                     prefix="self",
+                    positions="embeddings.position_embeddings",
                 ),
             ),
             feed_forward=FeedForwardNames(intermediate="ffn.lin1", output="ffn.lin2"),
+            positions="embeddings.position_embeddings",
             width="dim",
             heads=("n_heads",),
             query_heads="n_heads",
         ),
     ),
     norms=("embeddings.LayerNorm",),
-    embeddings=(EmbeddingNames(path="embeddings", tokens="embeddings.word_embeddings", width=("dim",)),),
+    embeddings=(
+        EmbeddingNames(path="embeddings", tokens="embeddings.word_embeddings", width=("dim",), lengthens=True),
+    ),
     heads=(
         HeadName(
             classes=("DistilBertForSequenceClassification",),

@@ -15,9 +15,10 @@ from torch import nn
 from transformers import GenerationMixin
 
 from ..architectures import named
-from ..errors import StateError
-from ..methods import Binding, BlockOp, EmbeddingOp, LinearOp, SiteOp
+from ..errors import StateError, UnsupportedError
+from ..methods import Binding, BlockOp, EmbeddingOp, LinearOp, PrefixOp, PromptOp, SiteOp
 from ..sites import Site
+from .attention import prefix_forward
 from .combined import TaskIds
 from .forwards import (
     BaseOutput,
@@ -33,6 +34,7 @@ from .forwards import (
     LinearForward,
     ModelInputs,
     Mute,
+    PositionsForward,
     Repeated,
     Residual,
     SiteForward,
@@ -40,6 +42,14 @@ from .forwards import (
 )
 from .layout import Ground
 from .norms import shadow
+from .prompts import (
+    LengthenedEmbeddings,
+    LengthenedModel,
+    PaddingSeen,
+    PromptedHead,
+    PromptedModel,
+    PromptReader,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -142,6 +152,12 @@ def build(
     if mutes:
         builder.mute(ground.architecture.muted)
     builder.substitute(binding.parameters)
+    for path, prefix in binding.attentions.items():
+        builder.prefix(path, prefix)
+    for path, shift in binding.positions.items():
+        builder.positions(path, shift)
+    for path, prompt in binding.prompts.items():
+        builder.padding_seen(path, prompt)
     for path, linear in binding.linears.items():
         builder.linear(path, linear)
     sites = [site for site in ground.layout.sites if site.path in binding.sites]
@@ -151,6 +167,8 @@ def build(
         builder.block(path, block)
     for path, embedding in binding.embeddings.items():
         builder.embedding(path, embedding)
+    for path, prompt in binding.prompts.items():
+        builder.prompt(path, prompt)
     if trains:
         builder.embeddings()
     if binding.head is not None:
@@ -169,6 +187,7 @@ class _Builder:
     def __init__(self, ground: Ground, installation: Installation) -> None:
         self._ground = ground
         self._original = installation.original
+        self._embeddings = {embedding.path: embedding for embedding in ground.layout.embeddings}
         self._forwards: dict[int, tuple[nn.Module, Forward]] = {}
         self._residuals: dict[tuple[str, int], Residual] = {}
         self._remembered: ModelInputs | None = None
@@ -214,6 +233,48 @@ class _Builder:
     def linear(self, path: str, op: LinearOp) -> None:
         module = self._ground.modules[path]
         self._put(module, LinearForward(self._forward(module), op))
+
+    def prefix(self, path: str, op: PrefixOp) -> None:
+        """Put a prefix in front of an attention, which must still have the forward of its class."""
+        module = self._ground.modules[path]
+        found = self._forward(module)
+        if not (isinstance(found, MethodType) and found.__func__ is type(module).forward and found.__self__ is module):
+            raise UnsupportedError(
+                f"another library has replaced the forward of {path}, so it cannot have a prefix",
+                hint="take its wrapper off, or load the model without device_map",
+            )
+        place = next(attention for attention in self._ground.layout.attentions if attention.path == path)
+        self._put(module, prefix_forward(op, place, self._ground.modules))
+
+    def positions(self, path: str, shift: int) -> None:
+        module = self._ground.modules[path]
+        self._put(module, PositionsForward(self._forward(module), shift, module))
+
+    def padding_seen(self, path: str, op: PromptOp) -> None:
+        """Let the positions of a prompt see padding; innermost, so that others still find a mask without queries."""
+        if op.sees_padding:
+            model = self._ground.modules[self._embeddings[path].model]
+            mutual = any(attention.form.startswith("deberta") for attention in self._ground.layout.attentions)
+            self._put(model, PaddingSeen(self._forward(model), op, model, mutual=mutual))
+
+    def prompt(self, path: str, op: PromptOp) -> None:
+        """Let a prompt join the text; outermost, so that all inside see the longer one."""
+        modules, embedding = self._ground.modules, self._embeddings[path]
+        model, tokens = modules[embedding.model], None
+        if op.place == "tokens":
+            tokens = modules[embedding.tokens or ""]
+            self._put(model, PromptedModel(self._forward(model), op, tokens))
+        else:
+            lengthened = LengthenedModel(self._forward(model), op)
+            self._put(model, lengthened)
+            module = modules[path]
+            self._put(module, LengthenedEmbeddings(self._forward(module), op, lengthened))
+        if embedding.reader is not None:
+            reader = modules[embedding.reader]
+            self._put(reader, PromptReader(self._forward(reader), op))
+        outer = self._ground.model
+        if outer is not self._ground.bare and not embedding.model:
+            self._put(outer, PromptedHead(self._forward(outer), op, tokens))
 
     def block(self, path: str, op: BlockOp) -> None:
         module = self._ground.modules[path]
