@@ -61,7 +61,9 @@ class InFront:
 
     __slots__ = ("bias", "eager", "kept", "module", "op")
 
-    def __init__(self, op: PrefixOp, module: nn.Module, bias: nn.Module | None, eager: Callable[..., Any] | None) -> None:
+    def __init__(
+        self, op: PrefixOp, module: nn.Module, bias: nn.Module | None, eager: Callable[..., Any] | None
+    ) -> None:
         self.op = op
         self.module = module
         self.bias = bias
