@@ -46,7 +46,6 @@ ROW = Architecture(
                     value="attention.v_lin",
                     output="attention.out_lin",
                     prefix="self",
-                    positions="embeddings.position_embeddings",
                 ),
             ),
             feed_forward=FeedForwardNames(intermediate="ffn.lin1", output="ffn.lin2"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MethodType
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 from transformers import GenerationMixin
@@ -50,6 +50,8 @@ from .prompts import (
     PromptedModel,
     PromptReader,
 )
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -152,23 +154,7 @@ def build(
     if mutes:
         builder.mute(ground.architecture.muted)
     builder.substitute(binding.parameters)
-    for path, prefix in binding.attentions.items():
-        builder.prefix(path, prefix)
-    for path, shift in binding.positions.items():
-        builder.positions(path, shift)
-    for path, prompt in binding.prompts.items():
-        builder.padding_seen(path, prompt)
-    for path, linear in binding.linears.items():
-        builder.linear(path, linear)
-    sites = [site for site in ground.layout.sites if site.path in binding.sites]
-    for number, site in enumerate(sites):
-        builder.site(site, binding.sites[site.path], later=sites[number + 1 :])
-    for path, block in binding.blocks.items():
-        builder.block(path, block)
-    for path, embedding in binding.embeddings.items():
-        builder.embedding(path, embedding)
-    for path, prompt in binding.prompts.items():
-        builder.prompt(path, prompt)
+    builder.operations(binding)
     if trains:
         builder.embeddings()
     if binding.head is not None:
@@ -202,6 +188,23 @@ class _Builder:
         for path, own in parameters.items():
             module = self._ground.modules[path]
             self._put(module, MethodType(type(module).forward, shadow(module, own)))
+
+    def operations(self, binding: Binding) -> None:
+        """Let every operation act at its place; the innermost first."""
+        self._each(binding.attentions, self.prefix)
+        self._each(binding.positions, self.positions)
+        self._each(binding.prompts, self.padding_seen)
+        self._each(binding.linears, self.linear)
+        sites = [site for site in self._ground.layout.sites if site.path in binding.sites]
+        for number, site in enumerate(sites):
+            self.site(site, binding.sites[site.path], later=sites[number + 1 :])
+        self._each(binding.blocks, self.block)
+        self._each(binding.embeddings, self.embedding)
+        self._each(binding.prompts, self.prompt)
+
+    def _each(self, ops: Mapping[str, T], put: Callable[[str, T], None]) -> None:
+        for path, op in ops.items():
+            put(path, op)
 
     def site(self, site: Site, op: SiteOp, *, later: Sequence[Site]) -> None:
         """Let an operation act at a site; later: the sites behind it at which something acts too."""

@@ -77,9 +77,7 @@ FAMILIES: dict[str, Family] = {
     "bert": Family("BertModel", BERT | TEXT, ENCODER),
     "roberta": Family("RobertaModel", BERT | TEXT, ENCODER),
     "xlm-roberta": Family("XLMRobertaModel", BERT | TEXT, ENCODER),
-    "distilbert": Family(
-        "DistilBertModel", {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 20} | TEXT, ENCODER
-    ),
+    "distilbert": Family("DistilBertModel", {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 20} | TEXT, ENCODER),
     "electra": Family("ElectraModel", BERT | TEXT | {"embedding_size": 12}, ENCODER),
     "albert": Family("AlbertModel", BERT | TEXT | {"embedding_size": 12, "num_hidden_groups": 2}, ENCODER),
     "bert-generation": Family("BertGenerationEncoder", BERT | TEXT, ENCODER),
