@@ -61,7 +61,11 @@ ROW = Architecture(
     norms=("embeddings.LayerNorm",),
     embeddings=(
         EmbeddingNames(
-            path="embeddings", tokens="embeddings.word_embeddings", width=("embedding_size",), lengthens=True
+            path="embeddings",
+            tokens="embeddings.word_embeddings",
+            width=("embedding_size",),
+            lengthens=True,
+            sees_padding=True,
         ),
     ),
     heads=(

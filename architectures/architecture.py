@@ -12,7 +12,7 @@ from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from functools import cache
 
-from ..sites import AttentionForm, Projection, Role, Site
+from ..sites import AttentionForm, Embedding, Projection, Role, Site
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +148,7 @@ class Layers:
         positions: module of the base model that turns the numbers of the positions in its cache into embeddings or
             rotations; "" where each self-attention does so itself, None where nothing does.
         bias: whether the self-attention of its first layer makes a relative position bias for all others.
+        padded_bonus: what `adapters` adds to the attention scores of prefixes and prompts in batches with padding.
     """
 
     path: str
@@ -164,6 +165,7 @@ class Layers:
     form: AttentionForm = "interface"
     positions: str | None = None
     bias: bool = False
+    padded_bonus: float = 0.0
 
     def index(self, path: str) -> tuple[int, ...] | None:
         """Return the index, or the indices, in a path that is or begins with that of one of the layers, else None.
@@ -263,6 +265,7 @@ class EmbeddingNames:
         model: module that is called with the token ids and their mask, or "" for the base model itself.
         reader: module that is called with the same mask as `encoder_attention_mask`, or None.
         lengthens: whether the layers take their length from the output of path, so that a prompt may be put there.
+        sees_padding: whether a prompt there sees the text's padding in `adapters`.
     """
 
     path: str
@@ -273,6 +276,19 @@ class EmbeddingNames:
     model: str = ""
     reader: str | None = None
     lengthens: bool = False
+    sees_padding: bool = False
+
+    def embedding(self, width: int) -> Embedding:
+        """Return it as a place for methods; width: size of its output."""
+        return Embedding(
+            path=self.path,
+            width=width,
+            tokens=self.tokens,
+            stack=self.stack,
+            model=self.model,
+            reader=self.reader,
+            lengthens=self.lengthens,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

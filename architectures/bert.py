@@ -65,7 +65,7 @@ LAYERS = Layers(
     positions="embeddings.position_embeddings",
 )
 
-EMBEDDINGS = EmbeddingNames(path="embeddings", tokens="embeddings.word_embeddings", lengthens=True)
+EMBEDDINGS = EmbeddingNames(path="embeddings", tokens="embeddings.word_embeddings", lengthens=True, sees_padding=True)
 
 
 def token_heads(name: str, *, pooled: bool = True) -> tuple[HeadName, ...]:

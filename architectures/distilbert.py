@@ -50,6 +50,7 @@ ROW = Architecture(
             ),
             feed_forward=FeedForwardNames(intermediate="ffn.lin1", output="ffn.lin2"),
             positions="embeddings.position_embeddings",
+            padded_bonus=1.0,
             width="dim",
             heads=("n_heads",),
             query_heads="n_heads",
@@ -57,7 +58,9 @@ ROW = Architecture(
     ),
     norms=("embeddings.LayerNorm",),
     embeddings=(
-        EmbeddingNames(path="embeddings", tokens="embeddings.word_embeddings", width=("dim",), lengthens=True),
+        EmbeddingNames(
+            path="embeddings", tokens="embeddings.word_embeddings", width=("dim",), lengthens=True, sees_padding=True
+        ),
     ),
     heads=(
         HeadName(

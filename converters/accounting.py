@@ -16,7 +16,7 @@ from ..adapter import MethodConfig
 from ..architectures import Architecture, Layers, inside
 from ..errors import UsageError
 from ..methods import Facts, Shapes, method_of, shapes
-from ..sites import Attention, Block, Embedding, Layout, Linear, Norm, Projection
+from ..sites import Attention, Block, Layout, Linear, Norm, Projection
 from . import layers
 from .layers import MOST_LAYERS
 
@@ -89,10 +89,7 @@ def layout(config: Iterable[MethodConfig], have: Shapes, row: Architecture) -> L
         linears=tuple(_linears(places, known)),
         attentions=tuple(_attentions(places, known)),
         blocks=tuple(Block(path=at.path, layer=at.index, width=at.size) for at in places),
-        embeddings=tuple(
-            Embedding(path=names.path, width=_embedding(known) or size, tokens=names.tokens, stack=names.stack)
-            for names in row.embeddings
-        ),
+        embeddings=tuple(names.embedding(_embedding(known) or size) for names in row.embeddings),
     )
 
 

@@ -164,15 +164,37 @@ def _widened(
             return None
     if mask is None:
         mask = torch.ones(1, 1, queries, text, dtype=torch.bool, device=query.device)
-    hidden = 0 if mask.dtype == torch.bool else torch.finfo(mask.dtype).min
-    seen = 1 if mask.dtype == torch.bool else 0
-    columns = mask.new_full((*mask.shape[:-1], length), seen)
+    if front.op.padded_bonus:
+        mask = _additive(mask, query.dtype)
+    columns = _columns(mask, front.op)
     if window is not None:
         positions = torch.arange(queries, device=mask.device) + moment.start + front.op.shift
         behind = positions[:, None] - torch.arange(length, device=mask.device) >= window
-        columns = columns.expand(-1, -1, queries, -1).masked_fill(behind, hidden)
+        columns = columns.expand(-1, -1, queries, -1).masked_fill(behind, _hidden(mask))
         mask = mask.expand(-1, -1, queries, -1)
     return torch.cat((columns, mask), dim=-1)
+
+
+def _columns(mask: Tensor, op: PrefixOp) -> Tensor:
+    """Return what stands in a mask for a prefix that every query sees (…, queries, length)."""
+    shape = (*mask.shape[:-1], op.length)
+    if mask.dtype == torch.bool:
+        return mask.new_ones(shape)
+    padded = (mask <= _hidden(mask)).any() if op.padded_bonus else None
+    return mask.new_zeros(shape) if padded is None else (padded * op.padded_bonus).to(mask.dtype).expand(shape)
+
+
+def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a mask that is added to the scores."""
+    if mask.dtype != torch.bool:
+        return mask
+    zeros = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+    return zeros.masked_fill(~mask, torch.finfo(dtype).min)
+
+
+def _hidden(mask: Tensor) -> float | bool:
+    """Return what stands in a mask for a key that is not seen."""
+    return False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min
 
 
 def _is_causal(module: nn.Module, front: InFront, kwargs: Mapping[str, Any]) -> bool:

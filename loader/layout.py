@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -224,15 +225,9 @@ def _embeddings(row: Architecture, bare: PreTrainedModel, modules: dict[str, nn.
     for names in row.embeddings:
         if not _lacks(row, names.path, modules):
             _module(names.path, modules, row)
-            yield Embedding(
-                path=names.path,
-                width=next(found for name in names.width if (found := setting(bare.config, name)) is not None),
-                tokens=names.tokens,
-                stack=names.stack,
-                model=names.model,
-                reader=names.reader if names.reader in modules else None,
-                lengthens=names.lengthens,
-            )
+            width = next(found for name in names.width if (found := setting(bare.config, name)) is not None)
+            found = names.embedding(width)
+            yield found if found.reader in modules else dataclasses.replace(found, reader=None)
 
 
 def _vocabulary(model: PreTrainedModel, row: Architecture, modules: dict[str, nn.Module]) -> int:

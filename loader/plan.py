@@ -6,7 +6,7 @@ else. Modules that no active adapter touches are not touched: they cost nothing,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MethodType
 from typing import Any, TypeVar
@@ -254,11 +254,11 @@ class _Builder:
         self._put(module, PositionsForward(self._forward(module), shift, module))
 
     def padding_seen(self, path: str, op: PromptOp) -> None:
-        """Let the positions of a prompt see padding; innermost, so that others still find a mask without queries."""
-        if op.sees_padding:
+        """Let padding act upon a prompt; innermost, so that others still find a mask without queries."""
+        if op.sees_padding or op.padded_bonus:
             model = self._ground.modules[self._embeddings[path].model]
-            mutual = any(attention.form.startswith("deberta") for attention in self._ground.layout.attentions)
-            self._put(model, PaddingSeen(self._forward(model), op, model, mutual=mutual))
+            assert isinstance(model, PreTrainedModel)
+            self._put(model, PaddingSeen(self._forward(model), op, model, mutual=self._is_deberta()))
 
     def prompt(self, path: str, op: PromptOp) -> None:
         """Let a prompt join the text; outermost, so that all inside see the longer one."""
@@ -268,7 +268,7 @@ class _Builder:
             tokens = modules[embedding.tokens or ""]
             self._put(model, PromptedModel(self._forward(model), op, tokens))
         else:
-            lengthened = LengthenedModel(self._forward(model), op)
+            lengthened = LengthenedModel(self._forward(model), op, makes_mask=self._is_deberta())
             self._put(model, lengthened)
             module = modules[path]
             self._put(module, LengthenedEmbeddings(self._forward(module), op, lengthened))
@@ -278,6 +278,10 @@ class _Builder:
         outer = self._ground.model
         if outer is not self._ground.bare and not embedding.model:
             self._put(outer, PromptedHead(self._forward(outer), op, tokens))
+
+    def _is_deberta(self) -> bool:
+        """Return whether the model makes masks from what it is called with, for queries and keys alike."""
+        return any(attention.form.startswith("deberta") for attention in self._ground.layout.attentions)
 
     def block(self, path: str, op: BlockOp) -> None:
         module = self._ground.modules[path]

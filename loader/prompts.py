@@ -14,6 +14,7 @@ from ..errors import UnsupportedError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from transformers import PreTrainedModel
 
     from ..methods import PromptOp
     from .forwards import Forward
@@ -38,13 +39,17 @@ class Called:
 
 
 class LengthenedModel(Called):
-    """Runs a model whose embedding module puts a prompt behind its output, and widens the mask for it."""
+    """Runs a model whose embedding module puts a prompt behind its output, and widens the mask for it.
 
-    __slots__ = ("kept", "op")
+    makes_mask: whether the model itself makes a mask as long as the text where it is given none.
+    """
 
-    def __init__(self, original: Forward, op: PromptOp) -> None:
+    __slots__ = ("kept", "makes_mask", "op")
+
+    def __init__(self, original: Forward, op: PromptOp, *, makes_mask: bool) -> None:
         super().__init__(original)
         self.op = op
+        self.makes_mask = makes_mask
         self.kept: dict[int, Tensor | None] = {}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -53,6 +58,10 @@ class LengthenedModel(Called):
         if given.get("past_key_values") is not None:
             raise UnsupportedError("a prompt behind the embeddings cannot go together with a cache")
         mask = given.get("attention_mask")
+        if mask is None and self.makes_mask:
+            text = given.get("inputs_embeds")
+            mask = torch.ones_like(given["input_ids"]) if text is None else text.new_ones(text.shape[:2])
+            given["attention_mask"] = mask
         self.kept[0 if is_compiling() else get_ident()] = mask
         # In front even where the prompt stands behind the first token, as in `adapters`.
         return self.original(**given | _widened(given, "attention_mask", self.op))
@@ -84,14 +93,14 @@ class LengthenedEmbeddings:
 
 
 class PaddingSeen(Called):
-    """Runs a model in which the positions of a prompt see the text's padding."""
+    """Runs a model in which padding acts upon a prompt: its positions see it, or the text sees more of the prompt."""
 
-    __slots__ = ("mutual", "op", "settings")
+    __slots__ = ("model", "mutual", "op")
 
-    def __init__(self, original: Forward, op: PromptOp, module: nn.Module, *, mutual: bool) -> None:
+    def __init__(self, original: Forward, op: PromptOp, model: PreTrainedModel, *, mutual: bool) -> None:
         super().__init__(original)
         self.op = op
-        self.settings = vars(module)["config"]
+        self.model = model
         self.mutual = mutual
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -104,19 +113,21 @@ class PaddingSeen(Called):
 
     def _square(self, seen: Tensor) -> Tensor:
         """Return the mask (batch, 1, queries, keys) in the form that the model's attention takes."""
-        rows = seen[:, None, :, None] if self.mutual else torch.ones_like(seen)[:, None, :, None]
-        square = rows & seen[:, None, None, :]
         prompt = torch.arange(seen.shape[1], device=seen.device) < self.op.length
-        square = square | prompt[None, None, :, None]
-        if self.mutual or self.settings._attn_implementation == "sdpa":
+        square = seen[:, None, None, :] & (seen[:, None, :, None] | (not self.mutual))
+        square = square | prompt[:, None] if self.op.sees_padding else square
+        square = square | prompt
+        implementation = self.model.config._attn_implementation
+        if self.mutual or (implementation == "sdpa" and not self.op.padded_bonus):
             return square
-        if self.settings._attn_implementation != "eager":
+        if implementation not in ("eager", "sdpa"):
             raise UnsupportedError(
-                f"{self.settings._attn_implementation} attention has no mask for a prompt that sees padding",
+                f"{implementation} attention has no mask for this prompt",
                 hint="load the model with attn_implementation='eager' or 'sdpa'",
             )
-        dtype = self.settings.dtype or torch.float32
-        return torch.zeros(square.shape, dtype=dtype, device=seen.device).masked_fill(~square, torch.finfo(dtype).min)
+        dtype = self.model.dtype
+        bonus = (prompt & ~prompt[:, None]) * (~seen).any() * self.op.padded_bonus
+        return bonus.to(dtype).expand(square.shape).masked_fill(~square, torch.finfo(dtype).min)
 
 
 class PromptedModel(Called):

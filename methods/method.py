@@ -121,6 +121,8 @@ class PrefixOp(Protocol):
     """Number of keys in front; 0 where an attention only loses its relative position bias."""
     shift: int
     """Positions by which the text counts on because of the prefix: its length, or 0."""
+    padded_bonus: float
+    """What is added to the attention scores of the prefix in a batch with padding."""
     bias: Literal["text", "all", "none"]
     """Where a relative position bias acts: on the text's own keys; on the prefix too, as if it stood in front of the
     text at the positions 0, 1, …, with queries counted from shift; nowhere."""
@@ -160,6 +162,8 @@ class PromptOp(Protocol):
     """Whether they stand behind the text's first token."""
     sees_padding: bool
     """Whether the positions of the prompt see the text's padding."""
+    padded_bonus: float
+    """What is added to the text's attention scores of the prompt in a batch with padding."""
 
     def __call__(self) -> Tensor:
         """Return the prompt (length, width)."""

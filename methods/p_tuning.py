@@ -13,6 +13,7 @@ Sources: Liu et al. 2021 (arXiv 2103.10385) §3.2; PEFT 0.21.2, tuners/p_tuning 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -116,8 +117,6 @@ def initial(config: PTuningConfig, layout: Layout, base: Callable[[str], Tensor]
 
 
 def _start(key: str, shape: tuple[int, ...], all_shapes: Shapes, generator: torch.Generator | None) -> Tensor:
-    import math
-
     import torch
 
     tensor = torch.empty(shape)
@@ -161,6 +160,7 @@ class EncodedPrompt:
     place: Place = "tokens"
     after_first = False
     sees_padding = False
+    padded_bonus = 0.0
 
     def __init__(self, config: PTuningConfig, tensors: Mapping[str, Tensor], path: str, mode: nn.Module) -> None:
         self.config = config

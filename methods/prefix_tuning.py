@@ -26,6 +26,7 @@ tuners/prefix_tuning and peft_model.py.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -60,6 +61,8 @@ class PrefixTuningConfig(Config):
         use_gating: multiply them by a gate.
         shared_gating: one gate for keys and values, not two.
         positions: what happens to the text's positions: `kept`, `shifted` or `adapters`.
+        padded_bonus: what is added to the attention scores of the prefix in a batch with padding; `adapters` adds 1 in
+            DistilBERT.
         init_weights_seed: seed of the start values, or None for torch's global generator.
     """
 
@@ -76,6 +79,7 @@ class PrefixTuningConfig(Config):
     use_gating: bool = False
     shared_gating: bool = True
     positions: Literal["kept", "shifted", "adapters"] = "kept"
+    padded_bonus: float = 0.0
     init_weights_seed: int | None = None
 
     def faults(self) -> list[str]:
@@ -86,6 +90,8 @@ class PrefixTuningConfig(Config):
             faults.append(f"non_linearity {self.non_linearity!r} is unknown; known are {', '.join(NAMES)}")
         if not 0 <= self.dropout < 1:
             faults.append("dropout must lie in [0, 1)")
+        if not math.isfinite(self.padded_bonus):
+            faults.append(f"padded_bonus is {self.padded_bonus}, expected a finite number")
         return faults
 
     def takes(self, attention: Attention) -> bool:
@@ -157,8 +163,6 @@ def initial(config: PrefixTuningConfig, layout: Layout, base: Callable[[str], Te
 
 
 def _start(key: str, shape: tuple[int, ...], all_shapes: Shapes, generator: torch.Generator | None) -> Tensor:
-    import math
-
     import torch
 
     tensor = torch.empty(shape)
@@ -270,7 +274,7 @@ def _layer(tensors: Mapping[str, Tensor], path: str) -> tuple[Tensor, ...]:
 class Prefix:
     """The prefix of one attention in the forward pass."""
 
-    __slots__ = ("bias", "config", "gate", "heads", "length", "make", "mode", "shift")
+    __slots__ = ("bias", "config", "gate", "heads", "length", "make", "mode", "padded_bonus", "shift")
 
     def __init__(
         self,
@@ -287,6 +291,7 @@ class Prefix:
         self.gate = _layer(tensors, f"{attention.path}.prefix_gate") if config.gates else None
         self.length = config.prefix_length
         self.shift = config.prefix_length if config.positions == "shifted" else 0
+        self.padded_bonus = config.padded_bonus
         self.bias = bias
 
     def __call__(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
@@ -310,6 +315,7 @@ class NoBias:
 
     length = 0
     shift = 0
+    padded_bonus = 0.0
     bias: Literal["text", "all", "none"] = "none"
 
     def __call__(self, hidden: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,7 @@ tuners/prompt_tuning and peft_model.py.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -44,6 +45,8 @@ class PromptTuningConfig(Config):
         combine: in front of the text, or behind its first token (at `embeddings` only).
         sees_padding: at `embeddings`, let the positions of the prompt see the text's padding. `adapters` does so where
             it computes attention with sdpa, its default; the output then depends on how much padding there is.
+        padded_bonus: at `embeddings`, what is added to the attention scores of the prompt in a batch with padding;
+            `adapters` adds 1 in DistilBERT.
         spare: further vectors in the tensor that nothing reads; PEFT saves such for encoder-decoder models.
         init_tokens: ids whose word embeddings the vectors start from, again and again as far as needed; () for
             uniform start values.
@@ -57,6 +60,7 @@ class PromptTuningConfig(Config):
     place: Place = "embeddings"
     combine: Literal["prefix", "prefix_after_bos"] = "prefix"
     sees_padding: bool = False
+    padded_bonus: float = 0.0
     spare: int = 0
     init_tokens: tuple[int, ...] = ()
     init_scale: float = 0.5
@@ -65,8 +69,10 @@ class PromptTuningConfig(Config):
     def faults(self) -> list[str]:
         """Return what is wrong with the values, one phrase each."""
         faults = length_faults(self.prompt_length, self.spare)
-        if self.place == "tokens" and (self.combine != "prefix" or self.sees_padding):
-            faults.append("combine and sees_padding have a meaning only with place 'embeddings'")
+        if self.place == "tokens" and (self.combine != "prefix" or self.sees_padding or self.padded_bonus):
+            faults.append("combine, sees_padding and padded_bonus have a meaning only with place 'embeddings'")
+        if not math.isfinite(self.padded_bonus):
+            faults.append(f"padded_bonus is {self.padded_bonus}, expected a finite number")
         if not 0 < self.init_scale < float("inf"):
             faults.append(f"init_scale is {self.init_scale}, expected a positive number")
         return faults
@@ -143,13 +149,14 @@ def bind(config: PromptTuningConfig, tensors: Mapping[str, Tensor], live: Live) 
 class Prompt:
     """The prompt in the forward pass."""
 
-    __slots__ = ("after_first", "length", "place", "sees_padding", "vectors")
+    __slots__ = ("after_first", "length", "padded_bonus", "place", "sees_padding", "vectors")
 
     def __init__(self, config: PromptTuningConfig, vectors: Tensor) -> None:
         self.length = config.prompt_length
         self.place: Place = config.place
         self.after_first = config.combine == "prefix_after_bos"
         self.sees_padding = config.sees_padding
+        self.padded_bonus = config.padded_bonus
         self.vectors = vectors
 
     def __call__(self) -> Tensor:

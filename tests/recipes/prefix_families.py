@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,10 @@ IDS = [[9, 26, 36, 35, 14], [36, 6, 28, 1, 1]]
 MASK = [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]
 ENCODER: Options = {"input_ids": IDS, "attention_mask": MASK}
 DECODER: Options = {"input_ids": IDS, "attention_mask": MASK}
-BOTH: Options = ENCODER | {"decoder_input_ids": [[2, 11, 7, 30], [2, 20, 5, 1]]}
+BOTH: Options = ENCODER | {
+    "decoder_input_ids": [[2, 11, 7, 30], [2, 20, 5, 1]],
+    "decoder_attention_mask": [[1, 1, 1, 1], [1, 1, 1, 0]],
+}
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,16 @@ class Family:
     floats: tuple[tuple[str, tuple[int, ...]], ...] = ()
     attention: str | None = None
 
-    def tensors(self) -> Options:
-        """Return the inputs as tensors."""
+    @property
+    def unpadded(self) -> Options:
+        """One row of the inputs without its masks, {} where the model reads something else too."""
+        return {} if self.floats else {k: v[:1] for k, v in self.inputs.items() if not k.endswith("mask")}
+
+    def tensors(self, inputs: Options) -> Options:
+        """Return token inputs as tensors, with the float ones."""
         import torch
 
-        found = {name: torch.tensor(value) for name, value in self.inputs.items()}
+        found = {name: torch.tensor(value) for name, value in inputs.items()}
         for name, shape in self.floats:
             found[name] = torch.round(torch.randn(shape, generator=generator(name)) * 64) / 64
         return found
@@ -87,16 +94,17 @@ FAMILIES: dict[str, Family] = {
     "gptj": Family("GPTJModel", GPT2 | TEXT | {"n_positions": 40, "rotary_dim": 4}, DECODER),
     "llama": Family("LlamaModel", LLAMA | TEXT, DECODER, attention="eager"),
     "mistral": Family("MistralModel", LLAMA | TEXT | {"sliding_window": 3}, DECODER, attention="eager"),
-    "bart": Family("BartModel", BART | TEXT, BOTH),
-    "mbart": Family("MBartModel", BART | TEXT, BOTH),
-    "plbart": Family("PLBartModel", BART | TEXT, BOTH),
+    "bart": Family("BartModel", BART | TEXT, BOTH, attention="eager"),
+    "mbart": Family("MBartModel", BART | TEXT, BOTH, attention="eager"),
+    "plbart": Family("PLBartModel", BART | TEXT, BOTH, attention="eager"),
     "t5": Family("T5Model", T5 | SHORT | {"vocab_size": 40, "pad_token_id": 1}, BOTH),
     "mt5": Family("MT5Model", T5 | SHORT | {"vocab_size": 40, "pad_token_id": 1}, BOTH),
     "whisper": Family(
         "WhisperModel",
         WHISPER | TEXT | {"decoder_start_token_id": 2, "bos_token_id": 2, "eos_token_id": 2},
-        {"decoder_input_ids": BOTH["decoder_input_ids"]},
+        {name: BOTH[name] for name in ("decoder_input_ids", "decoder_attention_mask")},
         floats=(("input_features", (2, 6, 16)),),
+        attention="eager",
     ),
     "vit": Family("ViTModel", VIT, {}, floats=PIXELS),
     "beit": Family("BeitModel", VIT | {"use_absolute_position_embeddings": True}, {}, floats=PIXELS),
@@ -132,11 +140,14 @@ def load_base(root: Path, name: str) -> Any:
     return model.eval()
 
 
-def ran(name: str, model: Any, change: Callable[[Options], Options] = dict) -> Any:
-    """Return the output of a family's base."""
+def ran(name: str, model: Any) -> Options:
+    """Return the output of a family's base under "", and for inputs without padding under "_unpadded"."""
     import torch
 
-    with torch.no_grad():
-        output = model(**change(FAMILIES[name].tensors()))[FAMILIES[name].key].contiguous()
-    assert bool(torch.isfinite(output).all()), "output is not finite"
-    return output
+    family, outputs = FAMILIES[name], {}
+    for suffix, inputs in (("", family.inputs), ("_unpadded", family.unpadded)):
+        if inputs or not suffix:
+            with torch.no_grad():
+                outputs[suffix] = model(**family.tensors(inputs))[family.key].contiguous()
+    assert all(bool(torch.isfinite(output).all()) for output in outputs.values()), "output is not finite"
+    return outputs
