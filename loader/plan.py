@@ -257,7 +257,7 @@ class _Builder:
         """Let padding act upon a prompt; innermost, so that others still find a mask without queries."""
         if op.sees_padding or op.padded_bonus:
             model = self._ground.modules[self._embeddings[path].model]
-            assert isinstance(model, PreTrainedModel)
+            assert isinstance(model, PreTrainedModel)  # noqa: S101
             self._put(model, PaddingSeen(self._forward(model), op, model, mutual=self._is_deberta()))
 
     def prompt(self, path: str, op: PromptOp) -> None:
