@@ -184,12 +184,13 @@ def _linears(places: Iterable[_Place], known: Iterable[Facts]) -> Iterator[Linea
 def _attentions(places: Iterable[_Place], known: Sequence[Facts]) -> Iterator[Attention]:
     """Yield the attentions, all heads of each counted as one."""
     found = {path: heads for facts in known for path, heads in facts.attentions.items()}
+    widths = {name: size for facts in known for name, size in facts.stacks.items()}
     alike = next(iter(found.values()), 0)
     for at in places:
         for part in at.stack.attentions:
-            path = f"{at.path}.{part.path}"
-            heads = found.get(path, alike or at.size)
-            yield Attention(path=path, stack=part.stack, layer=at.index, width=at.size, heads=1, head_size=heads)
+            path, size = f"{at.path}.{part.path}", widths.get(part.stack, at.size)
+            heads = found.get(path, alike or size)
+            yield Attention(path=path, stack=part.stack, layer=at.index, width=size, heads=1, head_size=heads)
 
 
 def _too_far(key: str, row: Architecture) -> bool:

@@ -12,7 +12,7 @@ from types import MethodType
 from typing import Any, TypeVar
 
 from torch import nn
-from transformers import GenerationMixin
+from transformers import GenerationMixin, PreTrainedModel
 
 from ..architectures import named
 from ..errors import StateError, UnsupportedError

@@ -268,6 +268,7 @@ class Facts:
         embedding: size of the embeddings, 0 where nothing says it.
         linears: path → the linear map, as far as its tensors tell it.
         attentions: path → size of all its key heads together.
+        stacks: name of the prefix that attentions take, as in sites.Attention → size of their input.
         left_out: layers that the configuration names although no tensor does.
     """
 
@@ -275,6 +276,7 @@ class Facts:
     embedding: int = 0
     linears: Mapping[str, Linear] = field(default_factory=dict)
     attentions: Mapping[str, int] = field(default_factory=dict)
+    stacks: Mapping[str, int] = field(default_factory=dict)
     left_out: tuple[int, ...] = ()
 
 

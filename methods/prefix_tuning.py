@@ -177,15 +177,23 @@ def _start(key: str, shape: tuple[int, ...], all_shapes: Shapes, generator: torc
 
 def facts(config: PrefixTuningConfig, have: Shapes, roles: Roles) -> Facts:
     """Return the sizes of the attentions that have prefixes."""
-    size = {"prefix_key": 1, "prefix_key.weight": 0}
-    attentions, widths = {}, []
+    attentions: dict[str, int] = {}
+    stacks: dict[str, int] = {}
+    widths: list[int] = []
     for key, shape in have.items():
-        for name, dimension in size.items():
-            if key.endswith(f".{name}") and len(shape) == 2:
-                attentions[key.removesuffix(f".{name}")] = shape[dimension]
-        if key.endswith((".prefix_gate.weight", ".embedding.weight", ".hidden.weight")) and len(shape) == 2:
+        path, _, name = key.rpartition(".")
+        if len(shape) != 2:
+            continue
+        if name == "prefix_key":
+            attentions[path] = shape[1]
+        elif key.endswith(".prefix_key.weight"):
+            attentions[path.rpartition(".")[0]] = shape[0]
+        elif key.endswith(".prefix_gate.weight"):
             widths.append(shape[1])
-    return Facts(widths=tuple(widths), attentions=attentions, left_out=config.leave_out)
+        elif key.startswith("shared.prefix_"):
+            stacks[key.split(".")[1].removeprefix("prefix_")] = shape[1]
+            widths.append(shape[1])
+    return Facts(widths=tuple(widths), attentions=attentions, stacks=stacks, left_out=config.leave_out)
 
 
 def flattened(config: PrefixTuningConfig, tensors: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor]:
