@@ -106,6 +106,10 @@ class Linear:
     groups: int = 1
 
 
+AttentionForm = Literal["interface", "gptj", "deberta", "deberta_v2"]
+"""How an attention is written: through the attention interface of transformers, or in a way of its own."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attention:
     """One attention; the place of a prefix.
@@ -117,6 +121,9 @@ class Attention:
         width: size of its input.
         heads: number of heads that keys and values have.
         head_size: size of one head.
+        form: how it is written.
+        positions: module that turns the numbers of its positions into embeddings or rotations, or None.
+        bias: attention that makes the relative position bias for its whole stack, or None.
     """
 
     path: str
@@ -125,6 +132,9 @@ class Attention:
     width: int
     heads: int
     head_size: int
+    form: AttentionForm = "interface"
+    positions: str | None = None
+    bias: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,12 +161,18 @@ class Embedding:
         width: size of its output.
         tokens: module of the word embeddings alone, or None in models that read no tokens.
         stack: name of the tower that it belongs to, as in Attention.
+        model: module that is called with the token ids and their mask, "" for the base model itself.
+        reader: module that is called with the same mask as `encoder_attention_mask`, or None.
+        lengthens: whether the layers take their length from its output, so that a prompt may be put there.
     """
 
     path: str
     width: int
     tokens: str | None = None
     stack: str = "self"
+    model: str = ""
+    reader: str | None = None
+    lengthens: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -55,10 +55,19 @@ ROW = Architecture(
                 ),
             ),
             feed_forward=FeedForwardNames(intermediate="ffn", output="ffn_output"),
+            positions="embeddings.position_embeddings",
         ),
     ),
     norms=("embeddings.LayerNorm",),
-    embeddings=(EmbeddingNames(path="embeddings", tokens="embeddings.word_embeddings", width=("embedding_size",)),),
+    embeddings=(
+        EmbeddingNames(
+            path="embeddings",
+            tokens="embeddings.word_embeddings",
+            width=("embedding_size",),
+            lengthens=True,
+            sees_padding=True,
+        ),
+    ),
     heads=(
         HeadName(classes=("AlbertForSequenceClassification",), linears=("classifier",), pooling="pooler"),
         *token_heads("Albert"),

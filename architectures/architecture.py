@@ -12,7 +12,7 @@ from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from functools import cache
 
-from ..sites import Projection, Role, Site
+from ..sites import AttentionForm, Embedding, Projection, Role, Site
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +144,11 @@ class Layers:
         head_size: attribute that holds the size of a head; where the configuration has none, width / query heads.
         query_heads: attribute that holds the number of heads that queries have.
         restarts: whether its layers are counted from 0 again and not on from those of the stack before.
+        form: how its attentions are written.
+        positions: module of the base model that turns the numbers of the positions in its cache into embeddings or
+            rotations; "" where each self-attention does so itself, None where nothing does.
+        bias: whether the self-attention of its first layer makes a relative position bias for all others.
+        padded_bonus: what `adapters` adds to the attention scores of prefixes and prompts in batches with padding.
     """
 
     path: str
@@ -157,6 +162,10 @@ class Layers:
     query_heads: str = "num_attention_heads"
     head_size: str = "head_dim"
     restarts: bool = False
+    form: AttentionForm = "interface"
+    positions: str | None = None
+    bias: bool = False
+    padded_bonus: float = 0.0
 
     def index(self, path: str) -> tuple[int, ...] | None:
         """Return the index, or the indices, in a path that is or begins with that of one of the layers, else None.
@@ -204,6 +213,7 @@ class Layers:
             heads=tuple(f"{config}{name}" for name in self.heads),
             query_heads=f"{config}{self.query_heads}",
             head_size=f"{config}{self.head_size}",
+            positions=f"{before}{self.positions}" if self.positions else self.positions,
         )
 
     def sites(self, layer: str, index: int, width: int, last: str) -> tuple[Site, ...]:
@@ -252,6 +262,10 @@ class EmbeddingNames:
         stack: name of the tower that it belongs to, as in AttentionNames.
         adapters: module in whose files of `adapters` the invertible adapters, prompts and shared parameters stand, or
             "" for the base model itself.
+        model: module that is called with the token ids and their mask, or "" for the base model itself.
+        reader: module that is called with the same mask as `encoder_attention_mask`, or None.
+        lengthens: whether the layers take their length from the output of path, so that a prompt may be put there.
+        sees_padding: whether a prompt there sees the text's padding in `adapters`.
     """
 
     path: str
@@ -259,6 +273,22 @@ class EmbeddingNames:
     width: tuple[str, ...] = ("hidden_size",)
     stack: str = "self"
     adapters: str = ""
+    model: str = ""
+    reader: str | None = None
+    lengthens: bool = False
+    sees_padding: bool = False
+
+    def embedding(self, width: int) -> Embedding:
+        """Return it as a place for methods; width: size of its output."""
+        return Embedding(
+            path=self.path,
+            width=width,
+            tokens=self.tokens,
+            stack=self.stack,
+            model=self.model,
+            reader=self.reader,
+            lengthens=self.lengthens,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

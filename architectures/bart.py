@@ -77,6 +77,7 @@ DECODER = dataclasses.replace(
     attentions=(attention("self_attn", "self_prefix"), attention("encoder_attn", "cross_prefix", cross=True)),
     heads=("decoder_attention_heads",),
     query_heads="decoder_attention_heads",
+    positions="decoder.embed_positions",
 )
 
 EMBEDDINGS = EmbeddingNames(
@@ -85,6 +86,8 @@ EMBEDDINGS = EmbeddingNames(
     width=("d_model",),
     stack="encoder",
     adapters="encoder",
+    model="encoder",
+    reader="decoder",
 )
 
 

@@ -62,9 +62,10 @@ LAYERS = Layers(
     ),
     feed_forward=FeedForwardNames(intermediate="intermediate.dense", output="output.dense"),
     may_lack=("crossattention",),
+    positions="embeddings.position_embeddings",
 )
 
-EMBEDDINGS = EmbeddingNames(path="embeddings", tokens="embeddings.word_embeddings")
+EMBEDDINGS = EmbeddingNames(path="embeddings", tokens="embeddings.word_embeddings", lengthens=True, sees_padding=True)
 
 
 def token_heads(name: str, *, pooled: bool = True) -> tuple[HeadName, ...]:

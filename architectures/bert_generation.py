@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from .architecture import Architecture, HeadName
 from .bert import EMBEDDINGS, LAYERS
 
@@ -11,6 +13,6 @@ ROW = Architecture(
     prefixes=("bert",),
     layers=(LAYERS,),
     norms=("embeddings.LayerNorm",),
-    embeddings=(EMBEDDINGS,),
+    embeddings=(dataclasses.replace(EMBEDDINGS, sees_padding=False),),
     heads=(HeadName(classes=("BertGenerationDecoder",), kind="causal_lm", linears=("lm_head.decoder",)),),
 )

@@ -16,6 +16,8 @@ LAYERS_WITHOUT_CROSS = dataclasses.replace(
     sublayers=(attention_sublayer("attention"), LAYERS.sublayers[-1]),
     norms=("attention.output.LayerNorm", "output.LayerNorm"),
     may_lack=(),
+    form="deberta",
+    positions=None,
 )
 
 

@@ -14,7 +14,9 @@ ROW = Architecture(
     prefixes=("deberta",),
     layers=(
         dataclasses.replace(
-            deberta.LAYERS_WITHOUT_CROSS, attentions=(deberta.attention("query_proj", "key_proj", "value_proj"),)
+            deberta.LAYERS_WITHOUT_CROSS,
+            attentions=(deberta.attention("query_proj", "key_proj", "value_proj"),),
+            form="deberta_v2",
         ),
     ),
     norms=("embeddings.LayerNorm",),

@@ -49,13 +49,19 @@ ROW = Architecture(
                 ),
             ),
             feed_forward=FeedForwardNames(intermediate="ffn.lin1", output="ffn.lin2"),
+            positions="embeddings.position_embeddings",
+            padded_bonus=1.0,
             width="dim",
             heads=("n_heads",),
             query_heads="n_heads",
         ),
     ),
     norms=("embeddings.LayerNorm",),
-    embeddings=(EmbeddingNames(path="embeddings", tokens="embeddings.word_embeddings", width=("dim",)),),
+    embeddings=(
+        EmbeddingNames(
+            path="embeddings", tokens="embeddings.word_embeddings", width=("dim",), lengthens=True, sees_padding=True
+        ),
+    ),
     heads=(
         HeadName(
             classes=("DistilBertForSequenceClassification",),

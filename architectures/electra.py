@@ -13,7 +13,7 @@ ROW = Architecture(
     prefixes=("electra",),
     layers=(LAYERS,),
     norms=("embeddings.LayerNorm",),
-    embeddings=(dataclasses.replace(EMBEDDINGS, width=("embedding_size",)),),
+    embeddings=(dataclasses.replace(EMBEDDINGS, width=("embedding_size",), sees_padding=False),),
     heads=(
         HeadName(
             classes=("ElectraForSequenceClassification",),

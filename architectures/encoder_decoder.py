@@ -54,6 +54,8 @@ ROW = Architecture(
             width=("encoder.embedding_size", "encoder.hidden_size"),
             stack="encoder",
             adapters="encoder",
+            model="encoder",
+            reader="decoder",
         ),
     ),
     may_lack=(

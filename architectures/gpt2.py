@@ -54,6 +54,7 @@ ROW = Architecture(
                 ),
             ),
             feed_forward=FeedForwardNames(intermediate="mlp.c_fc", output="mlp.c_proj"),
+            positions="wpe",
             may_lack=("crossattention", "ln_cross_attn"),
         ),
     ),

@@ -47,6 +47,8 @@ ROW = Architecture(
                 ),
             ),
             feed_forward=FeedForwardNames(intermediate="mlp.fc_in", output="mlp.fc_out"),
+            positions="",
+            form="gptj",
         ),
     ),
     norms=("ln_f",),

@@ -44,6 +44,7 @@ LAYERS = Layers(
         ),
     ),
     feed_forward=FeedForwardNames(intermediate="mlp.up_proj", gate="mlp.gate_proj", output="mlp.down_proj"),
+    positions="rotary_emb",
 )
 
 EMBEDDINGS = EmbeddingNames(path="embed_tokens", tokens="embed_tokens")

@@ -45,6 +45,7 @@ ROW = Architecture(
                 ),
             ),
             feed_forward=FeedForwardNames(intermediate="mlp.fc1", output="mlp.fc2"),
+            positions="rotary_emb",
         ),
     ),
     norms=("final_layernorm",),

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from ..errors import SchemaError
 from .architecture import Architecture
 
-_WORDS = {bool: "true or false", int: "a number", str: "a text"}
+_WORDS = {bool: "true or false", int: "a number", float: "a number with a point", str: "a text"}
 
 
 def to_json(row: Architecture) -> dict[str, Any]:

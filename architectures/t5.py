@@ -45,6 +45,7 @@ ENCODER = Layers(
     heads=("num_heads",),
     query_heads="num_heads",
     head_size="d_kv",
+    bias=True,
 )
 
 DECODER = dataclasses.replace(
@@ -88,6 +89,8 @@ T5 = Architecture(
             width=("d_model",),
             stack="encoder",
             adapters="encoder",
+            model="encoder",
+            reader="decoder",
         ),
     ),
     heads=heads("T5"),

@@ -71,7 +71,7 @@ VIT = Architecture(
     prefixes=("vit",),
     layers=(LAYERS,),
     norms=("layernorm",),
-    embeddings=(EmbeddingNames(path="embeddings", tokens=None),),
+    embeddings=(EmbeddingNames(path="embeddings", tokens=None, lengthens=True),),
     heads=(
         HeadName(
             classes=("ViTForImageClassification",),
@@ -90,7 +90,7 @@ BEIT = Architecture(
     prefixes=("beit",),
     layers=(dataclasses.replace(LAYERS, sublayers=sublayers("drop_path", "output_adapters")),),
     norms=("layernorm", "pooler.layernorm"),
-    embeddings=(EmbeddingNames(path="embeddings", tokens=None),),
+    embeddings=(EmbeddingNames(path="embeddings", tokens=None, lengthens=True),),
     heads=(
         HeadName(
             classes=("BeitForImageClassification",),

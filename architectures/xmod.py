@@ -36,7 +36,7 @@ ROW = Architecture(
         ),
     ),
     norms=("embeddings.LayerNorm",),
-    embeddings=(EMBEDDINGS,),
+    embeddings=(dataclasses.replace(EMBEDDINGS, sees_padding=False),),
     heads=roberta.heads("Xmod"),
     pooler="pooler",
     presumes=(("adapter_layer_norm", False), ("adapter_reuse_layer_norm", True), ("ln_before_adapter", True)),

@@ -16,7 +16,7 @@ from ..adapter import MethodConfig
 from ..architectures import Architecture, Layers, inside
 from ..errors import UsageError
 from ..methods import Facts, Shapes, method_of, shapes
-from ..sites import Attention, Block, Embedding, Layout, Linear, Norm, Projection
+from ..sites import Attention, Block, Layout, Linear, Norm, Projection
 from . import layers
 from .layers import MOST_LAYERS
 
@@ -89,10 +89,7 @@ def layout(config: Iterable[MethodConfig], have: Shapes, row: Architecture) -> L
         linears=tuple(_linears(places, known)),
         attentions=tuple(_attentions(places, known)),
         blocks=tuple(Block(path=at.path, layer=at.index, width=at.size) for at in places),
-        embeddings=tuple(
-            Embedding(path=names.path, width=_embedding(known) or size, tokens=names.tokens, stack=names.stack)
-            for names in row.embeddings
-        ),
+        embeddings=tuple(names.embedding(_embedding(known) or size) for names in row.embeddings),
     )
 
 
@@ -187,12 +184,13 @@ def _linears(places: Iterable[_Place], known: Iterable[Facts]) -> Iterator[Linea
 def _attentions(places: Iterable[_Place], known: Sequence[Facts]) -> Iterator[Attention]:
     """Yield the attentions, all heads of each counted as one."""
     found = {path: heads for facts in known for path, heads in facts.attentions.items()}
+    widths = {name: size for facts in known for name, size in facts.stacks.items()}
     alike = next(iter(found.values()), 0)
     for at in places:
         for part in at.stack.attentions:
-            path = f"{at.path}.{part.path}"
-            heads = found.get(path, alike or at.size)
-            yield Attention(path=path, stack=part.stack, layer=at.index, width=at.size, heads=1, head_size=heads)
+            path, size = f"{at.path}.{part.path}", widths.get(part.stack, at.size)
+            heads = found.get(path, alike or size)
+            yield Attention(path=path, stack=part.stack, layer=at.index, width=size, heads=1, head_size=heads)
 
 
 def _too_far(key: str, row: Architecture) -> bool:

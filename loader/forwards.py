@@ -234,6 +234,30 @@ class EmbeddingForward:
         return (self.op(output[0]), *output[1:]) if isinstance(output, tuple) else self.op(output)
 
 
+class PositionsForward:
+    """Runs a module that reads the numbers of positions, and raises them; those of padding stay."""
+
+    __slots__ = ("names", "original", "padding", "shift")
+
+    def __init__(self, original: Forward, shift: int, module: nn.Module) -> None:
+        self.original = original
+        self.shift = shift
+        self.padding = vars(module).get("padding_idx")
+        self.names = list(inspect.signature(original).parameters)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what the module returns for the positions behind a prefix."""
+        given = {**dict(zip(self.names, args, strict=False)), **kwargs}
+        name = "position_ids" if "position_ids" in self.names else "input"
+        if given.get(name) is None:
+            given["past_key_values_length"] = given.get("past_key_values_length", 0) + self.shift
+        elif self.padding is None:
+            given[name] = given[name] + self.shift
+        else:
+            given[name] = given[name] + self.shift * (given[name] != self.padding)
+        return self.original(**given)
+
+
 class EmbeddingsForward:
     """Lets gradients enter a model whose base is frozen, where its layers are checkpointed with re-entrant autograd.
 
@@ -371,13 +395,21 @@ class HeadForward:
         returns_dict = inputs.pop("return_dict", None)
         output = self.original(**inputs, return_dict=True)
         base = output if self.base is None else self.base.kept.pop(0 if is_compiling() else get_ident())
-        logits = self.head(base.last_hidden_state, base.get("pooler_output"), inputs.get("attention_mask"))
+        mask = _as_long(inputs.get("attention_mask"), base.last_hidden_state)
+        logits = self.head(base.last_hidden_state, base.get("pooler_output"), mask)
         loss = None if labels is None else self.head.loss(logits, labels, items)
         answer = SequenceClassifierOutput(
             loss=loss, logits=logits, hidden_states=base.get("hidden_states"), attentions=base.get("attentions")
         )
         wants_dict = self.returns_dict if returns_dict is None else returns_dict
         return answer if wants_dict else answer.to_tuple()
+
+
+def _as_long(mask: Tensor | None, hidden: Tensor) -> Tensor | None:
+    """Return a mask (batch, sequence) for hidden states that a prompt may have made longer."""
+    if mask is None or mask.ndim != 2 or hidden.shape[1] == mask.shape[1]:
+        return mask
+    return torch.nn.functional.pad(mask, (hidden.shape[1] - mask.shape[1], 0), value=1)
 
 
 def _with(signature: inspect.Signature, name: str) -> inspect.Signature:

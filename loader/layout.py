@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -206,13 +207,17 @@ def _attentions(layer: _Layer, config: Any) -> Iterator[Attention]:
     if heads is None or queries is None:
         return
     for part in names.attentions:
+        path = f"{layer.path}.{part.path}"
         yield Attention(
-            path=f"{layer.path}.{part.path}",
+            path=path,
             stack=part.stack,
             layer=layer.index,
             width=layer.width,
             heads=heads,
             head_size=setting(config, names.head_size) or layer.width // queries,
+            form=names.form,
+            positions=None if part.cross else path if names.positions == "" else names.positions,
+            bias=f"{names.layer((0, 0))}.{part.path}" if names.bias and not part.cross else None,
         )
 
 
@@ -221,7 +226,8 @@ def _embeddings(row: Architecture, bare: PreTrainedModel, modules: dict[str, nn.
         if not _lacks(row, names.path, modules):
             _module(names.path, modules, row)
             width = next(found for name in names.width if (found := setting(bare.config, name)) is not None)
-            yield Embedding(path=names.path, width=width, tokens=names.tokens, stack=names.stack)
+            found = names.embedding(width)
+            yield found if found.reader in modules else dataclasses.replace(found, reader=None)
 
 
 def _vocabulary(model: PreTrainedModel, row: Architecture, modules: dict[str, nn.Module]) -> int:

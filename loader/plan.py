@@ -6,18 +6,19 @@ else. Modules that no active adapter touches are not touched: they cost nothing,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MethodType
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
-from transformers import GenerationMixin
+from transformers import GenerationMixin, PreTrainedModel
 
 from ..architectures import named
-from ..errors import StateError
-from ..methods import Binding, BlockOp, EmbeddingOp, LinearOp, SiteOp
+from ..errors import StateError, UnsupportedError
+from ..methods import Binding, BlockOp, EmbeddingOp, LinearOp, PrefixOp, PromptOp, SiteOp
 from ..sites import Site
+from .attention import prefix_forward
 from .combined import TaskIds
 from .forwards import (
     BaseOutput,
@@ -33,6 +34,7 @@ from .forwards import (
     LinearForward,
     ModelInputs,
     Mute,
+    PositionsForward,
     Repeated,
     Residual,
     SiteForward,
@@ -40,6 +42,16 @@ from .forwards import (
 )
 from .layout import Ground
 from .norms import shadow
+from .prompts import (
+    LengthenedEmbeddings,
+    LengthenedModel,
+    PaddingSeen,
+    PromptedHead,
+    PromptedModel,
+    PromptReader,
+)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -142,15 +154,7 @@ def build(
     if mutes:
         builder.mute(ground.architecture.muted)
     builder.substitute(binding.parameters)
-    for path, linear in binding.linears.items():
-        builder.linear(path, linear)
-    sites = [site for site in ground.layout.sites if site.path in binding.sites]
-    for number, site in enumerate(sites):
-        builder.site(site, binding.sites[site.path], later=sites[number + 1 :])
-    for path, block in binding.blocks.items():
-        builder.block(path, block)
-    for path, embedding in binding.embeddings.items():
-        builder.embedding(path, embedding)
+    builder.operations(binding)
     if trains:
         builder.embeddings()
     if binding.head is not None:
@@ -169,6 +173,7 @@ class _Builder:
     def __init__(self, ground: Ground, installation: Installation) -> None:
         self._ground = ground
         self._original = installation.original
+        self._embeddings = {embedding.path: embedding for embedding in ground.layout.embeddings}
         self._forwards: dict[int, tuple[nn.Module, Forward]] = {}
         self._residuals: dict[tuple[str, int], Residual] = {}
         self._remembered: ModelInputs | None = None
@@ -183,6 +188,23 @@ class _Builder:
         for path, own in parameters.items():
             module = self._ground.modules[path]
             self._put(module, MethodType(type(module).forward, shadow(module, own)))
+
+    def operations(self, binding: Binding) -> None:
+        """Let every operation act at its place; the innermost first."""
+        self._each(binding.attentions, self.prefix)
+        self._each(binding.positions, self.positions)
+        self._each(binding.prompts, self.padding_seen)
+        self._each(binding.linears, self.linear)
+        sites = [site for site in self._ground.layout.sites if site.path in binding.sites]
+        for number, site in enumerate(sites):
+            self.site(site, binding.sites[site.path], later=sites[number + 1 :])
+        self._each(binding.blocks, self.block)
+        self._each(binding.embeddings, self.embedding)
+        self._each(binding.prompts, self.prompt)
+
+    def _each(self, ops: Mapping[str, T], put: Callable[[str, T], None]) -> None:
+        for path, op in ops.items():
+            put(path, op)
 
     def site(self, site: Site, op: SiteOp, *, later: Sequence[Site]) -> None:
         """Let an operation act at a site; later: the sites behind it at which something acts too."""
@@ -214,6 +236,52 @@ class _Builder:
     def linear(self, path: str, op: LinearOp) -> None:
         module = self._ground.modules[path]
         self._put(module, LinearForward(self._forward(module), op))
+
+    def prefix(self, path: str, op: PrefixOp) -> None:
+        """Put a prefix in front of an attention, which must still have the forward of its class."""
+        module = self._ground.modules[path]
+        found = self._forward(module)
+        if not (isinstance(found, MethodType) and found.__func__ is type(module).forward and found.__self__ is module):
+            raise UnsupportedError(
+                f"another library has replaced the forward of {path}, so it cannot have a prefix",
+                hint="take its wrapper off, or load the model without device_map",
+            )
+        place = next(attention for attention in self._ground.layout.attentions if attention.path == path)
+        self._put(module, prefix_forward(op, place, self._ground.modules))
+
+    def positions(self, path: str, shift: int) -> None:
+        module = self._ground.modules[path]
+        self._put(module, PositionsForward(self._forward(module), shift, module))
+
+    def padding_seen(self, path: str, op: PromptOp) -> None:
+        """Let padding act upon a prompt; innermost, so that others still find a mask without queries."""
+        if op.sees_padding or op.padded_bonus:
+            model = self._ground.modules[self._embeddings[path].model]
+            assert isinstance(model, PreTrainedModel)  # noqa: S101
+            self._put(model, PaddingSeen(self._forward(model), op, model, mutual=self._is_deberta()))
+
+    def prompt(self, path: str, op: PromptOp) -> None:
+        """Let a prompt join the text; outermost, so that all inside see the longer one."""
+        modules, embedding = self._ground.modules, self._embeddings[path]
+        model, tokens = modules[embedding.model], None
+        if op.place == "tokens":
+            tokens = modules[embedding.tokens or ""]
+            self._put(model, PromptedModel(self._forward(model), op, tokens))
+        else:
+            lengthened = LengthenedModel(self._forward(model), op, makes_mask=self._is_deberta())
+            self._put(model, lengthened)
+            module = modules[path]
+            self._put(module, LengthenedEmbeddings(self._forward(module), op, lengthened))
+        if embedding.reader is not None:
+            reader = modules[embedding.reader]
+            self._put(reader, PromptReader(self._forward(reader), op))
+        outer = self._ground.model
+        if outer is not self._ground.bare and not embedding.model:
+            self._put(outer, PromptedHead(self._forward(outer), op, tokens))
+
+    def _is_deberta(self) -> bool:
+        """Return whether the model makes masks from what it is called with, for queries and keys alike."""
+        return any(attention.form.startswith("deberta") for attention in self._ground.layout.attentions)
 
     def block(self, path: str, op: BlockOp) -> None:
         module = self._ground.modules[path]

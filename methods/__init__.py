@@ -1,21 +1,23 @@
 """Adapter methods, one file each, and the table that lists them.
 
 A new method is one file with a METHOD and one entry in METHODS. A configuration string names presets with changes:
-`double_seq_bn[reduction_factor=8]+layer_norm` is a union of two methods; values are JSON, or bare words for texts.
+`double_seq_bn[reduction_factor=8]+layer_norm` is a union of two methods; values are JSON, or bare words for texts. A
+preset may be a union itself (`mam`); a change goes to each of its parts that has the field.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..adapter import MethodConfig
 from ..errors import UsageError
 from ..sites import Layout
-from . import bottleneck, classification_head, fusion, layer_norm, lora
+from . import bottleneck, classification_head, fusion, layer_norm, lora, p_tuning, prefix_tuning, prompt_tuning
 from .bottleneck import BottleneckConfig
 from .classification_head import ClassificationHeadConfig
-from .config import config_from_json
+from .config import config_from_json, field_types
 from .fusion import FusionConfig
 from .layer_norm import LayerNormConfig
 from .lora import LoraConfig
@@ -31,10 +33,14 @@ from .method import (
     Live,
     Method,
     PrefixOp,
+    PromptOp,
     Shapes,
     SiteOp,
     united,
 )
+from .p_tuning import PTuningConfig
+from .prefix_tuning import PrefixTuningConfig
+from .prompt_tuning import PromptTuningConfig
 from .text import parse
 
 __all__ = [
@@ -55,7 +61,11 @@ __all__ = [
     "Live",
     "LoraConfig",
     "Method",
+    "PTuningConfig",
     "PrefixOp",
+    "PrefixTuningConfig",
+    "PromptOp",
+    "PromptTuningConfig",
     "Shapes",
     "SiteOp",
     "configs_from_json",
@@ -69,13 +79,29 @@ __all__ = [
 METHODS: tuple[Method, ...] = (
     bottleneck.METHOD,
     lora.METHOD,
+    prefix_tuning.METHOD,
+    prompt_tuning.METHOD,
+    p_tuning.METHOD,
     layer_norm.METHOD,
     fusion.METHOD,
     classification_head.METHOD,
 )
 
-PRESETS: dict[str, MethodConfig] = {name: preset for method in METHODS for name, preset in method.presets.items()}
-"""Name → configuration, for `add`, the command line and indices."""
+UNIONS: dict[str, tuple[MethodConfig, ...]] = {
+    "mam": (PrefixTuningConfig(bottleneck_size=800), bottleneck.METHOD.presets["par_bn"]),
+    "unipelt": (
+        PrefixTuningConfig(prefix_length=10, use_gating=True),
+        dataclasses.replace(bottleneck.SEQUENTIAL, use_gating=True),
+        LoraConfig(gating=True),
+    ),
+}
+"""Presets of several methods: MAM adapters (He et al. 2022, arXiv 2110.04366), UniPELT (Mao et al. 2022)."""
+
+PRESETS: dict[str, tuple[MethodConfig, ...]] = {
+    **{name: (preset,) for method in METHODS for name, preset in method.presets.items()},
+    **UNIONS,
+}
+"""Name → configurations, for `add`, the command line and indices."""
 
 
 def method_of(config: MethodConfig) -> Method:
@@ -98,11 +124,16 @@ def parse_method(text: str) -> tuple[MethodConfig, ...]:
     Raises:
         UsageError: a name or field is unknown, a value is wrong, or the brackets do not match.
     """
-    found = []
-    for name, changes in parse(text, PRESETS):
-        preset = PRESETS[name].to_json()
-        found.append(config_from_json(_by_name(preset["method"]).config, {**preset, **changes}))
-    return tuple(found)
+    return tuple(config for name, changes in parse(text, PRESETS) for config in _changed(PRESETS[name], changes))
+
+
+def _changed(preset: tuple[MethodConfig, ...], changes: Mapping[str, Any]) -> Iterable[MethodConfig]:
+    """Yield the parts of a preset with the changes that concern them; what concerns none is refused by the first."""
+    fields = [field_types(type(part)) for part in preset]
+    foreign = {name for name in changes if not any(name in own for own in fields)}
+    for part, own in zip(preset, fields, strict=True):
+        ours = {name: value for name, value in changes.items() if name in own or name in foreign}
+        yield config_from_json(type(part), {**part.to_json(), **ours})
 
 
 def describe(configs: Iterable[MethodConfig]) -> str:

@@ -430,7 +430,7 @@ def _pair(tensors: Mapping[str, Tensor], name: str) -> tuple[Tensor, Tensor]:
     return tensors[f"{name}.weight"], tensors[f"{name}.bias"]
 
 
-_SEQUENTIAL = BottleneckConfig(
+SEQUENTIAL = BottleneckConfig(
     mh_adapter=False, output_adapter=True, reduction_factor=16, non_linearity="relu", original_ln_before=True
 )
 _PARALLEL = BottleneckConfig(
@@ -448,8 +448,8 @@ _LEARNED = dataclasses.replace(_PARALLEL, scaling="learned")
 METHOD = Method(
     config=BottleneckConfig,
     presets={
-        "seq_bn": _SEQUENTIAL,
-        "pfeiffer": _SEQUENTIAL,
+        "seq_bn": SEQUENTIAL,
+        "pfeiffer": SEQUENTIAL,
         "double_seq_bn": _DOUBLE,
         "houlsby": _DOUBLE,
         "par_bn": _PARALLEL,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from ..adapter import MethodConfig
 from ..errors import UsageError
@@ -112,10 +112,23 @@ class EmbeddingOp(Protocol):
 
 
 class PrefixOp(Protocol):
-    """Gives keys and values that an attention finds in front of its own; see sites.Attention."""
+    """Gives keys and values that an attention finds in front of its own; see sites.Attention.
+
+    Every query sees them, whatever the mask says of the text.
+    """
+
+    length: int
+    """Number of keys in front; 0 where an attention only loses its relative position bias."""
+    shift: int
+    """Positions by which the text counts on because of the prefix: its length, or 0."""
+    padded_bonus: float
+    """What is added to the attention scores of the prefix in a batch with padding."""
+    bias: Literal["text", "all", "none"]
+    """Where a relative position bias acts: on the text's own keys; on the prefix too, as if it stood in front of the
+    text at the positions 0, 1, …, with queries counted from shift; nowhere."""
 
     def __call__(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Return keys and values (batch or 1, heads, prefix length, head size).
+        """Return keys and values (batch or 1, heads, length, head size).
 
         hidden: input of the attention (batch, sequence, width), for gates.
         """
@@ -136,6 +149,24 @@ class FusionOp(Protocol):
 
     def regularisation(self) -> Tensor | None:
         """Return what is to be added to the loss while training, or None."""
+        ...
+
+
+class PromptOp(Protocol):
+    """Gives vectors that stand in the sequence in front of the text; see sites.Embedding."""
+
+    length: int
+    place: Literal["embeddings", "tokens"]
+    """Behind the whole embedding module, so that the text keeps its positions; or in front of the word embeddings."""
+    after_first: bool
+    """Whether they stand behind the text's first token."""
+    sees_padding: bool
+    """Whether the positions of the prompt see the text's padding."""
+    padded_bonus: float
+    """What is added to the text's attention scores of the prompt in a batch with padding."""
+
+    def __call__(self) -> Tensor:
+        """Return the prompt (length, width)."""
         ...
 
 
@@ -163,6 +194,8 @@ class Binding:
         attentions: path of an attention → the prefix that it gets.
         blocks: path of a layer → what acts behind it.
         embeddings: path of an embedding → what acts behind it.
+        prompts: path of an embedding → the prompt in front of its text.
+        positions: path of a module that reads numbers of positions → by how much they are raised.
         parameters: module path → parameters that stand in for the module's own.
         fusions: path of a residual site → how several adapters are mixed there.
         head: the prediction head, or None.
@@ -173,6 +206,8 @@ class Binding:
     attentions: Mapping[str, PrefixOp] = field(default_factory=dict)
     blocks: Mapping[str, BlockOp] = field(default_factory=dict)
     embeddings: Mapping[str, EmbeddingOp] = field(default_factory=dict)
+    prompts: Mapping[str, PromptOp] = field(default_factory=dict)
+    positions: Mapping[str, int] = field(default_factory=dict)
     parameters: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     fusions: Mapping[str, FusionOp] = field(default_factory=dict)
     head: HeadOp | None = None
@@ -233,6 +268,7 @@ class Facts:
         embedding: size of the embeddings, 0 where nothing says it.
         linears: path → the linear map, as far as its tensors tell it.
         attentions: path → size of all its key heads together.
+        stacks: name of the prefix that attentions take, as in sites.Attention → size of their input.
         left_out: layers that the configuration names although no tensor does.
     """
 
@@ -240,6 +276,7 @@ class Facts:
     embedding: int = 0
     linears: Mapping[str, Linear] = field(default_factory=dict)
     attentions: Mapping[str, int] = field(default_factory=dict)
+    stacks: Mapping[str, int] = field(default_factory=dict)
     left_out: tuple[int, ...] = ()
 
 

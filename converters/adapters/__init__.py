@@ -122,7 +122,9 @@ def _decode_adapter(
     unused = document.get("type") == "text_task" and not any("invertible" in key for key in foreign)
     config = configs.decode(document.get("config"), Source(row, document.get("version"), unused))
     names = keys.naming(list(foreign), _parts(config), row, document["name"])
-    tensors, faults = keys.decode(foreign, _parts(config), row, names)
+    tensors, faults = keys.decode(foreign, _parts(config), row, names, document.get("hidden_size") or 0)
+    if not faults:
+        names = dataclasses.replace(names, copies=keys.copies(tensors, foreign, _parts(config), row, names))
     return config, names, tensors, faults
 
 
@@ -149,6 +151,8 @@ def _names_kept(names: Naming | None, fixed: str, row: Architecture) -> dict[str
         extra["prefix"] = names.prefix
     if names is not None and names.container != CONTAINERS[0]:
         extra["container"] = names.container.feed_forward
+    if names is not None and names.copies:
+        extra["copies"] = names.copies
     return extra
 
 
@@ -195,7 +199,8 @@ def _tensors(
         groups["fusion"] = keys.encode(adapter.tensors, _parts(adapter.config), row, names)
     if CONFIG in found:
         container = next((box for box in CONTAINERS if box.feed_forward == extra.get("container")), CONTAINERS[0])
-        names = Naming(found[CONFIG]["name"], extra.get("prefix", _usual_prefix(row)), container)
+        prefix, copies = extra.get("prefix", _usual_prefix(row)), extra.get("copies", False)
+        names = Naming(found[CONFIG]["name"], prefix, container, copies)
         groups["adapter"] = keys.encode(adapter.tensors, _parts(adapter.config), row, names)
     if HEAD_CONFIG in found:
         config = next(part for part in adapter.config if isinstance(part, ClassificationHeadConfig))

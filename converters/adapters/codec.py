@@ -15,6 +15,8 @@ from ...architectures import Architecture, Sublayer
 if TYPE_CHECKING:
     import torch
 
+    from ..layers import Run
+
     Tensors = dict[str, torch.Tensor]
 
 Fields = Mapping[str, JSON]
@@ -77,7 +79,8 @@ class Entry:
     Attributes:
         theirs: key without the prefix of the model class.
         ours: canonical key.
-        optional: a file may lack it, because it repeats a tensor that has another name too.
+        optional: the theirs of a copy: a file may have it for every layer or lack it, and it is written only where the
+            source had it. Ours then stands outside the layers.
         left_out: layers, counted through all stacks, in which the tensor belongs to another configuration.
     """
 
@@ -87,7 +90,24 @@ class Entry:
     left_out: tuple[int, ...] = ()
 
 
-def _same(config: Any, tensors: Tensors) -> Tensors:
+@dataclass(frozen=True, slots=True)
+class Places:
+    """What is known of the model when the tensors of a file are divided or joined.
+
+    Attributes:
+        row: the model family.
+        runs: the layers of each stack, as far as keys name them.
+        width: hidden size that the document states, 0 if it does not.
+        whole: whether every tensor stands in the file by all names that it must have, and by copies below each layer.
+    """
+
+    row: Architecture
+    runs: tuple[Run, ...]
+    width: int = 0
+    whole: bool = True
+
+
+def _same(config: Any, tensors: Tensors, places: Places) -> Tensors:
     return tensors
 
 
@@ -103,7 +123,7 @@ class Codec:
         amends: whether what encode returns belongs into the bottleneck in front of it, if there is one.
         entries: names of every tensor that the configuration may have on a family; those of absent layers do no harm.
         read: tensors under our names, as they lay in the file → as we keep them.
-        write: the reverse; write(read(t)) == t.
+        write: the reverse; write(read(t, places), places) == t.
     """
 
     config: type[Any]
@@ -112,5 +132,5 @@ class Codec:
     encode: Callable[[Any, Source], dict[str, JSON]]
     amends: bool = False
     entries: Callable[[Any, Architecture, Container], Iterator[Entry]]
-    read: Callable[[Any, Tensors], Tensors] = _same
-    write: Callable[[Any, Tensors], Tensors] = _same
+    read: Callable[[Any, Tensors, Places], Tensors] = _same
+    write: Callable[[Any, Tensors, Places], Tensors] = _same

@@ -16,10 +16,10 @@ from typing import Any
 
 from ...adapter import JSON, MethodConfig
 from ...errors import FormatError, UnsupportedError, UsageError
-from . import bottleneck, lora
+from . import bottleneck, lora, prefix_tuning, prompt_tuning
 from .codec import Codec, Fields, Source
 
-CODECS: tuple[Codec, ...] = (bottleneck.CODEC, lora.CODEC)
+CODECS: tuple[Codec, ...] = (bottleneck.CODEC, lora.CODEC, prefix_tuning.CODEC, prompt_tuning.CODEC)
 
 Kept = dict[str, JSON]
 """How a source spelled a document: {"set": {field: value}, "absent": [field]}, either left out where empty."""
@@ -150,7 +150,7 @@ def _decode_one(fields: Fields, source: Source) -> tuple[MethodConfig, ...]:
         raise FormatError(error.message, faults=error.faults, hint=error.hint or _AGAIN) from None
 
 
-KNOWN_ELSEWHERE = ("lora", "mtl_lora", "prefix_tuning", "prompt_tuning", "reft")
+KNOWN_ELSEWHERE = ("lora", "mtl_lora", "reft")
 """Values of `architecture` that the library has."""
 
 

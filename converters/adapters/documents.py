@@ -92,7 +92,8 @@ def kept_of(manifest: Manifest) -> Mapping[str, JSON]:
     extra = manifest.extra.get(NAME, {})
     texts = [extra.get(name, "") for name in ("prefix", "container", "fixed_head")] if isinstance(extra, dict) else [0]
     files = [extra.get(name, {}) for name in (CONFIG, HEAD_CONFIG, FUSION_CONFIG)] if isinstance(extra, dict) else []
-    if not all(isinstance(text, str) for text in texts) or not all(_is_spelling(file) for file in files):
+    sound = all(isinstance(text, str) for text in texts) and all(_is_spelling(file) for file in files)
+    if not sound or not _are_copies(extra.get("copies", False)):
         raise FormatError(
             f"extra[{NAME!r}] of adapter {manifest.name!r} is not what reading such a folder leaves there",
             hint="take it out of the manifest; the adapter is then written in the current spelling",
@@ -152,6 +153,14 @@ def _is_spelling(value: JSON) -> bool:
         isinstance(part, dict) and isinstance(part.get("set", {}), dict) and isinstance(part.get("absent", []), list)
         for part in parts
     )
+
+
+def _are_copies(value: JSON) -> bool:
+    """Return whether value has the shape of keys.Naming.copies."""
+    if isinstance(value, bool):
+        return True
+    lists = [value.get(name, []) for name in ("with", "without")] if isinstance(value, dict) else [0]
+    return all(isinstance(found, list) and all(isinstance(key, str) for key in found) for found in lists)
 
 
 def _faults(document: Mapping[str, JSON]) -> list[str]:

@@ -20,7 +20,7 @@ from ...architectures import Architecture, Layers
 from ...errors import FormatError
 from .. import layers
 from ..layers import Index
-from .codec import CONTAINERS, Codec, Container, Entry
+from .codec import CONTAINERS, Codec, Container, Entry, Places
 
 if TYPE_CHECKING:
     import torch
@@ -49,11 +49,14 @@ class Naming:
         name: the adapter's name in them.
         prefix: the word of the model class in front (`bert`), or "".
         container: the names of their era.
+        copies: which copies of tensors there are: all, none, or {"with": keys, "without": keys} in difference to none,
+            the keys without prefix and with `{name}` for the name.
     """
 
     name: str
     prefix: str = ""
     container: Container = CONTAINERS[0]
+    copies: bool | Mapping[str, Sequence[str]] = False
 
 
 class Table:
@@ -64,6 +67,7 @@ class Table:
     ) -> None:
         """Make the table; keys, foreign or canonical ones, tell how many layers each stack has."""
         self._names = names
+        self._row = row
         self._head = f"{names.prefix}." if names.prefix else ""
         self._theirs = tuple(dataclasses.replace(stack, path=row.past(stack.path)) for stack in row.layers)
         self._ours = row.layers
@@ -76,7 +80,12 @@ class Table:
         bare = [key.removeprefix(self._head) for key in keys]
         named = [a | b for a, b in zip(layers.found(bare, self._theirs), layers.found(bare, self._ours), strict=True)]
         left_out = {layer for entries in self._by_ours.values() for entry in entries for layer in entry.left_out}
-        self._runs = layers.runs(row, named, left_out)
+        # Copies stand below every layer, those that are left out too: nothing needs to be added to what they name.
+        self._runs = layers.runs(row, named, set() if any(map(self._is_copy, bare)) else left_out)
+
+    def places(self, width: int = 0, *, whole: bool = True) -> Places:
+        """Return what codecs want to know of the model."""
+        return Places(self._row, tuple(self._runs), width, whole)
 
     def ours(self, key: str) -> tuple[Entry, str] | None:
         """Return the entry that a foreign key belongs to, and its canonical key; None if there is none."""
@@ -93,15 +102,42 @@ class Table:
         template, number, index = self._template(key, self._ours)
         for entry in self._by_ours.get(template, ()):
             if number not in entry.left_out:
-                yield entry, self._head + _filled(entry.theirs, index).replace("{name}", self._names.name)
+                for place in [index] if index or "{i}" not in entry.theirs else self._indices(entry.theirs):
+                    yield entry, self.foreign(_filled(entry.theirs, place))
 
-    def _template(self, key: str, stacks: Iterable[Layers]) -> tuple[str, int, Index]:
+    def foreign(self, key: str) -> str:
+        """Return a key without prefix and name with both."""
+        return self._head + key.replace("{name}", self._names.name)
+
+    def template(self, key: str) -> str:
+        """Return a foreign key without prefix and name; foreign(template(key)) == key."""
+        return _unnamed(key.removeprefix(self._head), self._names.name)
+
+    def _indices(self, template: str) -> list[Index]:
+        """Return the indices of all layers of the stack that the template of a foreign key is of."""
+        for stack, run in zip(self._theirs, self._runs, strict=True):
+            if template.startswith(f"{stack.path}."):
+                return run.indices
+        return []
+
+    def _is_copy(self, key: str) -> bool:
+        """Return whether a foreign key without prefix is that of a copy."""
+        template, _, _ = _placed(_unnamed(key, self._names.name), self._theirs)
+        return any(entry.optional for entry in self._by_theirs.get(template, ()))
+
+    def _template(self, key: str, stacks: Sequence[Layers]) -> tuple[str, int, Index]:
         """Return a key with `{i}` in place of the index of its layer, the layer's number, or -1, and that index."""
-        for stack, run in zip(stacks, self._runs, strict=True):
-            index = stack.index(key)
-            if index is not None:
-                return stack.path + key[len(stack.layer(index)) :], run.number(index), index
-        return key, -1, ()
+        template, stack, index = _placed(key, stacks)
+        return template, -1 if stack < 0 else self._runs[stack].number(index), index
+
+
+def _placed(key: str, stacks: Sequence[Layers]) -> tuple[str, int, Index]:
+    """Return a key with `{i}` in place of the index of its layer, the place of its stack, or -1, and that index."""
+    for place, stack in enumerate(stacks):
+        index = stack.index(key)
+        if index is not None:
+            return stack.path + key[len(stack.layer(index)) :], place, index
+    return key, -1, ()
 
 
 def naming(keys: Sequence[str], parts: Sequence[tuple[MethodConfig, Codec]], row: Architecture, name: str) -> Naming:
@@ -124,9 +160,16 @@ def naming(keys: Sequence[str], parts: Sequence[tuple[MethodConfig, Codec]], row
 
 
 def decode(
-    tensors: Mapping[str, torch.Tensor], parts: Sequence[tuple[MethodConfig, Codec]], row: Architecture, names: Naming
+    tensors: Mapping[str, torch.Tensor],
+    parts: Sequence[tuple[MethodConfig, Codec]],
+    row: Architecture,
+    names: Naming,
+    width: int = 0,
 ) -> tuple[dict[str, torch.Tensor], list[str]]:
-    """Return canonical key → tensor, and what is wrong with the keys, one sentence each."""
+    """Return canonical key → tensor, and what is wrong with the keys, one sentence each.
+
+    width: hidden size that the document states, 0 if it does not.
+    """
     table = Table(parts, row, names, tensors)
     found: dict[str, torch.Tensor] = {}
     faults: list[str] = []
@@ -139,9 +182,34 @@ def decode(
         if ours in found and not _identical(found[ours], tensor):
             faults.append(f"key {key!r} repeats another tensor ({ours}) with other values")
         found[ours] = tensor
+    faults += _absent(found, tensors, table)
+    places = table.places(width, whole=_is_whole(found, tensors, table))
     for config, codec in parts:
-        found = codec.read(config, found)
-    return found, faults + list(_absent(found, tensors, table))
+        found = codec.read(config, found, places)
+    return found, faults
+
+
+def copies(
+    found: Mapping[str, torch.Tensor],
+    tensors: Iterable[str],
+    parts: Sequence[tuple[MethodConfig, Codec]],
+    row: Architecture,
+    names: Naming,
+) -> bool | dict[str, list[str]]:
+    """Return Naming.copies of a file.
+
+    found: what decode made of its tensors.
+    """
+    table = Table(parts, row, names, found)
+    known = [pair for key in _joined(found, parts, table) for pair in table.theirs(key)]
+    usual = {foreign for entry, foreign in known if not entry.optional}
+    have = set(tensors)
+    if have == usual or have == {foreign for _, foreign in known}:
+        return have != usual
+    return {
+        "with": sorted(table.template(key) for key in have - usual),
+        "without": sorted(table.template(key) for key in usual - have),
+    }
 
 
 def encode(
@@ -149,12 +217,40 @@ def encode(
 ) -> dict[str, torch.Tensor]:
     """Return foreign key → tensor, repeated under every name that the library looks for."""
     table = Table(parts, row, names, tensors)
+    written = _joined(tensors, parts, table)
+    found = {
+        foreign: tensor
+        for key, tensor in written.items()
+        for entry, foreign in table.theirs(key)
+        if names.copies is True or not entry.optional
+    }
+    if not isinstance(names.copies, Mapping):
+        return found
+    for key in names.copies.get("without", ()):
+        found.pop(table.foreign(key), None)
+    for key in names.copies.get("with", ()):
+        match = table.ours(table.foreign(key))
+        if match is not None and match[1] in written:
+            found[table.foreign(key)] = written[match[1]]
+    return found
+
+
+def _joined(
+    tensors: Mapping[str, torch.Tensor], parts: Sequence[tuple[MethodConfig, Codec]], table: Table
+) -> dict[str, torch.Tensor]:
+    """Return canonical tensors as they lie in a file, under our names."""
     written = dict(tensors)
     for config, codec in reversed(parts):
-        written = codec.write(config, written)
-    return {
-        foreign: tensor for key, tensor in written.items() for entry, foreign in table.theirs(key) if not entry.optional
-    }
+        written = codec.write(config, written, table.places())
+    return written
+
+
+def _is_whole(found: Iterable[str], tensors: Mapping[str, torch.Tensor], table: Table) -> bool:
+    """Return whether tensors that may have copies have some, and their own names besides."""
+    names = [pair for key in found for pair in table.theirs(key)]
+    own = [foreign for entry, foreign in names if not entry.optional]
+    optional = [foreign for entry, foreign in names if entry.optional]
+    return all(name in tensors for name in own) and (not optional or any(name in tensors for name in optional))
 
 
 def _absent(found: Iterable[str], tensors: Mapping[str, torch.Tensor], table: Table) -> Iterator[str]:

@@ -19,7 +19,7 @@ from ...errors import UnsupportedError, UsageError
 from ...methods import LoraConfig
 from ...methods.config import config_from_json
 from ...sites import Projection
-from .codec import Codec, Container, Entry, Fields, Source
+from .codec import Codec, Container, Entry, Fields, Places, Source
 
 if TYPE_CHECKING:
     import torch
@@ -190,12 +190,12 @@ def linears(chosen: tuple[str, ...], row: Architecture) -> Iterator[tuple[str, s
                 yield f"{row.past(ours)}.loras.{{name}}", ours
 
 
-def read(config: LoraConfig, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def read(config: LoraConfig, tensors: dict[str, torch.Tensor], places: Places) -> dict[str, torch.Tensor]:
     """Return magnitudes as vectors; the file has columns."""
     return {key: t.squeeze(1) if _is_column(key, t) else t for key, t in tensors.items()}
 
 
-def write(config: LoraConfig, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def write(config: LoraConfig, tensors: dict[str, torch.Tensor], places: Places) -> dict[str, torch.Tensor]:
     """Return magnitudes as columns."""
     return {key: t.unsqueeze(1) if key.endswith(".lora_magnitude") else t for key, t in tensors.items()}
 
