@@ -12,10 +12,11 @@ from typing import Any
 from ..adapter import MethodConfig
 from ..errors import UsageError
 from ..sites import Layout
-from . import bottleneck, classification_head, layer_norm, lora
+from . import bottleneck, classification_head, ia3, layer_norm, lora, mtl_lora, vera
 from .bottleneck import BottleneckConfig
 from .classification_head import ClassificationHeadConfig
 from .config import config_from_json
+from .ia3 import IA3Config
 from .layer_norm import LayerNormConfig
 from .lora import LoraConfig
 from .method import (
@@ -32,7 +33,9 @@ from .method import (
     SiteOp,
     united,
 )
+from .mtl_lora import MtlLoraConfig
 from .text import parse
+from .vera import VeraConfig
 
 __all__ = [
     "METHODS",
@@ -44,14 +47,17 @@ __all__ = [
     "EmbeddingOp",
     "Facts",
     "HeadOp",
+    "IA3Config",
     "LayerNormConfig",
     "LinearOp",
     "Live",
     "LoraConfig",
     "Method",
+    "MtlLoraConfig",
     "PrefixOp",
     "Shapes",
     "SiteOp",
+    "VeraConfig",
     "configs_from_json",
     "describe",
     "method_of",
@@ -63,6 +69,9 @@ __all__ = [
 METHODS: tuple[Method, ...] = (
     bottleneck.METHOD,
     lora.METHOD,
+    ia3.METHOD,
+    vera.METHOD,
+    mtl_lora.METHOD,
     layer_norm.METHOD,
     classification_head.METHOD,
 )

@@ -208,6 +208,7 @@ class Method:
         initial: configuration, layout and a reader of the base's parameters → start values, float32.
         bind: configuration, tensors, and what is known of the model they act on → Binding.
         facts: configuration, canonical key → shape of the adapter's tensors, and the roles of linear maps → Facts.
+        frozen: configuration and canonical key → whether that tensor stays as it is in training.
     """
 
     config: type[Any]
@@ -216,6 +217,7 @@ class Method:
     initial: Callable[[Any, Layout, Callable[[str], Tensor]], dict[str, Tensor]]
     bind: Callable[[Any, Mapping[str, Tensor], Live], Binding]
     facts: Callable[[Any, Shapes, Roles], Facts]
+    frozen: Callable[[Any, str], bool] = lambda config, key: False
 
     @property
     def name(self) -> str:
