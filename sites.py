@@ -89,6 +89,7 @@ class Linear:
         kernel: further dimensions of a convolution's weight.
         stride, padding, dilation: of a convolution, one number for each dimension of the kernel.
         groups: of a convolution.
+        scale: factor that the module puts on its output besides (a scaled embedding).
     """
 
     path: str
@@ -104,6 +105,7 @@ class Linear:
     padding: tuple[int, ...] = ()
     dilation: tuple[int, ...] = ()
     groups: int = 1
+    scale: float = 1.0
 
 
 AttentionForm = Literal["interface", "gptj", "deberta", "deberta_v2"]

@@ -196,8 +196,8 @@ class AdapterSet:
     def train(self, name: str | Fuse, *, within: Composition | None = None) -> list[nn.Parameter]:
         """Freeze the model, activate an adapter, and return its parameters, which alone want gradients now.
 
-        Layer norms and head that belong to the adapter are among them. `detach` gives the base its flags back. The
-        model's mode is left alone: call `model.train()` for dropout.
+        Layer norms and head that belong to the adapter are among them; what its method keeps frozen is not. `detach`
+        gives the base its flags back. The model's mode is left alone: call `model.train()` for dropout.
 
         name: an adapter, or a Fuse, whose fusion layer is trained while its adapters stay as they are; add
             `regularisation()` to the loss then.
@@ -216,7 +216,11 @@ class AdapterSet:
             self._wanted_grad = {p: p.requires_grad for p in self._base_parameters()}
         for parameter in self.model.parameters():
             parameter.requires_grad_(False)
-        trained = list(loaded.bank.tensors().values())
+        trained = [
+            parameter
+            for key, parameter in loaded.bank.tensors().items()
+            if not any(method_of(config).frozen(config, key) for config in loaded.config)
+        ]
         for parameter in trained:
             parameter.requires_grad_(True)
         self.activate(None)

@@ -441,7 +441,7 @@ def _alike(ops: Sequence[Op | None]) -> list[_Group]:
     for row, op in enumerate(ops):
         if op is not None:
             key = op.alike if isinstance(op, Stackable) else None
-            found.setdefault(("op", id(op)) if key is None else (type(op), key), []).append(row)
+            found.setdefault(("op", id(op)) if key is None else ("alike", key), []).append(row)
     bare = [row for row, op in enumerate(ops) if op is None]
     stackable = [rows for key, rows in found.items() if isinstance(key, tuple) and key[0] != "op"]
     if bare and stackable:

@@ -201,7 +201,7 @@ class CompatLinear:
         self.node = node
         self.tasks = tasks
         self.ops = dict(ops)
-        parts = [op for op in ops.values() if not isinstance(op, Chainable)]
+        parts = [op for op in ops.values() if not (isinstance(op, Chainable) and op.chains)]
         if parts:
             raise UnsupportedError(f"{type(parts[0]).__name__} does not go into compositions of `adapters`")
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -165,18 +165,33 @@ def _linears(layers: Iterable[_Layer], modules: dict[str, nn.Module]) -> Iterato
         for path, (roles, cross) in layer.names.projections().items()
     }
     for path, module in modules.items():
-        weight = module._parameters.get("weight")
-        if weight is None or not isinstance(module, (nn.Linear, Conv1D, nn.modules.conv._ConvNd, nn.Embedding)):
-            continue
-        roles, index, cross = named.get(path, ((), _index_of(path, layers), False))
-        yield _linear(path, module, roles=roles, layer=index, cross=cross)
+        if _is_linear(module):
+            roles, index, cross = named.get(path, ((), _index_of(path, layers), False))
+            yield _linear(path, module, roles=roles, layer=index, cross=cross)
+
+
+def _is_linear(module: Any) -> bool:
+    """Return whether a module is a map that adapters can act on."""
+    if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+        return module.padding_mode == "zeros"
+    if isinstance(module, nn.Embedding):
+        return type(module).forward is nn.Embedding.forward or _embedding_scale(module) is not None
+    return isinstance(module, (nn.Linear, Conv1D)) and module._parameters.get("weight") is not None
+
+
+def _embedding_scale(module: nn.Embedding) -> float | None:
+    """Return the factor that a scaled embedding of transformers puts on its rows, None where it is none."""
+    scale = module._buffers.get("embed_scale", module.__dict__.get("embed_scale"))
+    # The buffers are cast to the weight's dtype, and the factor with them.
+    return float(scale.to(module.weight.dtype)) if isinstance(scale, Tensor) else scale
 
 
 def _linear(path: str, module: Any, **known: Any) -> Linear:
     shape = tuple(module.weight.shape)
     bias = module._parameters.get("bias") is not None
     if isinstance(module, nn.Embedding):
-        return Linear(path=path, inputs=shape[0], outputs=shape[1], kind="embedding", bias=False, **known)
+        scale = 1.0 if type(module).forward is nn.Embedding.forward else _embedding_scale(module)
+        return Linear(path=path, inputs=shape[0], outputs=shape[1], kind="embedding", bias=False, scale=scale, **known)
     if isinstance(module, Conv1D):
         return Linear(path=path, inputs=shape[0], outputs=shape[1], kind="conv1d", bias=bias, **known)
     if isinstance(module, nn.Linear):

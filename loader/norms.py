@@ -47,7 +47,7 @@ class Own:
         module = self.module
         plain = type(module) is nn.LayerNorm and len(module.normalized_shape) == 1 and module.bias is not None
         if plain:
-            return self.path
+            return ("norm", self.path)
         return None if self.own else ("base", self.path)
 
     @property
@@ -138,7 +138,7 @@ class Normed:
     def alike(self) -> Hashable:
         """What such operations must have in common to be computed at once, or None where that cannot be."""
         norm = self.norm.alike if isinstance(self.norm, Own) else None
-        return None if norm is None or self.op.alike is None else (norm, self.op.alike)
+        return None if norm is None or self.op.alike is None else ("normed", norm, self.op.alike)
 
     @property
     def parameters(self) -> tuple[Tensor, ...]:

@@ -14,11 +14,24 @@ from typing import Any
 from ..adapter import MethodConfig
 from ..errors import UsageError
 from ..sites import Layout
-from . import bottleneck, classification_head, fusion, layer_norm, lora, p_tuning, prefix_tuning, prompt_tuning
+from . import (
+    bottleneck,
+    classification_head,
+    fusion,
+    ia3,
+    layer_norm,
+    lora,
+    mtl_lora,
+    p_tuning,
+    prefix_tuning,
+    prompt_tuning,
+    vera,
+)
 from .bottleneck import BottleneckConfig
 from .classification_head import ClassificationHeadConfig
 from .config import config_from_json, field_types
 from .fusion import FusionConfig
+from .ia3 import IA3Config
 from .layer_norm import LayerNormConfig
 from .lora import LoraConfig
 from .method import (
@@ -38,10 +51,12 @@ from .method import (
     SiteOp,
     united,
 )
+from .mtl_lora import MtlLoraConfig
 from .p_tuning import PTuningConfig
 from .prefix_tuning import PrefixTuningConfig
 from .prompt_tuning import PromptTuningConfig
 from .text import parse
+from .vera import VeraConfig
 
 __all__ = [
     "METHODS",
@@ -56,11 +71,13 @@ __all__ = [
     "FusionConfig",
     "FusionOp",
     "HeadOp",
+    "IA3Config",
     "LayerNormConfig",
     "LinearOp",
     "Live",
     "LoraConfig",
     "Method",
+    "MtlLoraConfig",
     "PTuningConfig",
     "PrefixOp",
     "PrefixTuningConfig",
@@ -68,6 +85,7 @@ __all__ = [
     "PromptTuningConfig",
     "Shapes",
     "SiteOp",
+    "VeraConfig",
     "configs_from_json",
     "describe",
     "method_of",
@@ -79,6 +97,9 @@ __all__ = [
 METHODS: tuple[Method, ...] = (
     bottleneck.METHOD,
     lora.METHOD,
+    ia3.METHOD,
+    vera.METHOD,
+    mtl_lora.METHOD,
     prefix_tuning.METHOD,
     prompt_tuning.METHOD,
     p_tuning.METHOD,

@@ -337,7 +337,12 @@ class Bottleneck:
         fields = {**self.config.to_json(), "non_linearity": self.config.non_linearity.lower()}
         for name in ("mh_adapter", "output_adapter", "cross_adapter", "reduction_factor", "leave_out", "scaling"):
             del fields[name]
-        return (self.post_norm, self.sums, *(f"{name}={value}" for name, value in fields.items() if "init" not in name))
+        return (
+            "bottleneck",
+            self.post_norm,
+            self.sums,
+            *(f"{name}={value}" for name, value in fields.items() if "init" not in name),
+        )
 
     @property
     def parameters(self) -> tuple[Tensor, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import types
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -105,8 +106,15 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin is not None:
         return isinstance(value, Mapping) and all(_fits(k, args[0]) and _fits(v, args[1]) for k, v in value.items())
     if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
+        return _is_number(value)
     return type(value) is hint
+
+
+def _is_number(value: Any) -> bool:
+    """Return whether value is a float but nan, or a whole number that a float can be."""
+    if isinstance(value, float):
+        return value == value
+    return type(value) is int and abs(value) <= sys.float_info.max
 
 
 def _describe(hint: Any) -> str:

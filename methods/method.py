@@ -82,6 +82,11 @@ class LinearOp(Protocol):
 class Chainable(Protocol):
     """An operation at a linear map that `adapters` hands a change of y to, in place of x; see loader/compat.py."""
 
+    @property
+    def chains(self) -> bool:
+        """Whether this one can be."""
+        ...
+
     def change(self, h: Tensor | None, x: Tensor) -> Tensor:
         """Return the change of y (…, outputs) that is made of the one before it, h, or of x where there is none."""
         ...
@@ -295,6 +300,7 @@ class Method:
         initial: configuration, layout and a reader of the base's parameters → start values, float32.
         bind: configuration, tensors, and what is known of the model they act on → Binding.
         facts: configuration, canonical key → shape of the adapter's tensors, and the roles of linear maps → Facts.
+        frozen: configuration and canonical key → whether that tensor stays as it is in training.
     """
 
     config: type[Any]
@@ -303,6 +309,7 @@ class Method:
     initial: Callable[[Any, Layout, Callable[[str], Tensor]], dict[str, Tensor]]
     bind: Callable[[Any, Mapping[str, Tensor], Live], Binding]
     facts: Callable[[Any, Shapes, Roles], Facts]
+    frozen: Callable[[Any, str], bool] = lambda config, key: False
 
     @property
     def name(self) -> str:

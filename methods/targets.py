@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ..errors import UsageError
 from ..sites import PROJECTIONS, Layout, Linear
+from .method import Roles
 
 ALL_LINEAR = "all-linear"
 """Stands for every linear map inside the layers."""
@@ -71,3 +72,26 @@ def _target(linear: Linear, targets: Sequence[str], paths: set[str]) -> Target |
     if not parts:
         return None
     return Target(linear, parts if len(linear.roles) > 1 else ())
+
+
+def whole(path: str, rows: int, targets: Sequence[str], roles: Roles) -> int:
+    """Return how many outputs a map has of which the chosen parts have so many rows together.
+
+    path: the map's; roles: see method.Roles.
+    """
+    of = roles(path)
+    parts = sum(role in targets for role in of) if len(of) > 1 and path not in targets else 0
+    return rows * len(of) // parts if parts else rows
+
+
+def widths(linears: Iterable[Linear]) -> tuple[int, ...]:
+    """Return the hidden sizes that maps speak for: of what reads the residual stream, or writes to it.
+
+    Maps whose place is not known do not count.
+    """
+    reads = ("query", "key", "value", "intermediate", "gate")
+    found = []
+    for linear in linears:
+        if linear.roles and not linear.kernel:
+            found.append(linear.inputs if linear.roles[0] in reads else linear.outputs)
+    return tuple(size for size in found if size)

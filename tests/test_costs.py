@@ -80,7 +80,16 @@ def test_attached_and_inactive_nothing_is_added_to_the_forward_pass(base: BertMo
 
 @pytest.mark.parametrize(
     ("method", "most_operations", "most_calls"),
-    [("seq_bn", 75, 250), ("double_seq_bn", 100, 400), ("par_bn", 63, 250), ("layer_norm", 0, 0)],
+    [
+        ("seq_bn", 75, 250),
+        ("double_seq_bn", 100, 400),
+        ("par_bn", 63, 250),
+        ("layer_norm", 0, 0),
+        ("lora", 48, 200),
+        ("dora", 240, 450),
+        ("ia3", 36, 150),
+        ("vera", 96, 200),
+    ],
 )
 def test_an_active_adapter_adds_few_operations_and_calls(
     base: BertModel, method: str, most_operations: int, most_calls: int

@@ -14,20 +14,31 @@ from transformers import BertTokenizerFast, PreTrainedModel, Trainer, TrainingAr
 from adapterhub.loader import AdapterSet, attach
 
 SEQ, DOUBLE = "seq_bn[reduction_factor=4]", "double_seq_bn[reduction_factor=4]+layer_norm"
-OPTIONS = (
+SITES = (
     SEQ,
     DOUBLE,
     "par_bn[reduction_factor=4]",
     "seq_bn[reduction_factor=4,original_ln_after=false,residual_before_ln=false]",
     "double_seq_bn[reduction_factor=4,ln_before=true,ln_after=true,use_gating=true,scaling=learned]",
 )
+LINEARS = (
+    'lora[r=4,alpha=1,targets=["all-linear"]]',
+    "lora[r=4,gating=true]",
+    "dora[r=4]",
+    "ia3",
+    "vera[r=4]",
+    "dvora[r=4,alpha=1,form=matrices,magnitude=dora_adapters]",
+    "mtl_lora[r=4,ups=3]",
+)
+OPTIONS = SITES + LINEARS
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("options", [SITES, LINEARS], ids=["sites", "linears"])
 @pytest.mark.parametrize("family", ["bert", "distilbert"])
-def test_a_compiled_model_follows_every_activation_without_a_graph_break(family: str) -> None:
+def test_a_compiled_model_follows_every_activation_without_a_graph_break(family: str, options: tuple[str, ...]) -> None:
     base = model(family)
-    adapters = with_adapters(base, **{f"m{i}": text for i, text in enumerate(OPTIONS)})
+    adapters = with_adapters(base, **{f"m{i}": text for i, text in enumerate(options)})
     torch._dynamo.reset()
     compiled = torch.compile(base, backend="eager", fullgraph=True)
     for name in (None, *adapters.names, "m0", None):
