@@ -87,7 +87,7 @@ def _after(op: Op, args: Args) -> Args:
 
 SITE = Kind("residual site", (0, 1), _first, _within)
 LINEAR = Kind("linear map", (1,), _plain, _around)
-BLOCK = Kind("layer", (0, 1), _first, _after)
+BLOCK = Kind("layer", (0, 1, 2), _first, _after)
 EMBEDDING = Kind("embedding", (0,), _first, _after)
 
 
