@@ -87,7 +87,7 @@ def _after(op: Op, args: Args) -> Args:
 
 SITE = Kind("residual site", (0, 1), _first, _within)
 LINEAR = Kind("linear map", (1,), _plain, _around)
-BLOCK = Kind("layer", (0, 1), _first, _after)
+BLOCK = Kind("layer", (0, 1, 2), _first, _after)
 EMBEDDING = Kind("embedding", (0,), _first, _after)
 
 
@@ -98,18 +98,21 @@ class Combined:
         kind: what its calls get.
         ops: the operations.
         reads_residual, replaces_norm: at residual sites, as in SiteOp.
+        before_output: at embeddings, as in EmbeddingOp.
     """
 
-    __slots__ = ("kind", "ops", "reads_residual", "replaces_norm")
+    __slots__ = ("before_output", "kind", "ops", "reads_residual", "replaces_norm")
 
     def __init__(self, kind: Kind, ops: Sequence[Op | None]) -> None:
         self.kind = kind
         self.ops: list[Any] = list(ops)
-        self.reads_residual = self.replaces_norm = False
+        self.reads_residual = self.replaces_norm = self.before_output = False
         present = [op for op in ops if op is not None]
         if kind is SITE:
             self.reads_residual = any(op.reads_residual for op in present)
             self.replaces_norm = self._replaces_norm(present)
+        if kind is EMBEDDING:
+            self.before_output = _before_output(present)
 
     def _replaces_norm(self, present: Sequence[Op]) -> bool:
         """Return whether the sublayer ends with what the operations return."""
@@ -119,6 +122,16 @@ class Combined:
                 "adapters side by side must end their sublayer alike: all with the base model's norm or all without"
             )
         return True in ways
+
+
+def _before_output(present: Sequence[Op]) -> bool:
+    """Return whether the inverse of operations at embeddings acts in front of the model's own output embeddings."""
+    ways = {op.before_output for op in present}
+    if len(ways) > 1:
+        raise UnsupportedError(
+            "of invertible adapters put together, all or none must act in front of the model's own output embeddings"
+        )
+    return True in ways
 
 
 class Stacked(Combined):
@@ -146,6 +159,12 @@ class Stacked(Combined):
             args = self.kind.behind(op, args)
         found: Tensor = args[0]
         return found
+
+    def inverse(self, hidden: Tensor) -> Tensor:
+        """Return what all together map to hidden; see EmbeddingOp."""
+        for op in reversed(self.ops):
+            hidden = op.inverse(hidden)
+        return hidden
 
     def stacked_raw(self, d: Tensor, x: Tensor | None, norm: Any) -> Tensor:
         """Return the last one's output without its residual connection, for a fusion."""
@@ -177,6 +196,10 @@ class Averaged(Combined):
     def within(self, *args: Any) -> Tensor:
         """Return what a further operation takes over."""
         return self._sum([self.kind.nothing if op is None else op.within for op in self.ops], args)
+
+    def inverse(self, hidden: Tensor) -> Tensor:
+        """Refuse: the sum of invertible maps is not invertible."""
+        raise UnsupportedError("an average of invertible adapters has no inverse")
 
     def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return the weighted sum of the merged weights; see LinearOp."""
@@ -211,6 +234,10 @@ class Parts(Combined):
     def within(self, *args: Any) -> Tensor:
         """Return what a further operation takes over."""
         return self._parts([self.kind.nothing if op is None else op.within for op in self.ops], args)
+
+    def inverse(self, hidden: Tensor) -> Tensor:
+        """Return every part as its own operation maps it back; see EmbeddingOp."""
+        return self._parts([self.kind.nothing if op is None else op.inverse for op in self.ops], (hidden,))
 
     def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Refuse: one weight cannot hold what differs from part to part."""
@@ -280,6 +307,10 @@ class Rows(Combined):
     def within(self, *args: Any) -> Tensor:
         """Return what a further operation takes over."""
         return self._rows("within", args)
+
+    def inverse(self, hidden: Tensor) -> Tensor:
+        """Return every row as its own operation maps it back; see EmbeddingOp."""
+        return self._rows("inverse", (hidden,))
 
     def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Refuse: one weight cannot hold what differs from row to row."""
@@ -357,6 +388,10 @@ class Tasks(Combined):
         """Return what a further operation takes over."""
         return self._rows([self.kind.nothing if op is None else op.within for op in self.ops], args)
 
+    def inverse(self, hidden: Tensor) -> Tensor:
+        """Return every row as the operation of its task maps it back; see EmbeddingOp."""
+        return self._rows([self.kind.nothing if op is None else op.inverse for op in self.ops], (hidden,))
+
     def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Refuse: one weight cannot hold what differs from row to row."""
         raise UnsupportedError("adapters for the rows of a batch cannot be merged into one weight")
@@ -406,6 +441,9 @@ class _Group:
         op = self.op()
         if op is None:
             return kind.nothing(*args)
+        if way == "inverse":
+            back: Tensor = op.inverse(*args)
+            return back
         found: Tensor = op(*args) if way == "__call__" else op.within(*args)
         return found
 

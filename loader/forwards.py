@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from threading import get_ident
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch.compiler import is_compiling
@@ -174,31 +174,53 @@ class LinearForward:
         return self.op(self.original, x)
 
 
-class ModelInputs:
-    """Remembers what the base model was called with, for operations deep inside that need it.
+class Entered(NamedTuple):
+    """What a stack of layers was called with.
+
+    Attributes:
+        mask: attention mask of its own text, None without one or where it reads no text.
+        memory: mask of the text that it attends to besides, all ones if there is no mask of it, None without one.
+        follows: whether a cache holds the beginning of the text already.
+    """
+
+    mask: Tensor | None
+    memory: Tensor | None
+    follows: bool
+
+
+class StackInputs:
+    """Remembers what a stack of layers was called with, for operations deep inside that need it.
 
     Each thread has its own, as in Residual. The last call's stay until the next one: the layers may run again in the
     backward pass, where they are checkpointed.
     """
 
-    __slots__ = ("__signature__", "kept", "names", "original")
+    __slots__ = ("__signature__", "kept", "names", "original", "reads_text")
 
-    def __init__(self, original: Forward) -> None:
+    def __init__(self, original: Forward, *, reads_text: bool) -> None:
         self.original = original
+        self.reads_text = reads_text
         self.__signature__ = inspect.signature(original)
         self.names = [p.name for p in self.__signature__.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
-        self.kept: dict[int, dict[str, Any]] = {}
+        self.kept: dict[int, Entered] = {}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the base model."""
+        """Run the stack."""
         inputs = {**dict(zip(self.names, args, strict=False)), **kwargs}
-        self.kept[0 if is_compiling() else get_ident()] = {"attention_mask": inputs.get("attention_mask")}
+        memory, source = inputs.get("encoder_attention_mask"), inputs.get("encoder_hidden_states")
+        if memory is None and source is not None:
+            memory = source.new_ones(source.shape[:2])
+        cache = inputs.get("past_key_values")
+        self.kept[0 if is_compiling() else get_ident()] = Entered(
+            inputs.get("attention_mask") if self.reads_text else None,
+            memory,
+            cache is not None and bool(cache.get_seq_length() > 0),
+        )
         return self.original(*args, **kwargs)
 
-    def mask(self) -> Tensor | None:
-        """Return the attention mask (batch, sequence) that the model was called with."""
-        found: Tensor | None = self.kept[0 if is_compiling() else get_ident()]["attention_mask"]
-        return found
+    def entered(self) -> Entered:
+        """Return what the stack was called with."""
+        return self.kept[0 if is_compiling() else get_ident()]
 
 
 class BlockForward:
@@ -206,7 +228,7 @@ class BlockForward:
 
     __slots__ = ("inputs", "op", "original")
 
-    def __init__(self, original: Forward, op: BlockOp, inputs: ModelInputs) -> None:
+    def __init__(self, original: Forward, op: BlockOp, inputs: StackInputs) -> None:
         self.original = original
         self.op = op
         self.inputs = inputs
@@ -214,9 +236,12 @@ class BlockForward:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Return what the layer returns, its hidden states (batch, sequence, width) adapted."""
         output = self.original(*args, **kwargs)
+        mask, memory, follows = self.inputs.entered()
+        if follows:
+            return output
         if isinstance(output, tuple):
-            return (self.op(output[0], self.inputs.mask()), *output[1:])
-        return self.op(output, self.inputs.mask())
+            return (self.op(output[0], mask, memory), *output[1:])
+        return self.op(output, mask, memory)
 
 
 class EmbeddingForward:
@@ -256,6 +281,20 @@ class PositionsForward:
         else:
             given[name] = given[name] + self.shift * (given[name] != self.padding)
         return self.original(**given)
+
+
+class InverseForward:
+    """Runs the output embeddings on what an invertible adapter makes of their input, backwards."""
+
+    __slots__ = ("op", "original")
+
+    def __init__(self, original: Forward, op: EmbeddingOp) -> None:
+        self.original = original
+        self.op = op
+
+    def __call__(self, hidden: Tensor) -> Any:
+        """Return the logits (batch, sequence, vocabulary)."""
+        return self.original(self.op.inverse(hidden))
 
 
 class EmbeddingsForward:

@@ -31,13 +31,14 @@ from .forwards import (
     Forward,
     Generate,
     HeadForward,
+    InverseForward,
     LinearForward,
-    ModelInputs,
     Mute,
     PositionsForward,
     Repeated,
     Residual,
     SiteForward,
+    StackInputs,
     WithTasks,
 )
 from .layout import Ground
@@ -176,7 +177,7 @@ class _Builder:
         self._embeddings = {embedding.path: embedding for embedding in ground.layout.embeddings}
         self._forwards: dict[int, tuple[nn.Module, Forward]] = {}
         self._residuals: dict[tuple[str, int], Residual] = {}
-        self._remembered: ModelInputs | None = None
+        self._inputs: dict[int, StackInputs] = {}
         self._generate: Forward | None = None
 
     def plan(self, labels: tuple[str, ...] | None) -> Plan:
@@ -285,11 +286,15 @@ class _Builder:
 
     def block(self, path: str, op: BlockOp) -> None:
         module = self._ground.modules[path]
-        self._put(module, BlockForward(self._forward(module), op, self._inputs()))
+        self._put(module, BlockForward(self._forward(module), op, self._stack_inputs(path)))
 
     def embedding(self, path: str, op: EmbeddingOp) -> None:
+        """Let an operation act behind an embedding, and its inverse in front of the output embeddings."""
         module = self._ground.modules[path]
         self._put(module, EmbeddingForward(self._forward(module), op))
+        output = self._ground.model.get_output_embeddings()
+        if op.before_output and output is not None:
+            self._put(output, InverseForward(self._forward(output), op))
 
     def embeddings(self) -> None:
         """Let gradients in behind the input embeddings of every tower, if the layers are checkpointed."""
@@ -326,13 +331,16 @@ class _Builder:
             returns_dict = bool(model.config.return_dict)
             self._put(model, HeadForward(self._forward(model), binding.head, base, returns_dict=returns_dict))
 
-    def _inputs(self) -> ModelInputs:
-        """Return what remembers the inputs of the base model for operations that need them."""
-        if self._remembered is None:
-            bare = self._ground.bare
-            self._remembered = ModelInputs(self._forward(bare))
-            self._put(bare, self._remembered)
-        return self._remembered
+    def _stack_inputs(self, path: str) -> StackInputs:
+        """Return what remembers the inputs of the innermost model of transformers that a layer stands in."""
+        words = path.split(".")
+        around = (self._ground.modules.get(".".join(words[:count])) for count in range(len(words), -1, -1))
+        stack = next(module for module in around if isinstance(module, PreTrainedModel))
+        if id(stack) not in self._inputs:
+            reads_text = stack.main_input_name == "input_ids"
+            self._inputs[id(stack)] = StackInputs(self._forward(stack), reads_text=reads_text)
+            self._put(stack, self._inputs[id(stack)])
+        return self._inputs[id(stack)]
 
     def _residual(self, site: Site, together: Sequence[Site]) -> Residual:
         """Return what remembers the stream that enters a site; sites that share their output know of each other."""

@@ -17,21 +17,26 @@ from ..sites import Layout
 from . import (
     bottleneck,
     classification_head,
+    compacter,
     fusion,
     ia3,
+    invertible,
     layer_norm,
     lora,
     mtl_lora,
     p_tuning,
     prefix_tuning,
     prompt_tuning,
+    reft,
     vera,
 )
 from .bottleneck import BottleneckConfig
 from .classification_head import ClassificationHeadConfig
+from .compacter import CompacterConfig
 from .config import config_from_json, field_types
 from .fusion import FusionConfig
 from .ia3 import IA3Config
+from .invertible import InvertibleConfig
 from .layer_norm import LayerNormConfig
 from .lora import LoraConfig
 from .method import (
@@ -55,6 +60,7 @@ from .mtl_lora import MtlLoraConfig
 from .p_tuning import PTuningConfig
 from .prefix_tuning import PrefixTuningConfig
 from .prompt_tuning import PromptTuningConfig
+from .reft import ReftConfig
 from .text import parse
 from .vera import VeraConfig
 
@@ -66,12 +72,14 @@ __all__ = [
     "BottleneckConfig",
     "Chainable",
     "ClassificationHeadConfig",
+    "CompacterConfig",
     "EmbeddingOp",
     "Facts",
     "FusionConfig",
     "FusionOp",
     "HeadOp",
     "IA3Config",
+    "InvertibleConfig",
     "LayerNormConfig",
     "LinearOp",
     "Live",
@@ -83,6 +91,7 @@ __all__ = [
     "PrefixTuningConfig",
     "PromptOp",
     "PromptTuningConfig",
+    "ReftConfig",
     "Shapes",
     "SiteOp",
     "VeraConfig",
@@ -96,6 +105,8 @@ __all__ = [
 
 METHODS: tuple[Method, ...] = (
     bottleneck.METHOD,
+    compacter.METHOD,
+    invertible.METHOD,
     lora.METHOD,
     ia3.METHOD,
     vera.METHOD,
@@ -103,10 +114,14 @@ METHODS: tuple[Method, ...] = (
     prefix_tuning.METHOD,
     prompt_tuning.METHOD,
     p_tuning.METHOD,
+    reft.METHOD,
     layer_norm.METHOD,
     fusion.METHOD,
     classification_head.METHOD,
 )
+
+_SEQ_BN_INV = (bottleneck.SEQUENTIAL, InvertibleConfig())
+_DOUBLE_SEQ_BN_INV = (bottleneck.DOUBLE, InvertibleConfig(non_linearity=bottleneck.DOUBLE.non_linearity))
 
 UNIONS: dict[str, tuple[MethodConfig, ...]] = {
     "mam": (PrefixTuningConfig(bottleneck_size=800), bottleneck.METHOD.presets["par_bn"]),
@@ -115,8 +130,13 @@ UNIONS: dict[str, tuple[MethodConfig, ...]] = {
         dataclasses.replace(bottleneck.SEQUENTIAL, use_gating=True),
         LoraConfig(gating=True),
     ),
+    "seq_bn_inv": _SEQ_BN_INV,
+    "pfeiffer+inv": _SEQ_BN_INV,
+    "double_seq_bn_inv": _DOUBLE_SEQ_BN_INV,
+    "houlsby+inv": _DOUBLE_SEQ_BN_INV,
 }
-"""Presets of several methods: MAM adapters (He et al. 2022, arXiv 2110.04366), UniPELT (Mao et al. 2022)."""
+"""Presets of several methods: MAM adapters (He et al. 2022, arXiv 2110.04366), UniPELT (Mao et al. 2022), the language
+adapters of MAD-X (Pfeiffer et al. 2020, arXiv 2005.00052)."""
 
 PRESETS: dict[str, tuple[MethodConfig, ...]] = {
     **{name: (preset,) for method in METHODS for name, preset in method.presets.items()},

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     Tensor = torch.Tensor
+    Pair = tuple[Tensor, Tensor]
+    Projection = tuple[Tensor, Tensor | None]
 
 WIDEST = 64
 """A bottleneck may be this many times as wide as the model; beyond it the reduction factor must be a mistake."""
@@ -155,11 +157,7 @@ def shapes(config: BottleneckConfig, layout: Layout) -> Shapes:
     Raises:
         UnsupportedError: the configuration leaves out a residual connection that the model makes itself.
     """
-    inside = next((site for site in layout.sites if config.takes(site) and site.is_inside), None)
-    if inside is not None and not config.original_ln_after:
-        raise UnsupportedError(
-            f"original_ln_after=false cannot be had at {inside.path}: the model itself goes on behind the adapter there"
-        )
+    check(config, layout)
     return {
         f"{site.path}.{name}": shape
         for site in layout.sites
@@ -168,17 +166,36 @@ def shapes(config: BottleneckConfig, layout: Layout) -> Shapes:
     }
 
 
+def check(config: BottleneckConfig, layout: Layout) -> None:
+    """Refuse a configuration that leaves out a residual connection that the model makes itself.
+
+    Raises:
+        UnsupportedError: names the site.
+    """
+    inside = next((site for site in layout.sites if config.takes(site) and site.is_inside), None)
+    if inside is not None and not config.original_ln_after:
+        raise UnsupportedError(
+            f"original_ln_after=false cannot be had at {inside.path}: the model itself goes on behind the adapter there"
+        )
+
+
 def site_shapes(config: BottleneckConfig, width: int, m: int) -> Shapes:
     """Return parameter name → shape at one site of the given width with a bottleneck of size m."""
-    found: Shapes = {}
-    if config.ln_before:
-        found |= _norm_shapes("bottleneck_norm_before", width)
-    found |= {
+    projections = {
         "bottleneck_down.weight": (m, width),
         "bottleneck_down.bias": (m,),
         "bottleneck_up.weight": (width, m),
         "bottleneck_up.bias": (width,),
     }
+    return around(config, width, projections)
+
+
+def around(config: BottleneckConfig, width: int, projections: Mapping[str, tuple[int, ...]]) -> Shapes:
+    """Return parameter name → shape at one site: its projections, and all that stands around them."""
+    found: Shapes = {}
+    if config.ln_before:
+        found |= _norm_shapes("bottleneck_norm_before", width)
+    found |= projections
     if config.ln_after:
         found |= _norm_shapes("bottleneck_norm_after", width)
     if isinstance(config.scaling, str):
@@ -202,10 +219,11 @@ def initial(config: BottleneckConfig, layout: Layout, base: Callable[[str], Tens
     generator = None
     if config.init_weights_seed is not None:
         generator = torch.Generator().manual_seed(config.init_weights_seed)
-    return {key: _start(config.init_weights, key, shape, generator) for key, shape in shapes(config, layout).items()}
+    return {key: start(config.init_weights, key, shape, generator) for key, shape in shapes(config, layout).items()}
 
 
-def _start(rule: str, key: str, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
+def start(rule: str, key: str, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
+    """Return the start value of one tensor, by its key."""
     import torch
     from torch.nn import init
 
@@ -246,14 +264,16 @@ def bind(config: BottleneckConfig, tensors: Mapping[str, Tensor], live: Live) ->
     return Binding(sites=ops)
 
 
-class Bottleneck:
-    """The operation at one site. A plain object with slots: cheap to call, safe to copy, visible to torch.compile."""
+class BottleneckForm:
+    """The operation at one site, whatever its projections are made of.
+
+    A plain object with slots: cheap to call, safe to copy, visible to torch.compile.
+    """
 
     __slots__ = (
         "act",
         "applies",
         "config",
-        "down",
         "gate",
         "mode",
         "norm_after",
@@ -268,15 +288,13 @@ class Bottleneck:
         "shown_residual",
         "subtracts",
         "sums",
-        "up",
     )
 
     def __init__(self, config: BottleneckConfig, tensors: Mapping[str, Tensor], mode: nn.Module, site: Site) -> None:
         self.config = config
         self.mode = mode
         self.act = function(config.non_linearity)
-        self.down = _pair(tensors, "bottleneck_down")
-        self.up = _pair(tensors, "bottleneck_up")
+        self.take(tensors)
         self.gate = _pair(tensors, "bottleneck_gate") if config.use_gating else None
         self.norm_before = _pair(tensors, "bottleneck_norm_before") if config.ln_before else None
         self.norm_after = _pair(tensors, "bottleneck_norm_after") if config.ln_after else None
@@ -296,6 +314,20 @@ class Bottleneck:
         has_norm = site.norm is not None or site.inner is not None
         self.reads_norm = has_norm and config.original_ln_before and not config.is_parallel
         self.reads_residual = self.sums or config.is_parallel or self.subtracts
+
+    def take(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take what the projections are made of from the tensors of the site."""
+        raise AssertionError("each kind takes its own")
+
+    @property
+    def down(self) -> Projection:
+        """Weight (m, width) and bias of the down projection."""
+        raise AssertionError("each kind has its own")
+
+    @property
+    def up(self) -> Projection:
+        """Weight (width, m) and bias of the up projection."""
+        raise AssertionError("each kind has its own")
 
     def __call__(self, d: Tensor, x: Any, norm: Callable[[Tensor], Tensor] | None) -> Tensor:
         """Return what takes the place of d (batch, sequence, width)."""
@@ -345,33 +377,11 @@ class Bottleneck:
         )
 
     @property
-    def parameters(self) -> tuple[Tensor, ...]:
-        """The tensors that the operation reads."""
-        pairs = (self.down, self.up, self.gate, self.norm_before, self.norm_after)
+    def around(self) -> tuple[Tensor, ...]:
+        """The tensors that the operation reads besides its projections."""
+        pairs = (self.gate, self.norm_before, self.norm_after)
         found = [tensor for pair in pairs if pair is not None for tensor in pair]
         return tuple(found if self.scales is None else [*found, self.scales])
-
-    def stacked(self, rows: Sequence[Bottleneck | None]) -> Bottleneck:
-        """Return the operation that computes rows[i] on row i of a batch; see rows.Stackable."""
-        import torch
-
-        found = copy.copy(self)
-        for name in ("down", "up", "gate", "norm_before", "norm_after"):
-            if getattr(self, name) is not None:
-                pairs = [None if op is None else getattr(op, name) for op in rows]
-                setattr(found, name, tuple(stack([None if p is None else p[i] for p in pairs]) for i in (0, 1)))
-        if any(op is not None and (op.scales is not None or op.scale != self.scale) for op in rows):
-            found.scales, found.scale = stack([None if op is None else op.scaled for op in rows]), 1.0
-        exact = self.residual == "d" and self.norm_after is None and not self.subtracts and not self.replaces_norm
-        if not exact and any(op is None for op in rows):
-            found.applies = torch.tensor([op is not None for op in rows], device=self.up[0].device)
-        return found
-
-    @property
-    def scaled(self) -> Tensor:
-        """Return the scale as a vector (width,)."""
-        scales = self.up[1].new_full(self.up[1].shape, self.scale)
-        return scales if self.scales is None else scales * self.scales
 
     def _moved(self, d: Tensor, x: Any, norm: Callable[[Tensor], Tensor] | None, residual: str) -> Tensor:
         """Return f and the own residual connection together."""
@@ -424,6 +434,46 @@ class Bottleneck:
         return dropout(u, self.config.dropout) if self.config.dropout else u
 
 
+class Bottleneck(BottleneckForm):
+    """The operation with plain projections."""
+
+    __slots__ = ("down", "up")
+    down: Pair
+    up: Pair
+
+    def take(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take weights and biases from the tensors of the site."""
+        self.down = _pair(tensors, "bottleneck_down")
+        self.up = _pair(tensors, "bottleneck_up")
+
+    @property
+    def parameters(self) -> tuple[Tensor, ...]:
+        """The tensors that the operation reads."""
+        return (*self.down, *self.up, *self.around)
+
+    def stacked(self, rows: Sequence[Bottleneck | None]) -> Bottleneck:
+        """Return the operation that computes rows[i] on row i of a batch; see rows.Stackable."""
+        import torch
+
+        found = copy.copy(self)
+        for name in ("down", "up", "gate", "norm_before", "norm_after"):
+            if getattr(self, name) is not None:
+                pairs = [None if op is None else getattr(op, name) for op in rows]
+                setattr(found, name, tuple(stack([None if p is None else p[i] for p in pairs]) for i in (0, 1)))
+        if any(op is not None and (op.scales is not None or op.scale != self.scale) for op in rows):
+            found.scales, found.scale = stack([None if op is None else op.scaled for op in rows]), 1.0
+        exact = self.residual == "d" and self.norm_after is None and not self.subtracts and not self.replaces_norm
+        if not exact and any(op is None for op in rows):
+            found.applies = torch.tensor([op is not None for op in rows], device=self.up[0].device)
+        return found
+
+    @property
+    def scaled(self) -> Tensor:
+        """Return the scale as a vector (width,)."""
+        scales = self.up[1].new_full(self.up[1].shape, self.scale)
+        return scales if self.scales is None else scales * self.scales
+
+
 def _residual(config: BottleneckConfig) -> Literal["d", "t", "sum"]:
     """Return which tensor the adapter's own residual connection adds."""
     if config.residual_before_ln is True or not config.original_ln_before:
@@ -447,7 +497,7 @@ _PARALLEL = BottleneckConfig(
     scaling=4.0,
     init_weights="mam_adapter",
 )
-_DOUBLE = BottleneckConfig(mh_adapter=True, output_adapter=True, reduction_factor=16, non_linearity="swish")
+DOUBLE = BottleneckConfig(mh_adapter=True, output_adapter=True, reduction_factor=16, non_linearity="swish")
 _LEARNED = dataclasses.replace(_PARALLEL, scaling="learned")
 
 METHOD = Method(
@@ -455,8 +505,8 @@ METHOD = Method(
     presets={
         "seq_bn": SEQUENTIAL,
         "pfeiffer": SEQUENTIAL,
-        "double_seq_bn": _DOUBLE,
-        "houlsby": _DOUBLE,
+        "double_seq_bn": DOUBLE,
+        "houlsby": DOUBLE,
         "par_bn": _PARALLEL,
         "parallel": _PARALLEL,
         "scaled_par_bn": _LEARNED,

@@ -97,15 +97,26 @@ class Chainable(Protocol):
 
 
 class BlockOp(Protocol):
-    """Acts on the hidden states behind a layer; see sites.Block."""
+    """Acts on the hidden states behind a layer; see sites.Block.
 
-    def __call__(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
-        """Return the new hidden states (batch, sequence, width); mask (batch, sequence) is 0 at padding."""
+    It is not called for tokens that follow what a cache holds already: they are generated, not given.
+    """
+
+    def __call__(self, hidden: Tensor, mask: Tensor | None, memory: Tensor | None) -> Tensor:
+        """Return the new hidden states (batch, sequence, width).
+
+        mask (batch, sequence) is 0 at padding; memory (batch, source length) is the mask of the text that the layer
+        attends to besides, None where there is no such text.
+        """
         ...
 
 
 class EmbeddingOp(Protocol):
     """Acts on what enters the layers; see sites.Embedding."""
+
+    before_output: bool
+    """Whether the inverse acts in front of the base model's output embeddings, if it has them; it does in the heads
+    over the vocabulary that adapters bring along."""
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """Return the new embeddings (batch, sequence, width)."""

@@ -1,4 +1,4 @@
-"""The grammar of configuration strings: `name[field=value,…]` joined by `+` or `|`."""
+"""The grammar of configuration strings: `name[field=value,…]` joined by `+` or `|`; a name may hold a `+` itself."""
 
 from __future__ import annotations
 
@@ -17,16 +17,38 @@ def parse(text: str, names: Collection[str]) -> list[tuple[str, dict[str, Any]]]
 
     >>> parse("double_seq_bn[reduction_factor=8]+layer_norm", ["double_seq_bn", "layer_norm"])
     [('double_seq_bn', {'reduction_factor': 8}), ('layer_norm', {})]
+    >>> parse("compacter++[phm_dim=2]+layer_norm", ["compacter", "compacter++", "layer_norm"])
+    [('compacter++', {'phm_dim': 2}), ('layer_norm', {})]
 
     Raises:
         UsageError: a name is unknown, a bracket is left open, or a field has no value.
     """
-    return [_part(part.strip(), names) for part in _split(text, "+|")]
+    pieces = [_joined(list(_split(part, "+")), names) for part in _split(text, "|")]
+    return [_part(piece.strip(), names) for part in pieces for piece in part]
+
+
+def _joined(pieces: list[str], names: Collection[str]) -> list[str]:
+    """Return the pieces between plus signs, those put together again that are one name.
+
+    >>> _joined(["a", "inv[x=1]", "b"], ["a", "a+inv", "b"])
+    ['a+inv[x=1]', 'b']
+    """
+    found: list[str] = []
+    while pieces:
+        bare = next((i for i, piece in enumerate(pieces) if "[" in piece), len(pieces) - 1) + 1
+        size = next((size for size in range(bare, 1, -1) if _name("+".join(pieces[:size])) in names), 1)
+        found.append("+".join(pieces[:size]))
+        pieces = pieces[size:]
+    return found
+
+
+def _name(part: str) -> str:
+    return part.partition("[")[0].strip()
 
 
 def _part(text: str, names: Collection[str]) -> tuple[str, dict[str, Any]]:
-    name, bracket, rest = text.partition("[")
-    name = name.strip()
+    name = _name(text)
+    _, bracket, rest = text.partition("[")
     if name not in names:
         near = difflib.get_close_matches(name, names, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(sorted(names))}"
