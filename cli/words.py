@@ -110,8 +110,14 @@ def _bottleneck(config: Mapping[str, JSON]) -> str:
 
 def _width(factor: float | Mapping[str, float]) -> str:
     if isinstance(factor, Mapping):
-        return f"of widths that differ by layer (reduction {', '.join(f'{k}: {v:g}' for k, v in factor.items())})"
-    return f"1/{factor:g} as wide as the model" if factor >= 1 else f"{1 / factor:g} times as wide as the model"
+        parts = ", ".join(f"{layer}: {_short(value)}" for layer, value in factor.items())
+        return f"of widths that differ by layer (reduction {parts})"
+    return f"1/{_short(factor)} as wide as the model" if factor >= 1 else f"{1 / factor:g} times as wide as the model"
+
+
+def _short(value: float) -> str:
+    """Return a number with few digits; a whole one may be too large to be a float."""
+    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 def _left_out(config: Mapping[str, JSON]) -> list[str]:
@@ -151,7 +157,7 @@ def _text(value: JSON) -> bool:
 
 
 def _positive(value: JSON) -> bool:
-    return isinstance(value, (int, float)) and value > 0
+    return type(value) in (int, float) and value > 0
 
 
 def _list(value: JSON) -> bool:

@@ -11,7 +11,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -313,7 +312,12 @@ def test_changes_in_quick_succession_are_all_seen(place: Path, cache: Path, way:
 def test_a_settled_index_is_not_read_again(place: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Path] = []
     original = stamps.read
-    monkeypatch.setattr(stamps, "read", lambda path: read.append(path) or original(path))
+
+    def noted(path: Path) -> tuple[bytes, stamps.Look | None]:
+        read.append(path)
+        return original(path)
+
+    monkeypatch.setattr(stamps, "read", noted)
     for expected in (1, 2):  # still too new
         assert derived.open_index(place, cache).owners("sst-2") == ["sst2-bert"]
         assert len(read) == expected
@@ -636,7 +640,7 @@ def test_a_process_killed_in_the_middle_leaves_nothing_that_is_taken_for_a_datab
 
 
 @pytest.fixture
-def large(tmp_path: Path) -> Iterator[Path]:
+def large(tmp_path: Path) -> Path:
     folder = tmp_path / "large"
     folder.mkdir()
     more = {f"adapter-{i:04d}": an_entry(i % 3, summary=f"number {i}") for i in range(1000)}
