@@ -558,6 +558,23 @@ def test_without_a_cache_the_index_is_read_as_a_whole(
     assert "every command reads it as a whole" in record.getMessage()
 
 
+def test_a_read_only_cache_gives_the_database_that_it_has_and_makes_no_other(
+    as_nobody: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(derived, "LARGE", 0)
+    place, cache = as_nobody / "index.json", as_nobody / "cache"
+    place.write_bytes(an_index(NAMED))
+    assert isinstance(derived.open_index(place, cache), IndexDatabase)
+    (cache / "lookup").chmod(0o555)
+    (cache / "lookup" / "lock").chmod(0o444)
+    assert isinstance(derived.open_index(place, cache), IndexDatabase)
+    assert not list((cache / "lookup").glob("*.stamp"))
+    place.write_bytes(renamed(an_index(NAMED), 1))
+    found = derived.open_index(place, cache)
+    assert isinstance(found, Index)
+    assert found.find("sst-2") == "0001-bert"
+
+
 def test_an_sqlite_that_lacks_a_part_is_not_used(
     place: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
