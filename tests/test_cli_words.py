@@ -12,7 +12,7 @@ import pytest
 
 import adapterhub
 from adapterhub.adapter import Probe, to_json
-from adapterhub.cli import words
+from adapterhub.cli import sentences, words
 from adapterhub.errors import UsageError
 from adapterhub.methods import METHODS, PRESETS, ClassificationHeadConfig, describe, method_of, parse_method
 
@@ -35,26 +35,35 @@ HEAD = ClassificationHeadConfig(num_labels=3)
         ("lora", "LoRA of rank 8 on query, value, alpha 8"),
         ('lora[ranks={"query": 4},rank_stabilised=true]',
          "LoRA of rank 8 on query, value, alpha 8, scaled by alpha / √rank, ranks or alphas that differ by place"),
+        ("dora[gating=false]", "DoRA of rank 8 on query, value, alpha 8"),
+        ("ia3[leave_out=[2]]", "(IA)³ on key, value, and on what goes into output, not in layers 2"),
+        ("vera", "VeRA of rank 256 on query, value"),
+        ("mtl_lora[ups=3]", "MTL-LoRA of rank 8 on query, value, alpha 8, 3 up projections"),
+        ("prefix_tuning", "prefixes of 30 tokens in the attentions, made by a network of width 512, tanh"),
+        ("prefix_tuning_flat[use_gating=true]", "prefixes of 30 tokens in the attentions, gated"),
+        ("prompt_tuning", "a prompt of 10 vectors"),
+        ("p_tuning", "a prompt of 20 vectors, made by an encoder (mlp)"),
         ("layer_norm", "all layer norms"),
     ],
 )  # fmt: skip
 def test_a_configuration_is_told_in_a_sentence(text: str, sentence: str) -> None:
     (config,) = parse_method(text)
-    assert words.sentence(config.to_json()) == sentence
+    assert sentences.sentence(config.to_json()) == sentence
 
 
 def test_a_head_is_told_in_a_sentence() -> None:
-    assert words.sentence(HEAD.to_json()) == "head for 3 classes: a linear layer on the first token"
-    assert words.method([HEAD.to_json()]) == describe([HEAD])
+    assert sentences.sentence(HEAD.to_json()) == "head for 3 classes: a linear layer on the first token"
+    assert sentences.method([HEAD.to_json()]) == describe([HEAD])
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_what_a_file_leaves_out_is_said_as_if_it_were_there(name: str) -> None:
-    config = PRESETS[name].to_json()
-    said = words.sentence(config)
-    for field in dataclasses.fields(method_of(PRESETS[name]).config):
-        if config[field.name] == field.default:
-            assert words.sentence({key: value for key, value in config.items() if key != field.name}) == said
+    for preset in PRESETS[name]:
+        config = preset.to_json()
+        said = sentences.sentence(config)
+        for field in dataclasses.fields(method_of(preset).config):
+            if config[field.name] == field.default:
+                assert sentences.sentence({key: value for key, value in config.items() if key != field.name}) == said
 
 
 @pytest.mark.parametrize(
@@ -66,16 +75,21 @@ def test_a_value_that_cannot_be_is_refused_by_its_method(value: Any) -> None:
         preset = next(iter(method.presets.values()), HEAD).to_json()
         for field in preset.keys() - {"method"}:
             try:
-                assert words.sentence({**preset, field: value})
+                assert sentences.sentence({**preset, field: value})
             except UsageError as error:
                 refused.append(error.message)
     assert len(refused) > 3
     assert all("configuration cannot be used" in message for message in refused)
 
 
+def test_a_method_without_a_sentence_is_named_by_its_configuration() -> None:
+    (config,) = parse_method("fusion_static")
+    assert sentences.sentence(config.to_json()) == describe([config])
+
+
 def test_a_method_that_is_not_known_is_refused() -> None:
     with pytest.raises(UsageError, match="no method is called 'nix'"):
-        words.sentence({"method": "nix"})
+        sentences.sentence({"method": "nix"})
 
 
 def test_the_tolerance_of_a_probe_is_the_one_of_its_record() -> None:
