@@ -174,7 +174,7 @@ def _texts(value: JSON) -> bool:
 
 
 def _none_of_them(value: JSON) -> bool:
-    return value == {}
+    return isinstance(value, dict) and not value
 
 
 def _read(value: JSON) -> bool:
