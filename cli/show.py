@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import OfflineError, UnsupportedError
-from . import options, words
+from . import options, sentences, words
 from .entries import size
 from .heads import Known, read_head
 from .opening import open_for
@@ -98,8 +98,8 @@ def _of_file(known: Known, resolved: Resolved | None) -> Iterator[tuple[str, str
     yield "language", ", ".join(document.get("language", ()))
     revision = f" @ {base['revision']}" if base.get("revision") else ""
     yield "base model", f"{base.get('id') or '(unknown)'} ({base['architecture']}){revision}"
-    yield "method", resolved.artifact.method if resolved else words.method(document["config"])
-    yield "", "\n".join(words.sentence(config) for config in document["config"])
+    yield "method", resolved.artifact.method if resolved else sentences.method(document["config"])
+    yield "", "\n".join(sentences.sentence(config) for config in document["config"])
     yield "parameters", f"{known.parameters:,} in {known.tensors} tensors"
     yield "metrics", ", ".join(f"{name} {words.number(value)}" for name, value in document.get("metrics", {}).items())
     for data in document.get("datasets", ()):

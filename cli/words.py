@@ -1,48 +1,14 @@
-"""Configurations in words for people."""
+"""What a manifest says, in words for people."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 JSON: TypeAlias = Any
 
 _TOLERANCE = 1e-4
 """What adapter.Probe has where a file leaves it out."""
-
-
-def method(configs: Iterable[Mapping[str, JSON]]) -> str:
-    """Return the configuration string of a union of configurations.
-
-    Raises:
-        UsageError: a method does not know such a configuration.
-    """
-    from ..methods import configs_from_json, describe
-
-    return describe(configs_from_json(configs))
-
-
-def sentence(config: Mapping[str, JSON]) -> str:
-    """Return what the JSON of a configuration computes, in words.
-
-    Methods are not imported for that, but where a value is left out or odd: the method completes or refuses it.
-
-    Raises:
-        UsageError: its method does not know such a configuration.
-
-    >>> from adapterhub.methods import parse_method
-    >>> [sentence(config.to_json()) for config in parse_method("double_seq_bn+layer_norm")]
-    ['bottlenecks behind attention and feed-forward, 1/16 as wide as the model, swish', 'all layer norms']
-    """
-    if config["method"] not in _SENTENCES:
-        return method([config])
-    usual, say = _SENTENCES[config["method"]]
-    if not all(field in config and fits(config[field]) for field, fits in usual.items()):
-        from ..methods import configs_from_json
-
-        (checked,) = configs_from_json([config])
-        config = checked.to_json()
-    return say(config)
 
 
 def dataset(data: Mapping[str, JSON]) -> str:
@@ -88,104 +54,3 @@ def number(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _bottleneck(config: Mapping[str, JSON]) -> str:
-    places = [
-        name
-        for name, there in (
-            ("attention", config["mh_adapter"]),
-            ("cross-attention", config["cross_adapter"]),
-            ("feed-forward", config["output_adapter"]),
-        )
-        if there
-    ]
-    side = "beside" if config["is_parallel"] else "behind"
-    parts = [f"bottlenecks {side} {' and '.join(places)}", _width(config["reduction_factor"]), config["non_linearity"]]
-    parts += [f"scaled by {number(config['scaling'])}"] if config["scaling"] != 1.0 else []
-    parts += ["gated"] if config["use_gating"] else []
-    parts += ["with its own norm"] if config["ln_before"] or config["ln_after"] else []
-    return ", ".join([*parts, *_left_out(config)])
-
-
-def _width(factor: float | Mapping[str, float]) -> str:
-    if isinstance(factor, Mapping):
-        return f"of widths that differ by layer (reduction {', '.join(f'{k}: {v:g}' for k, v in factor.items())})"
-    return f"1/{factor:g} as wide as the model" if factor >= 1 else f"{1 / factor:g} times as wide as the model"
-
-
-def _left_out(config: Mapping[str, JSON]) -> list[str]:
-    return [f"not in layers {', '.join(map(str, config['leave_out']))}"] if config["leave_out"] else []
-
-
-def _lora(config: Mapping[str, JSON]) -> str:
-    name = "LoRA" if config["magnitude"] == "none" else "DoRA"
-    parts = [f"{name} of rank {config['r']} on {', '.join(config['targets'])}", f"alpha {number(config['alpha'])}"]
-    parts += ["scaled by alpha / √rank"] if config["rank_stabilised"] else []
-    parts += ["ranks or alphas that differ by place"] if config["ranks"] or config["alphas"] else []
-    parts += ["gated"] if config["gating"] else []
-    return ", ".join([*parts, *_left_out(config)])
-
-
-def _layer_norm(config: Mapping[str, JSON]) -> str:
-    return "all layer norms" if config["modules"] is None else f"{len(config['modules'])} layer norms"
-
-
-_READS = {"first": "the first token", "mean": "the mean of the tokens", "pooler": "the pooler's output"}
-
-
-def _head(config: Mapping[str, JSON]) -> str:
-    layers = (
-        "a linear layer" if config["layers"] == 1 else f"{config['layers']} layers, {config['activation_function']},"
-    )
-    classes = "1 number" if config["num_labels"] == 1 else f"{config['num_labels']} classes"
-    return f"head for {classes}: {layers} on {_READS[config['pooling']]}"
-
-
-def _flag(value: JSON) -> bool:
-    return isinstance(value, bool)
-
-
-def _text(value: JSON) -> bool:
-    return isinstance(value, str)
-
-
-def _positive(value: JSON) -> bool:
-    return isinstance(value, (int, float)) and value > 0
-
-
-def _list(value: JSON) -> bool:
-    return isinstance(value, list)
-
-
-def _texts(value: JSON) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
-
-
-_Usual: TypeAlias = Mapping[str, Callable[[JSON], bool]]
-
-_SENTENCES: Mapping[str, tuple[_Usual, Callable[[Mapping[str, JSON]], str]]] = {
-    "bottleneck": (
-        dict.fromkeys(("mh_adapter", "cross_adapter", "output_adapter", "is_parallel", "use_gating"), _flag)
-        | {"ln_before": _flag, "ln_after": _flag, "reduction_factor": _positive, "non_linearity": _text}
-        | {"scaling": lambda value: _text(value) or _positive(value), "leave_out": _list},
-        _bottleneck,
-    ),
-    "lora": (
-        {"targets": _texts, "r": _positive, "alpha": _positive, "rank_stabilised": _flag, "leave_out": _list}
-        | {"ranks": lambda value: value == {}, "alphas": lambda value: value == {}, "gating": _flag}
-        | {"magnitude": _text},
-        _lora,
-    ),
-    "layer_norm": ({"modules": lambda value: value is None or _list(value)}, _layer_norm),
-    "classification_head": (
-        {
-            "num_labels": _positive,
-            "layers": _positive,
-            "activation_function": lambda value: value is None or _text(value),
-        }
-        | {"pooling": lambda value: value in ("first", "mean", "pooler")},
-        _head,
-    ),
-}
-"""Method → what the values have to be for its sentence, and what makes it."""

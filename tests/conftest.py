@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -62,6 +65,28 @@ def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def as_nobody() -> Iterator[Path]:
+    """Yield a folder in which this process, root or not, has no more rights than the modes say."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o777)
+    is_root = os.geteuid() == 0
+    if is_root:
+        try:
+            os.seteuid(65534)
+        except OSError:
+            pytest.skip("root is the only user of this namespace, and nothing is read-only for root")
+    try:
+        yield folder
+    finally:
+        if is_root:
+            os.seteuid(0)
+        for path in (folder, *folder.rglob("*")):
+            if path.is_dir():
+                path.chmod(0o777)
+        shutil.rmtree(folder)
 
 
 # A check of a submission says the same whenever it runs; at a desk every run looks at new examples.

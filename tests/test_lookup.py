@@ -11,7 +11,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -313,7 +312,12 @@ def test_changes_in_quick_succession_are_all_seen(place: Path, cache: Path, way:
 def test_a_settled_index_is_not_read_again(place: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Path] = []
     original = stamps.read
-    monkeypatch.setattr(stamps, "read", lambda path: read.append(path) or original(path))
+
+    def noted(path: Path) -> tuple[bytes, stamps.Look | None]:
+        read.append(path)
+        return original(path)
+
+    monkeypatch.setattr(stamps, "read", noted)
     for expected in (1, 2):  # still too new
         assert derived.open_index(place, cache).owners("sst-2") == ["sst2-bert"]
         assert len(read) == expected
@@ -554,6 +558,23 @@ def test_without_a_cache_the_index_is_read_as_a_whole(
     assert "every command reads it as a whole" in record.getMessage()
 
 
+def test_a_read_only_cache_gives_the_database_that_it_has_and_makes_no_other(
+    as_nobody: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(derived, "LARGE", 0)
+    place, cache = as_nobody / "index.json", as_nobody / "cache"
+    place.write_bytes(an_index(NAMED))
+    assert isinstance(derived.open_index(place, cache), IndexDatabase)
+    (cache / "lookup").chmod(0o555)
+    (cache / "lookup" / "lock").chmod(0o444)
+    assert isinstance(derived.open_index(place, cache), IndexDatabase)
+    assert not list((cache / "lookup").glob("*.stamp"))
+    place.write_bytes(renamed(an_index(NAMED), 1))
+    found = derived.open_index(place, cache)
+    assert isinstance(found, Index)
+    assert found.find("sst-2") == "0001-bert"
+
+
 def test_an_sqlite_that_lacks_a_part_is_not_used(
     place: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -636,7 +657,7 @@ def test_a_process_killed_in_the_middle_leaves_nothing_that_is_taken_for_a_datab
 
 
 @pytest.fixture
-def large(tmp_path: Path) -> Iterator[Path]:
+def large(tmp_path: Path) -> Path:
     folder = tmp_path / "large"
     folder.mkdir()
     more = {f"adapter-{i:04d}": an_entry(i % 3, summary=f"number {i}") for i in range(1000)}

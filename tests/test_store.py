@@ -6,12 +6,10 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import signal
 import stat
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -397,28 +395,6 @@ def test_what_dead_processes_left_is_swept_after_a_day(tmp_path: Path) -> None:
 
 
 # Disks.
-
-
-@pytest.fixture
-def as_nobody() -> Iterator[Path]:
-    """Yield a folder in which this process, root or not, has no more rights than the modes say."""
-    folder = Path(tempfile.mkdtemp())
-    folder.chmod(0o777)
-    is_root = os.geteuid() == 0
-    if is_root:
-        try:
-            os.seteuid(65534)
-        except OSError:
-            pytest.skip("root is the only user of this namespace, and nothing is read-only for root")
-    try:
-        yield folder
-    finally:
-        if is_root:
-            os.seteuid(0)
-        for path in (folder, *folder.rglob("*")):
-            if path.is_dir():
-                path.chmod(0o777)
-        shutil.rmtree(folder)
 
 
 def lock_up(root: Path) -> None:
