@@ -54,18 +54,34 @@ NORM_AND_DOWN = (
 """With ln_before the norm stands in the file twice: by its own name, and as first module of the down projection."""
 
 
+INVERSE = ("inv_adapter", "inv_adapter_reduction_factor", "invertible_adapter")
+"""Fields that say something of an invertible adapter."""
+
+PLACES = ("mh_adapter", "MH_Adapter", "output_adapter", "Output_Adapter", "cross_adapter")
+"""Fields that say where bottlenecks stand."""
+
+
 def claims(fields: Fields) -> bool:
-    """Return whether a configuration has bottlenecks with plain projections, or none of what else it may have."""
-    return fields.get("architecture") is None and not fields.get("phm_layer")
+    """Return whether a configuration has bottlenecks with plain projections, or nothing at all."""
+    return has_bottlenecks(fields) and not fields.get("phm_layer")
+
+
+def has_bottlenecks(fields: Fields) -> bool:
+    """Return whether a configuration has bottlenecks of any kind; one may have an invertible adapter alone."""
+    return fields.get("architecture") is None and (
+        any(fields.get(name) for name in PLACES) or not any(fields.get(name) for name in INVERSE)
+    )
 
 
 def decode(fields: Fields, source: Source) -> MethodConfig:
     """Return the bottlenecks that a configuration describes."""
-    return config_from_json(BottleneckConfig, {"method": BottleneckConfig.method, **plain_fields(fields, source)})
+    found = plain_fields(fields, source)
+    plain = {name: value for name, value in found.items() if name in FIELDS}
+    return config_from_json(BottleneckConfig, {"method": BottleneckConfig.method, **plain})
 
 
 def plain_fields(fields: Fields, source: Source) -> dict[str, JSON]:
-    """Return the fields that every bottleneck has, under today's names."""
+    """Return the fields under today's names and with today's names of activations."""
     found = dict(fields)
     for old, new in OLD_NAMES:
         if old in found:
@@ -75,9 +91,20 @@ def plain_fields(fields: Fields, source: Source) -> dict[str, JSON]:
     activation = found.get("non_linearity")
     if isinstance(activation, str) and activation.lower() in WITH_WEIGHTS:
         raise UnsupportedError(f"the activation {activation} has weights, which this version does not run")
-    if source.old_activations and isinstance(activation, str):
-        found["non_linearity"] = dict(ACTIVATIONS).get(activation, activation)
-    return {name: value for name, value in found.items() if name in FIELDS}
+    if isinstance(activation, str):
+        found["non_linearity"] = present(activation, source)
+    return found
+
+
+def present(activation: str, source: Source) -> str:
+    """Return today's name of an activation."""
+    return dict(ACTIVATIONS).get(activation, activation) if source.old_activations else activation
+
+
+def past(activation: str, source: Source) -> str:
+    """Return what an activation is called in a file; present(past(a, source), source) == a."""
+    former = {new: old for old, new in ACTIVATIONS}
+    return former.get(activation, activation) if source.old_activations else activation
 
 
 def encode(config: BottleneckConfig, source: Source) -> dict[str, JSON]:
@@ -85,9 +112,7 @@ def encode(config: BottleneckConfig, source: Source) -> dict[str, JSON]:
     fields: dict[str, JSON] = {name: value for name, value in config.to_json().items() if name != "method"}
     # `adapters` wants a number with a point here.
     fields["scaling"] = float(fields["scaling"]) if isinstance(fields["scaling"], int) else fields["scaling"]
-    if source.old_activations:
-        old = {new: former for former, new in ACTIVATIONS}
-        fields["non_linearity"] = old.get(fields["non_linearity"], fields["non_linearity"])
+    fields["non_linearity"] = past(fields["non_linearity"], source)
     return fields
 
 

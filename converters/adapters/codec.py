@@ -111,6 +111,10 @@ def _same(config: Any, tensors: Tensors, places: Places) -> Tensors:
     return tensors
 
 
+def _alone(config: Any, fields: dict[str, JSON], source: Source) -> None:
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Codec:
     """One row of CODECS.
@@ -120,7 +124,8 @@ class Codec:
         claims: whether a foreign configuration says something that this codec reads; several may claim one.
         decode: foreign configuration → ours. Raises UsageError for wrong values, UnsupportedError.
         encode: ours → foreign, complete. Raises UnsupportedError.
-        amends: whether what encode returns belongs into the bottleneck in front of it, if there is one.
+        amends: configuration and the foreign bottleneck in front of it → that with the configuration in it, or None
+            where it has to stand alone.
         entries: names of every tensor that the configuration may have on a family; those of absent layers do no harm.
         read: tensors under our names, as they lay in the file → as we keep them.
         write: the reverse; write(read(t, places), places) == t.
@@ -130,7 +135,7 @@ class Codec:
     claims: Callable[[Fields], bool]
     decode: Callable[[Fields, Source], MethodConfig]
     encode: Callable[[Any, Source], dict[str, JSON]]
-    amends: bool = False
+    amends: Callable[[Any, dict[str, JSON], Source], dict[str, JSON] | None] = _alone
     entries: Callable[[Any, Architecture, Container], Iterator[Entry]]
     read: Callable[[Any, Tensors, Places], Tensors] = _same
     write: Callable[[Any, Tensors, Places], Tensors] = _same

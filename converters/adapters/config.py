@@ -16,10 +16,18 @@ from typing import Any
 
 from ...adapter import JSON, MethodConfig
 from ...errors import FormatError, UnsupportedError, UsageError
-from . import bottleneck, lora, prefix_tuning, prompt_tuning
+from . import bottleneck, compacter, invertible, lora, prefix_tuning, prompt_tuning, reft
 from .codec import Codec, Fields, Source
 
-CODECS: tuple[Codec, ...] = (bottleneck.CODEC, lora.CODEC, prefix_tuning.CODEC, prompt_tuning.CODEC)
+CODECS: tuple[Codec, ...] = (
+    bottleneck.CODEC,
+    compacter.CODEC,
+    invertible.CODEC,
+    lora.CODEC,
+    prefix_tuning.CODEC,
+    prompt_tuning.CODEC,
+    reft.CODEC,
+)
 
 Kept = dict[str, JSON]
 """How a source spelled a document: {"set": {field: value}, "absent": [field]}, either left out where empty."""
@@ -27,7 +35,7 @@ Kept = dict[str, JSON]
 
 def codec_of(config: MethodConfig) -> Codec | None:
     """Return the codec of one of our configurations, None where the format has no word for it."""
-    return next((codec for codec in CODECS if isinstance(config, codec.config)), None)
+    return next((codec for codec in CODECS if type(config) is codec.config), None)
 
 
 def decode(config: JSON, source: Source) -> tuple[MethodConfig, ...]:
@@ -56,11 +64,12 @@ def encode(config: Sequence[MethodConfig], source: Source) -> JSON:
         codec = codec_of(part)
         if codec is None:
             continue
-        fields = codec.encode(part, source)
-        if codec.amends and found and found[-1].get("architecture") is None:
-            found[-1] |= fields
+        in_front = found[-1] if found and found[-1].get("architecture") is None else None
+        amended = None if in_front is None else codec.amends(part, in_front, source)
+        if amended is None:
+            found.append(codec.encode(part, source))
         else:
-            found.append(fields)
+            found[-1] = amended
     return found[0] if len(found) == 1 else {"architecture": "union", "configs": found}
 
 
@@ -137,8 +146,8 @@ _AGAIN = "correct adapter_config.json, or save the adapter again with the librar
 
 def _decode_one(fields: Fields, source: Source) -> tuple[MethodConfig, ...]:
     """Return what one foreign configuration is of ours."""
-    if not source.unused_inverse and (fields.get("inv_adapter") or fields.get("invertible_adapter")):
-        raise UnsupportedError("the adapter has an invertible adapter, which this version does not run")
+    if source.unused_inverse:
+        fields = {name: value for name, value in fields.items() if name not in bottleneck.INVERSE}
     claiming = [codec for codec in CODECS if codec.claims(fields)]
     if not claiming:
         raise _unknown(fields)
@@ -150,7 +159,7 @@ def _decode_one(fields: Fields, source: Source) -> tuple[MethodConfig, ...]:
         raise FormatError(error.message, faults=error.faults, hint=error.hint or _AGAIN) from None
 
 
-KNOWN_ELSEWHERE = ("lora", "mtl_lora", "reft")
+KNOWN_ELSEWHERE = ("lora", "mtl_lora")
 """Values of `architecture` that the library has."""
 
 
@@ -158,8 +167,6 @@ def _unknown(fields: Fields) -> FormatError | UnsupportedError:
     architecture = fields.get("architecture")
     if architecture in KNOWN_ELSEWHERE:
         return UnsupportedError(f"the adapter is of method {architecture}, which this version does not run")
-    if architecture is None:
-        return UnsupportedError("the adapter has PHM layers (Compacter), which this version does not run")
     return FormatError(f"adapter_config.json: architecture {_short(architecture)} is unknown", hint=_AGAIN)
 
 
