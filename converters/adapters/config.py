@@ -16,10 +16,18 @@ from typing import Any
 
 from ...adapter import JSON, MethodConfig
 from ...errors import FormatError, UnsupportedError, UsageError
-from . import bottleneck, lora, prefix_tuning, prompt_tuning
+from . import bottleneck, ia3, lora, mtl_lora, prefix_tuning, prompt_tuning, vera
 from .codec import Codec, Fields, Source
 
-CODECS: tuple[Codec, ...] = (bottleneck.CODEC, lora.CODEC, prefix_tuning.CODEC, prompt_tuning.CODEC)
+CODECS: tuple[Codec, ...] = (
+    bottleneck.CODEC,
+    lora.CODEC,
+    ia3.CODEC,
+    vera.CODEC,
+    mtl_lora.CODEC,
+    prefix_tuning.CODEC,
+    prompt_tuning.CODEC,
+)
 
 Kept = dict[str, JSON]
 """How a source spelled a document: {"set": {field: value}, "absent": [field]}, either left out where empty."""
@@ -150,7 +158,7 @@ def _decode_one(fields: Fields, source: Source) -> tuple[MethodConfig, ...]:
         raise FormatError(error.message, faults=error.faults, hint=error.hint or _AGAIN) from None
 
 
-KNOWN_ELSEWHERE = ("lora", "mtl_lora", "reft")
+KNOWN_ELSEWHERE = ("reft",)
 """Values of `architecture` that the library has."""
 
 
