@@ -103,10 +103,10 @@ class _Place:
     size: int
 
 
-def width(config: Iterable[MethodConfig], tensors: Mapping[str, torch.Tensor]) -> int:
+def width(config: Iterable[MethodConfig], tensors: Mapping[str, torch.Tensor], row: Architecture) -> int:
     """Return the hidden size that most tensors of an adapter speak for, 0 where none does."""
     have = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
-    return _width([method_of(part).facts(part, have, lambda path: ()) for part in config])
+    return _width(_facts(config, have, row))
 
 
 def _facts(config: Iterable[MethodConfig], have: Shapes, row: Architecture) -> list[Facts]:

@@ -175,12 +175,14 @@ def _is_linear(module: Any) -> bool:
     if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
         return module.padding_mode == "zeros"
     if isinstance(module, nn.Embedding):
-        return type(module).forward is nn.Embedding.forward or _embedding_scale(module) is not None
+        return _embedding_scale(module) is not None
     return isinstance(module, (nn.Linear, Conv1D)) and module._parameters.get("weight") is not None
 
 
 def _embedding_scale(module: nn.Embedding) -> float | None:
-    """Return the factor that a scaled embedding of transformers puts on its rows, None where it is none."""
+    """Return the factor that an embedding puts on its rows, None where it does something else to them."""
+    if type(module).forward is nn.Embedding.forward:
+        return 1.0
     scale = module._buffers.get("embed_scale", module.__dict__.get("embed_scale"))
     # The buffers are cast to the weight's dtype, and the factor with them.
     return float(scale.to(module.weight.dtype)) if isinstance(scale, Tensor) else scale
@@ -190,7 +192,7 @@ def _linear(path: str, module: Any, **known: Any) -> Linear:
     shape = tuple(module.weight.shape)
     bias = module._parameters.get("bias") is not None
     if isinstance(module, nn.Embedding):
-        scale = 1.0 if type(module).forward is nn.Embedding.forward else _embedding_scale(module)
+        scale = _embedding_scale(module) or 1.0
         return Linear(path=path, inputs=shape[0], outputs=shape[1], kind="embedding", bias=False, scale=scale, **known)
     if isinstance(module, Conv1D):
         return Linear(path=path, inputs=shape[0], outputs=shape[1], kind="conv1d", bias=bias, **known)

@@ -18,9 +18,11 @@ class Config:
 
     __slots__ = ()
     method: ClassVar[str]
+    sets: ClassVar[tuple[str, ...]] = ()
+    """Fields of texts whose order and repetition say nothing; they are kept sorted, each once."""
 
     def __post_init__(self) -> None:
-        """Check the fields.
+        """Check the fields, and sort those that are sets.
 
         Raises:
             UsageError: with every fault, named by field.
@@ -34,6 +36,8 @@ class Config:
         faults = faults or self.faults()
         if faults:
             raise UsageError(f"the {self.method} configuration cannot be used: {'; '.join(faults)}")
+        for name in self.sets:
+            object.__setattr__(self, name, tuple(sorted(set(getattr(self, name)))))
 
     def faults(self) -> list[str]:
         """Return what is wrong with the values, one phrase each; types are right by now."""

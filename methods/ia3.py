@@ -49,6 +49,7 @@ class IA3Config(Config):
     """
 
     method: ClassVar[str] = "ia3"
+    sets: ClassVar[tuple[str, ...]] = ("targets", "inputs")
 
     targets: tuple[str, ...] = ("key", "value")
     inputs: tuple[str, ...] = ("output",)

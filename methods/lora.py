@@ -53,6 +53,7 @@ class LoraConfig(Config):
     """
 
     method: ClassVar[str] = "lora"
+    sets: ClassVar[tuple[str, ...]] = ("targets",)
 
     targets: tuple[str, ...] = ("query", "value")
     r: int = 8

@@ -50,6 +50,7 @@ class MtlLoraConfig(Config):
     """
 
     method: ClassVar[str] = "mtl_lora"
+    sets: ClassVar[tuple[str, ...]] = ("targets",)
 
     targets: tuple[str, ...] = ("query", "value")
     r: int = 8

@@ -55,6 +55,7 @@ class VeraConfig(Config):
     """
 
     method: ClassVar[str] = "vera"
+    sets: ClassVar[tuple[str, ...]] = ("targets",)
 
     targets: tuple[str, ...] = ("query", "value")
     r: int = 256

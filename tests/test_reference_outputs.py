@@ -15,18 +15,7 @@ from adapterhub.errors import UnsupportedError
 from adapterhub.loader import attach
 
 ARCHS = "bert roberta xlm-roberta distilbert"
-REFUSED = {
-    "ia3",
-    "inv_adapter",
-    "multiple_choice",
-    "phm_layer",
-    "prefix_tuning",
-    "prompt_tuning",
-    "question_answering",
-    "reft",
-    "tagging",
-    "vera",
-}
+REFUSED = {"multiple_choice", "question_answering", "tagging"}
 """What this version does not run; see kinds_of."""
 WITH_WEIGHTS = ("prelu", "xielu")
 """Activations with weights of their own, which are refused by name."""

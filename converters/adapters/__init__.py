@@ -49,7 +49,7 @@ def decode(parts: Parts) -> Adapter:
         config, labels, fixed = (*config, head.config), head.labels, head.fixed
         tensors |= head.tensors
         faults += head.faults
-    faults += accounting.faults(config, tensors, row) + _width_faults(parts, accounting.width(config, tensors))
+    faults += accounting.faults(config, tensors, row) + _width_faults(parts, accounting.width(config, tensors, row))
     if faults:
         raise FormatError(
             "the files of the adapter do not belong together", faults=accounting.shown(faults), hint=_AGAIN
@@ -173,7 +173,7 @@ def _documents(adapter: Adapter, source: Source, fixed: str) -> dict[str, dict[s
         raise UnsupportedError(
             "the adapters format has one head for each adapter", hint="write it in the native format"
         )
-    top = documents.plain(adapter.manifest, source.row, accounting.width(adapter.config, adapter.tensors))
+    top = documents.plain(adapter.manifest, source.row, accounting.width(adapter.config, adapter.tensors, source.row))
     found: dict[str, dict[str, JSON]] = {}
     if fused and (fused[1:] or others):
         raise UnsupportedError("the adapters format keeps a fusion layer in a folder of its own")

@@ -16,7 +16,18 @@ from typing import Any
 
 from ...adapter import JSON, MethodConfig
 from ...errors import FormatError, UnsupportedError, UsageError
-from . import bottleneck, compacter, invertible, lora, prefix_tuning, prompt_tuning, reft
+from . import (
+    bottleneck,
+    compacter,
+    ia3,
+    invertible,
+    lora,
+    mtl_lora,
+    prefix_tuning,
+    prompt_tuning,
+    reft,
+    vera,
+)
 from .codec import Codec, Fields, Source
 
 CODECS: tuple[Codec, ...] = (
@@ -24,6 +35,9 @@ CODECS: tuple[Codec, ...] = (
     compacter.CODEC,
     invertible.CODEC,
     lora.CODEC,
+    ia3.CODEC,
+    vera.CODEC,
+    mtl_lora.CODEC,
     prefix_tuning.CODEC,
     prompt_tuning.CODEC,
     reft.CODEC,
@@ -159,15 +173,15 @@ def _decode_one(fields: Fields, source: Source) -> tuple[MethodConfig, ...]:
         raise FormatError(error.message, faults=error.faults, hint=error.hint or _AGAIN) from None
 
 
-KNOWN_ELSEWHERE = ("lora", "mtl_lora")
-"""Values of `architecture` that the library has."""
-
-
 def _unknown(fields: Fields) -> FormatError | UnsupportedError:
     architecture = fields.get("architecture")
-    if architecture in KNOWN_ELSEWHERE:
-        return UnsupportedError(f"the adapter is of method {architecture}, which this version does not run")
+    if architecture in KNOWN:
+        return UnsupportedError(f"the adapter is of a form of {architecture} which this version does not run")
     return FormatError(f"adapter_config.json: architecture {_short(architecture)} is unknown", hint=_AGAIN)
+
+
+KNOWN = ("lora", "mtl_lora", "prefix_tuning", "prompt_tuning", "reft")
+"""Values of `architecture` that the library has."""
 
 
 def _number(value: Any) -> Any:

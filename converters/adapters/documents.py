@@ -106,7 +106,7 @@ def plain(manifest: Manifest, row: Architecture, width: int) -> dict[str, JSON]:
     """Return the fields around a configuration in the current spelling."""
     family = next((name for head in row.heads for name in head.classes), "").partition("For")[0]
     return {
-        "hidden_size": width,
+        "hidden_size": width or None,
         "model_class": f"{family}AdapterModel" if family else None,
         "model_name": manifest.base.id or None,
         "model_type": row.model_types[0],
