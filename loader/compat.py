@@ -278,4 +278,4 @@ def bound(node: Node, leaf: Callable[[str], Binding], tasks: TaskIds | None) -> 
         for path in linears
     }
     first = children[leaves(node)[0]]
-    return Binding(sites=acting, linears=maps, blocks=first.blocks, embeddings=first.embeddings, prompts=first.prompts)
+    return Binding(sites=acting, linears=maps, blocks=first.blocks, embeddings=first.embeddings)

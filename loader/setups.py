@@ -81,17 +81,8 @@ def bound(node: Node | PerRow, leaf: Leaf, *, compat: bool = False) -> Setup:
         children = {name: leaf(name) for name in node.names if name is not None}
         return Setup(_by_rows([None if name is None else children[name] for name in node.names]))
     tasks = _tasks(node)
-    if not compat:
-        return Setup(_bound(node, leaf, tasks), copies(node), tasks)
-    prefixes = _bound(node, partial(_prefixes, leaf), tasks)
-    binding = replace(compat_bound(node, leaf, tasks), attentions=prefixes.attentions, positions=prefixes.positions)
+    binding = compat_bound(node, leaf, tasks) if compat else _bound(node, leaf, tasks)
     return Setup(binding, copies(node), tasks)
-
-
-def _prefixes(leaf: Leaf, name: str) -> Binding:
-    """Return the prefixes of an adapter alone: `adapters` puts them together as we do."""
-    binding = leaf(name)
-    return Binding(attentions=binding.attentions, positions=binding.positions)
 
 
 def _tasks(node: Node) -> TaskIds | None:
