@@ -23,7 +23,6 @@ from torch.nn.functional import pad
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ..errors import UnsupportedError
-from .prefixes import RowsPrefix
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -159,10 +158,9 @@ def _widened(
     """
     queries, length = query.shape[-2], front.op.length
     window = kwargs.get("sliding_window") if front.op.shift else None
-    absent = front.op.absent(query.shape[0])
     if mask is None:
         mask = _implied(queries, text, query.device, causal=_is_causal(module, front, kwargs))
-        if mask is None and window is None and absent is None:
+        if mask is None and window is None:
             return None
     if mask is None:
         mask = torch.ones(1, 1, queries, text, dtype=torch.bool, device=query.device)
@@ -174,10 +172,6 @@ def _widened(
         behind = positions[:, None] - torch.arange(length, device=mask.device) >= window
         columns = columns.expand(-1, -1, queries, -1).masked_fill(behind, _hidden(mask))
         mask = mask.expand(-1, -1, queries, -1)
-    if absent is not None:
-        rows = (query.shape[0], -1, -1, -1)
-        columns = columns.expand(rows).masked_fill(absent.to(mask.device)[:, None, None, :], _hidden(mask))
-        mask = mask.expand(rows)
     return torch.cat((columns, mask), dim=-1)
 
 
@@ -241,11 +235,6 @@ def prefix_forward(op: PrefixOp, place: Attention, modules: Mapping[str, nn.Modu
         UnsupportedError: the module's class calls no attention function.
     """
     module = modules[place.path]
-    if place.form != "interface" and isinstance(op, RowsPrefix) and op.absent_somewhere:
-        raise UnsupportedError(
-            f"prefixes of different lengths cannot stand side by side at {place.path}, a {type(module).__name__}",
-            hint="use prefixes of one length for all rows",
-        )
     bias = None if place.bias is None else modules[place.bias]
     front = InFront(op, module, bias, _eager(module) if place.form == "interface" else None)
     make, forward = FORMS[place.form]

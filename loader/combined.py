@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from threading import get_ident
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -284,23 +284,6 @@ class Fused(Combined):
         return self.mixing(d if self.mixing.reads_d else t, ups, r)
 
 
-T = TypeVar("T")
-
-
-def assigned(given: Sequence[T], rows: int) -> Sequence[T]:
-    """Return what is given for each row of a batch.
-
-    Raises:
-        UsageError: the batch has another number of rows.
-    """
-    if rows != len(given):
-        raise UsageError(
-            f"{len(given)} rows have an adapter, and the batch has {rows}",
-            hint="let batch_sizes, or the list of adapters, add up to the size of the batch",
-        )
-    return given
-
-
 class Rows(Combined):
     """Each its rows of the batch; None leaves a row alone.
 
@@ -334,7 +317,12 @@ class Rows(Combined):
         raise UnsupportedError("adapters for the rows of a batch cannot be merged into one weight")
 
     def _rows(self, way: str, args: Args) -> Tensor:
-        assigned(self.ops, self.kind.rows(args))
+        rows = self.kind.rows(args)
+        if rows != len(self.ops):
+            raise UsageError(
+                f"{len(self.ops)} rows have an adapter, and the batch has {rows}",
+                hint="let batch_sizes, or the list of adapters, add up to the size of the batch",
+            )
         if len(self.groups) == 1:
             return self.groups[0].run(self.kind, way, args)
         parts = [group.run(self.kind, way, self.kind.cut(args, group.index(args))) for group in self.groups]

@@ -9,7 +9,6 @@ computes something else, compat.py does it on demand.
 - Split, BatchSplit, per row: each its tokens or rows, as if it were alone with them.
 - Parallel: the batch repeated, then as BatchSplit.
 - Fuse: AdapterFusion at the residual sites (Pfeiffer et al. 2021).
-- Prefixes: one longer prefix in a stack, each row its own side by side. Prompts: one in a stack.
 - Parameters that stand in for the base's own (layer norms): the last one's in a stack, the weighted mean in an average
   (exact: a norm's output is linear in them), the mean in a fusion, each row's own per row.
 """
@@ -28,7 +27,6 @@ from .combined import BLOCK, EMBEDDING, LINEAR, SITE, Averaged, Fused, Kind, Par
 from .compat import bound as compat_bound
 from .layout import Ground
 from .norms import Normed, Own
-from .prefixes import ByTask, Equal, RowsPrefix, StackedPrefix, fixed
 
 KINDS: tuple[tuple[str, Kind], ...] = (
     ("sites", SITE),
@@ -126,95 +124,52 @@ def _bound(node: Node, leaf: Leaf, tasks: TaskIds | None) -> Binding:
         return leaf(node)
     children = [_bound(child, leaf, tasks) for child in node.children]
     if isinstance(node, Stack):
-        return replace(_together(children, Stacked), **_in_front(children))
+        return _together(children, Stacked)
     if isinstance(node, Average):
-        return _together(children, partial(_averaged, weights=node.weights), prefixes="an average")
+        return _together(children, partial(_averaged, weights=node.weights))
     if isinstance(node, Split):
-        return _together(children, partial(Parts, dim=1, sizes=node.splits), prefixes="a split of the sequence")
+        return _together(children, partial(Parts, dim=1, sizes=node.splits))
     if isinstance(node, BatchSplit):
         return _by_rows([child for child, size in zip(children, node.batch_sizes, strict=True) for _ in range(size)])
     if isinstance(node, Parallel):
-        side = _side_by_side(children, Equal(len(children)))
-        return replace(_together(children, partial(Parts, dim=0)), **side)
+        return _together(children, partial(Parts, dim=0))
     if isinstance(node, Fuse):
         return _fused(node, children, leaf)
     if isinstance(node, MultiTask) and tasks is not None:
-        return replace(_together(children, partial(Tasks, ids=tasks)), **_side_by_side(children, ByTask(tasks)))
+        return _together(children, partial(Tasks, ids=tasks))
     raise UnsupportedError(f"{node.type} is not known here")
 
 
 def _by_rows(rows: Sequence[Binding | None]) -> Binding:
     """Return what acts where each row of a batch has its own; None is the base model."""
-    bare = Binding()
-    bindings = [bare if row is None else row for row in rows]
-    distinct = list({id(row): row for row in bindings}.values())
-    numbers = {id(row): number for number, row in enumerate(distinct)}
-    side = _side_by_side(distinct, fixed([numbers[id(row)] for row in bindings]))
-    return replace(_together(bindings, Rows), **side)
-
-
-def _in_front(children: Sequence[Binding]) -> dict[str, Any]:
-    """Return prefixes and prompts of adapters in a stack: prefixes join, and one adapter may have a prompt."""
-    places = dict.fromkeys(path for child in children for path in child.attentions)
-    positions: dict[str, int] = {}
-    for child in children:
-        for path, shift in child.positions.items():
-            positions[path] = positions.get(path, 0) + shift
-    prompted = [child.prompts for child in children if child.prompts]
-    if prompted[1:]:
-        raise UnsupportedError(f"two prompts cannot stand in one stack; there are two at {next(iter(prompted[1]))}")
-    found = {path: [child.attentions.get(path) for child in children] for path in places}
-    attentions = {path: _one(ops) or StackedPrefix(ops) for path, ops in found.items()}
-    return {"attentions": attentions, "positions": positions, "prompts": prompted[0] if prompted else {}}
-
-
-def _side_by_side(children: Sequence[Binding], assign: Callable[[int], Sequence[int]]) -> dict[str, Any]:
-    """Return the prefixes of adapters for the rows of a batch."""
-    _refuse(children, "prompts", "a prompt cannot stand beside other adapters in a batch")
-    shifts = [child.positions for child in children]
-    if any(shift != shifts[0] for shift in shifts):
-        raise UnsupportedError("adapters that shift positions by different numbers cannot stand side by side")
-    places = dict.fromkeys(path for child in children for path in child.attentions)
-    found = {path: RowsPrefix([child.attentions.get(path) for child in children], assign) for path in places}
-    return {"attentions": found, "positions": shifts[0] if shifts else {}}
-
-
-def _one(ops: Sequence[Any]) -> Any:
-    """Return the only operation among those that are there, or None if there are several."""
-    present = [op for op in ops if op is not None]
-    return present[0] if len(present) == 1 else None
+    return _together([Binding() if row is None else row for row in rows], Rows)
 
 
 def _averaged(kind: Kind, ops: Sequence[Any], weights: Sequence[float]) -> Averaged:
     return Averaged(kind, ops, weights)
 
 
-def _together(children: Sequence[Binding], combine: Combine, *, prefixes: str = "") -> Binding:
-    """Return the operations of the children put together in one way at every place.
-
-    prefixes: what prefixes and prompts cannot be in, or "".
-    """
-    if prefixes:
-        _refuse(children, "attentions", f"a prefix has no meaning in {prefixes}")
-        _refuse(children, "prompts", f"a prompt has no meaning in {prefixes}")
+def _together(children: Sequence[Binding], combine: Combine) -> Binding:
+    """Return the operations of the children put together in one way at every place."""
     found: dict[str, Any] = {}
     for field, kind in KINDS:
         places = dict.fromkeys(path for child in children for path in getattr(child, field))
         found[field] = {path: combine(kind, [getattr(child, field).get(path) for child in children]) for path in places}
+    _refuse(children, "attentions", "prefixes")
     return Binding(**found)
 
 
-def _refuse(children: Iterable[Binding], field: str, reason: str) -> None:
+def _refuse(children: Iterable[Binding], field: str, what: str) -> None:
     for child in children:
         for path in getattr(child, field):
-            raise UnsupportedError(f"{reason}; there is one at {path}")
+            raise UnsupportedError(f"{what} cannot be put together with other adapters here; there is one at {path}")
 
 
 def _fused(node: Fuse, children: Sequence[Binding], leaf: Leaf) -> Binding:
     """Return AdapterFusion at every site where the children stand, and the mean of what stands elsewhere."""
     mixings = leaf(node.key).fusions
     for child in children:
-        for field in ("linears", "attentions", "blocks", "embeddings", "prompts"):
+        for field in ("linears", "attentions", "blocks", "embeddings"):
             for path in getattr(child, field):
                 if not isinstance(getattr(child, field)[path], Own):
                     raise UnsupportedError(f"fuse holds bottleneck adapters only; one of its adapters acts at {path}")

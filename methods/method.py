@@ -143,10 +143,6 @@ class PrefixOp(Protocol):
     """Where a relative position bias acts: on the text's own keys; on the prefix too, as if it stood in front of the
     text at the positions 0, 1, …, with queries counted from shift; nowhere."""
 
-    def absent(self, rows: int) -> Tensor | None:
-        """Return which of the keys each row of a batch lacks (rows, length), None if every row has all."""
-        ...
-
     def __call__(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Return keys and values (batch or 1, heads, length, head size).
 

@@ -302,9 +302,6 @@ class Prefix:
         self.padded_bonus = config.padded_bonus
         self.bias = bias
 
-    def absent(self, rows: int) -> None:
-        """Return None: every row has the whole prefix."""
-
     def __call__(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Return keys and values (batch or 1, heads, length, head size)."""
         from torch.nn.functional import dropout, linear
@@ -328,9 +325,6 @@ class NoBias:
     shift = 0
     padded_bonus = 0.0
     bias: Literal["text", "all", "none"] = "none"
-
-    def absent(self, rows: int) -> None:
-        """Return None: there is nothing to lack."""
 
     def __call__(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Return no keys and no values."""
