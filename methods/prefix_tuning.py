@@ -35,7 +35,7 @@ from ..errors import UnsupportedError, UsageError
 from ..sites import Attention, Layout
 from .activations import NAMES, function, known
 from .config import Config
-from .method import Binding, Facts, Live, Method, Roles, Shapes
+from .method import Binding, Facts, Live, Method, Prefixed, Roles, Shapes
 
 if TYPE_CHECKING:
     import torch
@@ -302,7 +302,7 @@ class Prefix:
         self.padded_bonus = config.padded_bonus
         self.bias = bias
 
-    def __call__(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, hidden: Tensor) -> Prefixed:
         """Return keys and values (batch or 1, heads, length, head size)."""
         from torch.nn.functional import dropout, linear
 
@@ -311,9 +311,9 @@ class Prefix:
             rows = (hidden.shape[0], -1, -1, -1)
             key, value = (dropout(t.expand(rows), self.config.dropout) for t in (key, value))
         if self.gate is None:
-            return key, value
+            return Prefixed(key, value)
         gates = linear(hidden, *self.gate).sigmoid().mean(dim=1)[:, :, None, None, None]
-        return key * gates[:, 0], value * gates[:, -1]
+        return Prefixed(key * gates[:, 0], value * gates[:, -1])
 
 
 class NoBias:
@@ -326,10 +326,10 @@ class NoBias:
     padded_bonus = 0.0
     bias: Literal["text", "all", "none"] = "none"
 
-    def __call__(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, hidden: Tensor) -> Prefixed:
         """Return no keys and no values."""
         nothing = hidden.new_empty(1, 1, 0, 1)
-        return nothing, nothing
+        return Prefixed(nothing, nothing)
 
 
 METHOD = Method(
