@@ -11,6 +11,7 @@ Nothing is written into the model or its configuration; the forward of the modul
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -70,6 +71,13 @@ class InFront:
         self.eager = eager
         self.kept: dict[int, Moment] = {}
 
+    def function(self, implementation: str) -> Callable[..., Any]:
+        """Return the attention function of this name that belongs to the module."""
+        if implementation == "eager" and self.eager is not None:
+            return self.eager
+        found: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS[implementation]
+        return found
+
     def see(self) -> Moment:
         """Return the moment of the present call."""
         return self.kept[0 if is_compiling() else get_ident()]
@@ -82,11 +90,12 @@ class InFront:
 class PrefixForward:
     """Runs an attention that finds a prefix in front of its keys and values."""
 
-    __slots__ = ("front", "run", "shadows")
+    __slots__ = ("__signature__", "front", "run", "shadows")
 
     def __init__(self, front: InFront, shadows: tuple[nn.Module, nn.Module]) -> None:
         self.front = front
         self.run = type(front.module).forward
+        self.__signature__ = inspect.signature(front.module.forward)
         self.shadows = shadows
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -146,8 +155,7 @@ def attention(
         value = torch.cat((moment.values.to(value.dtype), value), dim=-2)
     if kwargs.get("position_bias") is not None:
         kwargs["position_bias"] = _bias(kwargs["position_bias"], front, moment)
-    function = ALL_ATTENTION_FUNCTIONS.get_interface(original, front.eager)
-    return function(module, query, key, value, attention_mask, **kwargs)
+    return front.function(original)(module, query, key, value, attention_mask, **kwargs)
 
 
 ALL_ATTENTION_FUNCTIONS.register(IMPLEMENTATION, attention)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn.functional import pad
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ..errors import UnsupportedError
 from . import prefix_masks as masks
@@ -46,7 +47,7 @@ def _eager(module: nn.Module) -> Callable[..., Any]:
     """Return the eager attention function that stands beside a module's class."""
     for cls in type(module).__mro__:
         beside = vars(sys.modules[cls.__module__])
-        if "eager_attention_forward" in beside and "ALL_ATTENTION_FUNCTIONS" in beside:
+        if "eager_attention_forward" in beside and beside.get("ALL_ATTENTION_FUNCTIONS") is ALL_ATTENTION_FUNCTIONS:
             found: Callable[..., Any] = beside["eager_attention_forward"]
             return found
     raise UnsupportedError(
@@ -145,7 +146,7 @@ class DebertaRows:
         module, moment = self.front.module, self.front.take()
         rows: Tensor = module.in_proj(hidden)  # type: ignore[operator]
         keys, values = moment.keys.to(rows.dtype), moment.values.to(rows.dtype)
-        bias = module.v_bias.view(values.shape[1], 1, -1)  # type: ignore[operator, union-attr]
+        bias = module.v_bias.view(values.shape[1], 1, -1)  # type: ignore[operator]
         # The attention adds this bias to all values.
         prefix = torch.cat((torch.zeros_like(keys), keys, values - bias), dim=-1)
         return torch.cat((_flat(prefix), rows), dim=1)

@@ -179,8 +179,8 @@ def together(children: Sequence[Binding], join: Join | None) -> dict[str, Any]:
             f"prefixes do not go into an average, a split or a fusion; there is one at {next(iter(places))}"
         )
     found: dict[str, Any] = {"attentions": {}}
-    for path in places if join is not None else ():
-        found["attentions"][path] = join([child.attentions.get(path) for child in children])
+    if join is not None:
+        found["attentions"] = {path: join([child.attentions.get(path) for child in children]) for path in places}
     for field, what in (("positions", "shifted positions"), ("prompts", "prompts")):
         found[field] = _of_one(children, field, what, alone=join is StackedPrefixes)
     return found
