@@ -15,6 +15,8 @@ import torch
 from torch.compiler import is_compiling
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from ..errors import UnsupportedError
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -262,18 +264,22 @@ class EmbeddingForward:
 class PositionsForward:
     """Runs a module that reads the numbers of positions, and raises them; those of padding stay."""
 
-    __slots__ = ("names", "original", "padding", "shift")
+    __slots__ = ("argument", "names", "original", "padding", "shift")
 
     def __init__(self, original: Forward, shift: int, module: nn.Module) -> None:
         self.original = original
         self.shift = shift
         self.padding = vars(module).get("padding_idx")
         self.names = list(inspect.signature(original).parameters)
+        found = [name for name in ("position_ids", "input") if name in self.names]
+        if not found:
+            raise UnsupportedError(f"{type(module).__name__} takes no position_ids that a prefix could shift")
+        self.argument = found[0]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Return what the module returns for the positions behind a prefix."""
         given = {**dict(zip(self.names, args, strict=False)), **kwargs}
-        name = "position_ids" if "position_ids" in self.names else "input"
+        name = self.argument
         if given.get(name) is None:
             given["past_key_values_length"] = given.get("past_key_values_length", 0) + self.shift
         elif self.padding is None:

@@ -18,7 +18,7 @@ from ..architectures import named
 from ..errors import StateError, UnsupportedError
 from ..methods import Binding, BlockOp, EmbeddingOp, LinearOp, PrefixOp, PromptOp, SiteOp
 from ..sites import Site
-from .attention import prefix_forward
+from .attention_forms import prefix_forward
 from .combined import TaskIds
 from .forwards import (
     BaseOutput,

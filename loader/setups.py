@@ -15,7 +15,7 @@ computes something else, compat.py does it on demand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -23,6 +23,7 @@ from typing import Any
 from ..composition import Average, BatchSplit, Fuse, MultiTask, Node, Parallel, Split, Stack, leaves
 from ..errors import UnsupportedError
 from ..methods import Binding
+from . import combined_prefixes as prefixes
 from .combined import BLOCK, EMBEDDING, LINEAR, SITE, Averaged, Fused, Kind, Parts, Rows, Stacked, TaskIds, Tasks
 from .compat import bound as compat_bound
 from .layout import Ground
@@ -79,7 +80,13 @@ def bound(node: Node | PerRow, leaf: Leaf, *, compat: bool = False) -> Setup:
         children = {name: leaf(name) for name in node.names if name is not None}
         return Setup(_by_rows([None if name is None else children[name] for name in node.names]))
     tasks = _tasks(node)
-    binding = compat_bound(node, leaf, tasks) if compat else _bound(node, leaf, tasks)
+    binding = _bound(node, leaf, tasks)
+    if compat:
+        # Prefixes and prompts mean the same in `adapters`.
+        binding = replace(
+            compat_bound(node, leaf, tasks),
+            **{name: getattr(binding, name) for name in ("attentions", "positions", "prompts")},
+        )
     return Setup(binding, copies(node), tasks)
 
 
@@ -124,7 +131,7 @@ def _bound(node: Node, leaf: Leaf, tasks: TaskIds | None) -> Binding:
         return leaf(node)
     children = [_bound(child, leaf, tasks) for child in node.children]
     if isinstance(node, Stack):
-        return _together(children, Stacked)
+        return _together(children, Stacked, prefixes.StackedPrefixes)
     if isinstance(node, Average):
         return _together(children, partial(_averaged, weights=node.weights))
     if isinstance(node, Split):
@@ -132,44 +139,44 @@ def _bound(node: Node, leaf: Leaf, tasks: TaskIds | None) -> Binding:
     if isinstance(node, BatchSplit):
         return _by_rows([child for child, size in zip(children, node.batch_sizes, strict=True) for _ in range(size)])
     if isinstance(node, Parallel):
-        return _together(children, partial(Parts, dim=0))
+        which: prefixes.Which = prefixes.EachPart(len(children))
+        return _together(children, partial(Parts, dim=0), partial(prefixes.RowPrefixes, which=which))
     if isinstance(node, Fuse):
         return _fused(node, children, leaf)
     if isinstance(node, MultiTask) and tasks is not None:
-        return _together(children, partial(Tasks, ids=tasks))
+        which = prefixes.EachTask(tasks)
+        return _together(children, partial(Tasks, ids=tasks), partial(prefixes.RowPrefixes, which=which))
     raise UnsupportedError(f"{node.type} is not known here")
 
 
 def _by_rows(rows: Sequence[Binding | None]) -> Binding:
     """Return what acts where each row of a batch has its own; None is the base model."""
-    return _together([Binding() if row is None else row for row in rows], Rows)
+    which = prefixes.EachRow(len(rows))
+    children = [Binding() if row is None else row for row in rows]
+    return _together(children, Rows, partial(prefixes.RowPrefixes, which=which))
 
 
 def _averaged(kind: Kind, ops: Sequence[Any], weights: Sequence[float]) -> Averaged:
     return Averaged(kind, ops, weights)
 
 
-def _together(children: Sequence[Binding], combine: Combine) -> Binding:
-    """Return the operations of the children put together in one way at every place."""
-    found: dict[str, Any] = {}
+def _together(children: Sequence[Binding], combine: Combine, join: prefixes.Join | None = None) -> Binding:
+    """Return the operations of the children put together in one way at every place.
+
+    join: how prefixes are put together, None where they cannot be.
+    """
+    found = prefixes.together(children, join)
     for field, kind in KINDS:
         places = dict.fromkeys(path for child in children for path in getattr(child, field))
         found[field] = {path: combine(kind, [getattr(child, field).get(path) for child in children]) for path in places}
-    _refuse(children, "attentions", "prefixes")
     return Binding(**found)
-
-
-def _refuse(children: Iterable[Binding], field: str, what: str) -> None:
-    for child in children:
-        for path in getattr(child, field):
-            raise UnsupportedError(f"{what} cannot be put together with other adapters here; there is one at {path}")
 
 
 def _fused(node: Fuse, children: Sequence[Binding], leaf: Leaf) -> Binding:
     """Return AdapterFusion at every site where the children stand, and the mean of what stands elsewhere."""
     mixings = leaf(node.key).fusions
     for child in children:
-        for field in ("linears", "attentions", "blocks", "embeddings"):
+        for field in ("linears", "attentions", "blocks", "embeddings", "prompts"):
             for path in getattr(child, field):
                 if not isinstance(getattr(child, field)[path], Own):
                     raise UnsupportedError(f"fuse holds bottleneck adapters only; one of its adapters acts at {path}")

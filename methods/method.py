@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from ..adapter import MethodConfig
 from ..errors import UsageError
@@ -127,10 +127,23 @@ class EmbeddingOp(Protocol):
         ...
 
 
+class Prefixed(NamedTuple):
+    """What an attention finds in front of its keys and values.
+
+    Attributes:
+        keys, values: (batch or 1, heads, length, head size).
+        seen: which of them the queries of each row see (batch, length), or None for all.
+    """
+
+    keys: Tensor
+    values: Tensor
+    seen: Tensor | None = None
+
+
 class PrefixOp(Protocol):
     """Gives keys and values that an attention finds in front of its own; see sites.Attention.
 
-    Every query sees them, whatever the mask says of the text.
+    Queries see them whatever the mask says of the text.
     """
 
     length: int
@@ -143,11 +156,8 @@ class PrefixOp(Protocol):
     """Where a relative position bias acts: on the text's own keys; on the prefix too, as if it stood in front of the
     text at the positions 0, 1, …, with queries counted from shift; nowhere."""
 
-    def __call__(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Return keys and values (batch or 1, heads, length, head size).
-
-        hidden: input of the attention (batch, sequence, width), for gates.
-        """
+    def __call__(self, hidden: Tensor) -> Prefixed:
+        """Return the prefix for an attention's input (batch, sequence, width)."""
         ...
 
 

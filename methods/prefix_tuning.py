@@ -35,11 +35,16 @@ from ..errors import UnsupportedError, UsageError
 from ..sites import Attention, Layout
 from .activations import NAMES, function, known
 from .config import Config
-from .method import Binding, Facts, Live, Method, Roles, Shapes
+from .method import Binding, Facts, Live, Method, Prefixed, Roles, Shapes
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+
+Bias = Literal["text", "all", "none"]
+
+SPARE = "shared.prefix_spare"
+"""Key of the columns that nothing reads."""
 
 LONGEST = 65_536
 WIDEST = 1_048_576
@@ -61,6 +66,8 @@ class PrefixTuningConfig(Config):
         use_gating: multiply them by a gate.
         shared_gating: one gate for keys and values, not two.
         positions: what happens to the text's positions: `kept`, `shifted` or `adapters`.
+        spare: further columns of the source's tensor that nothing reads; PEFT saves such for encoder-decoder models,
+            whose decoder takes every second pair of keys and values, again and again.
         padded_bonus: what is added to the attention scores of the prefix in a batch with padding; `adapters` adds 1 in
             DistilBERT.
         init_weights_seed: seed of the start values, or None for torch's global generator.
@@ -80,6 +87,7 @@ class PrefixTuningConfig(Config):
     shared_gating: bool = True
     positions: Literal["kept", "shifted", "adapters"] = "kept"
     padded_bonus: float = 0.0
+    spare: int = 0
     init_weights_seed: int | None = None
 
     def faults(self) -> list[str]:
@@ -90,6 +98,8 @@ class PrefixTuningConfig(Config):
             faults.append(f"non_linearity {self.non_linearity!r} is unknown; known are {', '.join(NAMES)}")
         if not 0 <= self.dropout < 1:
             faults.append("dropout must lie in [0, 1)")
+        if not 0 <= self.spare <= WIDEST * LONGEST:
+            faults.append(f"spare is {self.spare}, expected 0 or more")
         if not math.isfinite(self.padded_bonus):
             faults.append(f"padded_bonus is {self.padded_bonus}, expected a finite number")
         return faults
@@ -122,6 +132,8 @@ def shapes(config: PrefixTuningConfig, layout: Layout) -> Shapes:
         if not config.flat:
             found |= _shared_shapes(config, attention)
         found |= {f"{attention.path}.{name}": shape for name, shape in _own_shapes(config, attention).items()}
+    if config.spare:
+        found[SPARE] = (config.prefix_length, config.spare)
     return found
 
 
@@ -169,7 +181,7 @@ def _start(key: str, shape: tuple[int, ...], all_shapes: Shapes, generator: torc
     path, _, name = key.rpartition(".")
     if path.endswith("prefix_gate"):
         return tensor.normal_(std=0.02, generator=generator) if name == "weight" else tensor.zero_()
-    if name in ("prefix_key", "prefix_value") or path.endswith("embedding"):
+    if name in ("prefix_key", "prefix_value", "prefix_spare") or path.endswith("embedding"):
         return tensor.normal_(generator=generator)
     bound = 1 / math.sqrt(all_shapes[f"{path}.weight"][1])
     return tensor.uniform_(-bound, bound, generator=generator)
@@ -190,7 +202,7 @@ def facts(config: PrefixTuningConfig, have: Shapes, roles: Roles) -> Facts:
             attentions[path.rpartition(".")[0]] = shape[0]
         elif key.endswith(".prefix_gate.weight"):
             widths.append(shape[1])
-        elif key.startswith("shared.prefix_"):
+        elif key.startswith("shared.prefix_") and key != SPARE:
             stacks[key.split(".")[1].removeprefix("prefix_")] = shape[1]
             widths.append(shape[1])
     return Facts(widths=tuple(widths), attentions=attentions, stacks=stacks, left_out=config.leave_out)
@@ -198,7 +210,7 @@ def facts(config: PrefixTuningConfig, have: Shapes, roles: Roles) -> Facts:
 
 def flattened(config: PrefixTuningConfig, tensors: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor]:
     """Return the tensors of the flat prefix that computes the same: what the network gives, and the gates."""
-    found = {}
+    found: dict[str, Tensor] = {}
     for attention in layout.attentions:
         if config.takes(attention):
             maker = Maker(config, tensors, attention)
@@ -218,7 +230,7 @@ def bind(config: PrefixTuningConfig, tensors: Mapping[str, Tensor], live: Live) 
     without = dict(_without_bias(config, live.layout.attentions)) if config.positions == "adapters" else {}
     ops: dict[str, Prefix | NoBias] = {path: NoBias() for path in without}
     for attention in taken:
-        bias = "none" if attention.path in without else "text" if config.positions == "kept" else "all"
+        bias: Bias = "none" if attention.path in without else "text" if config.positions == "kept" else "all"
         ops[attention.path] = Prefix(config, tensors, attention, live.mode, bias)
     return Binding(attentions=ops, positions=_shifts(config, taken))
 
@@ -257,13 +269,12 @@ class Maker:
     def __init__(self, config: PrefixTuningConfig, tensors: Mapping[str, Tensor], attention: Attention) -> None:
         path = attention.path
         names = ("prefix_key", "prefix_value")
-        if config.flat:
-            self.key, self.value = ((tensors[f"{path}.{name}"],) for name in names)
-            return
-        self.act = function(config.non_linearity)
-        self.embedding = tensors[shared_key(attention.stack, "embedding.weight")]
-        self.hidden = _layer(tensors, shared_key(attention.stack, "hidden"))
-        self.key, self.value = (_layer(tensors, f"{path}.{name}") for name in names)
+        parts = [(tensors[f"{path}.{name}"],) if config.flat else _layer(tensors, f"{path}.{name}") for name in names]
+        self.key, self.value = parts
+        if not config.flat:
+            self.act = function(config.non_linearity)
+            self.embedding = tensors[shared_key(attention.stack, "embedding.weight")]
+            self.hidden = _layer(tensors, shared_key(attention.stack, "hidden"))
 
     def __call__(self) -> tuple[Tensor, Tensor]:
         """Return keys and values (length, heads · head size)."""
@@ -290,7 +301,7 @@ class Prefix:
         tensors: Mapping[str, Tensor],
         attention: Attention,
         mode: nn.Module,
-        bias: Literal["text", "all", "none"],
+        bias: Bias,
     ) -> None:
         self.config = config
         self.mode = mode
@@ -302,7 +313,7 @@ class Prefix:
         self.padded_bonus = config.padded_bonus
         self.bias = bias
 
-    def __call__(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, hidden: Tensor) -> Prefixed:
         """Return keys and values (batch or 1, heads, length, head size)."""
         from torch.nn.functional import dropout, linear
 
@@ -311,9 +322,9 @@ class Prefix:
             rows = (hidden.shape[0], -1, -1, -1)
             key, value = (dropout(t.expand(rows), self.config.dropout) for t in (key, value))
         if self.gate is None:
-            return key, value
+            return Prefixed(key, value)
         gates = linear(hidden, *self.gate).sigmoid().mean(dim=1)[:, :, None, None, None]
-        return key * gates[:, 0], value * gates[:, -1]
+        return Prefixed(key * gates[:, 0], value * gates[:, -1])
 
 
 class NoBias:
@@ -324,12 +335,12 @@ class NoBias:
     length = 0
     shift = 0
     padded_bonus = 0.0
-    bias: Literal["text", "all", "none"] = "none"
+    bias: Bias = "none"
 
-    def __call__(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, hidden: Tensor) -> Prefixed:
         """Return no keys and no values."""
         nothing = hidden.new_empty(1, 1, 0, 1)
-        return nothing, nothing
+        return Prefixed(nothing, nothing)
 
 
 METHOD = Method(

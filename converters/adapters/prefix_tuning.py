@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     Tensors = dict[str, torch.Tensor]
 
-FIELDS = tuple(name for name in field_types(PrefixTuningConfig) if name not in ("positions", "padded_bonus"))
+FIELDS = tuple(name for name in field_types(PrefixTuningConfig) if name not in ("positions", "padded_bonus", "spare"))
 
 SHARED = (
     ("wte.weight", "embedding.weight"),
@@ -64,6 +64,7 @@ def _habits(row: Architecture) -> dict[str, JSON]:
     return {
         "positions": "adapters" if any(stack.bias for stack in row.layers) else "kept",
         "padded_bonus": max(stack.padded_bonus for stack in row.layers),
+        "spare": 0,
     }
 
 

@@ -211,7 +211,7 @@ def main(archive: Path) -> None:
             make_base(root, family)
         for family, name, members in cases():
             make_case(root, family, name, members)
-        pack(root, archive)
+        pack(root, archive, "prefix-cases")
     print(f"{len(cases())} cases, {archive.stat().st_size:,} bytes")
 
 

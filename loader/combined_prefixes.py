@@ -1,0 +1,201 @@
+"""Prefixes of several adapters at one attention: one in front of the other, or each in front of its own rows.
+
+A row without a prefix, or with a shorter one, does not see what stands in front of the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ..errors import UnsupportedError, UsageError
+from ..methods import Binding, Prefixed, PrefixOp
+from .combined import TaskIds
+
+Join = Callable[[Sequence[PrefixOp | None]], PrefixOp]
+"""What each child of a composition has at an attention → the prefix there."""
+
+
+class Which(Protocol):
+    """Tells which child of a composition each row of a batch belongs to."""
+
+    def __call__(self, rows: int, device: torch.device) -> Tensor:
+        """Return the child's number for each of so many rows (rows,)."""
+        ...
+
+
+class EachRow:
+    """Row i belongs to child i."""
+
+    __slots__ = ("count",)
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __call__(self, rows: int, device: torch.device) -> Tensor:
+        """Return the numbers of the rows (rows,)."""
+        if rows != self.count:
+            raise UsageError(
+                f"{self.count} rows have an adapter, and the batch has {rows}",
+                hint="let batch_sizes, or the list of adapters, add up to the size of the batch",
+            )
+        return torch.arange(rows, device=device)
+
+
+class EachPart:
+    """Equal parts of the batch belong to the children in turn."""
+
+    __slots__ = ("count",)
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __call__(self, rows: int, device: torch.device) -> Tensor:
+        """Return the number of each row's part (rows,)."""
+        return torch.arange(rows, device=device) // (rows // self.count)
+
+
+class EachTask:
+    """Rows belong to the children of their tasks."""
+
+    __slots__ = ("ids",)
+
+    def __init__(self, ids: TaskIds) -> None:
+        self.ids = ids
+
+    def __call__(self, rows: int, device: torch.device) -> Tensor:
+        """Return the number of each row's task (rows,)."""
+        found = self.ids.get().to(device)
+        if len(found) != rows:
+            raise UsageError(f"task_ids has {len(found)} entries, and the batch {rows} rows")
+        return found
+
+
+class _Joined:
+    """What prefixes of several adapters have in common."""
+
+    __slots__ = ("bias", "length", "ops", "padded_bonus", "shift")
+
+    def __init__(self, ops: Sequence[PrefixOp | None], length: int) -> None:
+        self.ops = list(ops)
+        self.length = length
+        ways = {(op.shift, op.bias, op.padded_bonus) for op in ops if op is not None}
+        if len(ways) > 1:
+            raise UnsupportedError("prefixes that treat positions or padding in different ways do not go together")
+        self.shift, self.bias, self.padded_bonus = ways.pop()
+
+
+class StackedPrefixes(_Joined):
+    """One in front of the other."""
+
+    __slots__ = ()
+
+    def __init__(self, ops: Sequence[PrefixOp | None]) -> None:
+        present = [op for op in ops if op is not None]
+        super().__init__(present, sum(op.length for op in present))
+
+    def __call__(self, hidden: Tensor) -> Prefixed:
+        """Return keys and values of all, the last one's in front."""
+        found = [op(hidden) for op in reversed(self.ops) if op is not None]
+        rows = (hidden.shape[0], -1, -1, -1)
+        keys = torch.cat([one.keys.expand(rows) for one in found], dim=2)
+        values = torch.cat([one.values.expand(rows) for one in found], dim=2)
+        if all(one.seen is None for one in found):
+            return Prefixed(keys, values)
+        return Prefixed(keys, values, torch.cat([_seen(one, hidden) for one in found], dim=1))
+
+
+class RowPrefixes(_Joined):
+    """Each in front of its own rows; None is no prefix."""
+
+    __slots__ = ("distinct", "lengths", "places", "which")
+
+    def __init__(self, ops: Sequence[PrefixOp | None], which: Which) -> None:
+        self.lengths = [0 if op is None else op.length for op in ops]
+        super().__init__(ops, max(self.lengths))
+        self.which = which
+        self.distinct: list[PrefixOp | None] = []
+        self.places: list[int] = []
+        for op in ops:
+            if all(op is not other for other in self.distinct):
+                self.distinct.append(op)
+            self.places.append(next(i for i, other in enumerate(self.distinct) if other is op))
+        if self.bias != "text" and len(set(self.lengths)) > 1:
+            raise UnsupportedError("a relative position bias counts the prefix, which must be as long in every row")
+
+    def __call__(self, hidden: Tensor) -> Prefixed:
+        """Return every row's keys and values, filled up to the longest, and which of them it sees."""
+        which = torch.tensor(self.places, device=hidden.device)[self.which(hidden.shape[0], hidden.device)]
+        made = [None if op is None else op(hidden) for op in self.distinct]
+        keys = self._of_rows([None if one is None else one.keys for one in made], which)
+        values = self._of_rows([None if one is None else one.values for one in made], which)
+        if len(set(self.lengths)) == 1 and all(one is not None and one.seen is None for one in made):
+            return Prefixed(keys, values)
+        nothing = torch.zeros(hidden.shape[0], self.length, dtype=torch.bool, device=hidden.device)
+        seen = [nothing if one is None else self._filled(_seen(one, hidden), 1) for one in made]
+        return Prefixed(keys, values, _chosen(seen, which))
+
+    def _of_rows(self, tensors: Sequence[Tensor | None], which: Tensor) -> Tensor:
+        """Return each row's tensor (rows, heads, length, head size)."""
+        one = next(tensor for tensor in tensors if tensor is not None)
+        nothing = one.new_zeros(1, one.shape[1], self.length, one.shape[3])
+        return _chosen([nothing if t is None else self._filled(t, 2) for t in tensors], which)
+
+    def _filled(self, tensor: Tensor, dim: int) -> Tensor:
+        """Return a tensor filled up in front to the longest prefix."""
+        behind = (0, 0) * (tensor.ndim - 1 - dim)
+        return pad(tensor, (*behind, self.length - tensor.shape[dim], 0))
+
+
+def _chosen(tensors: Sequence[Tensor], which: Tensor) -> Tensor:
+    """Return row i of tensor which[i] (rows, …), of tensors (rows or 1, …)."""
+    rows = len(which)
+    every = torch.stack([tensor.expand(rows, *tensor.shape[1:]) for tensor in tensors])
+    return every[which, torch.arange(rows, device=which.device)]
+
+
+def _seen(prefix: Prefixed, hidden: Tensor) -> Tensor:
+    """Return which keys of a prefix each row sees (rows, length)."""
+    if prefix.seen is not None:
+        return prefix.seen
+    return torch.ones(hidden.shape[0], prefix.keys.shape[2], dtype=torch.bool, device=hidden.device)
+
+
+def together(children: Sequence[Binding], join: Join | None) -> dict[str, Any]:
+    """Return the fields of a binding that say what prefixes and prompts of several adapters do.
+
+    join: how prefixes are put together, None where they cannot be.
+
+    Raises:
+        UnsupportedError: they do not go together in this way; the place is named.
+    """
+    places = dict.fromkeys(path for child in children for path in child.attentions)
+    if places and join is None:
+        raise UnsupportedError(
+            f"prefixes do not go into an average, a split or a fusion; there is one at {next(iter(places))}"
+        )
+    found: dict[str, Any] = {"attentions": {}}
+    if join is not None:
+        found["attentions"] = {path: join([child.attentions.get(path) for child in children]) for path in places}
+    for field, what in (("positions", "shifted positions"), ("prompts", "prompts")):
+        found[field] = _of_one(children, field, what, alone=join is StackedPrefixes)
+    return found
+
+
+def _of_one(children: Sequence[Binding], field: str, what: str, *, alone: bool) -> dict[str, Any]:
+    """Return a field of the only child that has it.
+
+    alone: whether one child may have it.
+    """
+    having = {id(getattr(child, field)): getattr(child, field) for child in children if getattr(child, field)}
+    if not having:
+        return {}
+    if len(having) > 1 or not alone:
+        path = next(iter(next(iter(having.values()))))
+        raise UnsupportedError(f"{what} concern the whole batch: one adapter of a stack may have them; see {path}")
+    (found,) = having.values()
+    return dict(found)
