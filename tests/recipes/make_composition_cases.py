@@ -21,6 +21,8 @@ from reference_models import CRASHES, LEAST_EFFECT, fill, generator
 
 ARCHIVE = Path(__file__).parent.parent / "data" / "composition-cases.tar.gz"
 FAMILIES = ("bert", "distilbert", "gpt2", "llama", "t5", "bart", "vit")
+EAGER = ("gpt2", "llama")
+"""Families in which the library loses prefixes under other attention implementations."""
 ROWS, TOKENS = 3, 6
 TOLERANCE = {"atol": 1e-4, "rtol": 1e-4}
 """That of the softmax of a fusion over scores of some hundreds, where nothing norms the residual stream."""
@@ -39,7 +41,7 @@ ADAPTERS: dict[str, tuple[str, dict[str, Any]]] = {
     "lora2": ("lora", {"r": 2, "alpha": 3}),
     "scale": ("ia3", {}),
     "prefix": ("prefix_tuning_flat", {"prefix_length": 3}),
-    "prefix2": ("prefix_tuning_flat", {"prefix_length": 2}),
+    "prefix2": ("prefix_tuning_flat", {"prefix_length": 3}),
     "inverse": ("seq_bn_inv", {"reduction_factor": 8}),
     "reft": ("loreft", {"r": 2, "prefix_positions": 2}),
 }
@@ -169,6 +171,7 @@ class Reference:
         self.family = family
         self.root = root
         self.tokens, self.floats = inputs(family)
+        self.attention = {"attn_implementation": "eager"} if family in EAGER else {}
         self.refused: list[dict[str, str]] = []
         self.present: set[str] = set()
 
@@ -182,7 +185,7 @@ class Reference:
             one = "norm" in key.lower() and key.endswith("weight")
             fill(parameter, gen, 0.2 if one else 0.15, 1.0 if one else 0.0)
         base.save_pretrained(self.root / "bases" / self.family)
-        self.model = type(base).from_pretrained(self.root / "bases" / self.family, attn_implementation="eager").eval()
+        self.model = type(base).from_pretrained(self.root / "bases" / self.family, **self.attention).eval()
         self.base_output = self.run()
         adapters.init(self.model)
         for name, (preset, changes) in ADAPTERS.items():
@@ -278,7 +281,7 @@ class Reference:
             "arch": self.family,
             "base": f"../bases/{self.family}",
             "base_class": type(self.model).__name__.removesuffix("WithAdapters"),
-            "attn_implementation": "eager",
+            **self.attention,
             "adapters": [row for row in rows if "," not in row["name"]],
             "fusions": [row for row in rows if "," in row["name"]],
             "active": data,
