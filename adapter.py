@@ -95,8 +95,9 @@ class Probe:
     Attributes:
         inputs: model input → nested lists of numbers (`input_ids` (batch, sequence), …); images and speech (batch,
             channels, 5, 11) are tiles that are repeated to the size which the model takes.
-        output: the model output that is compared: `logits`, or one with a row for each token, such as
-            `last_hidden_state`; of that the first row of each example, or with `[-1]` behind the name the last.
+        output: the model output that is compared: that of the head (`logits`, `start_logits`, …), or
+            `last_hidden_state`; of one with a row for each token the first row of each example, or with `[-1]` behind
+            the name the last.
         values: the answer, nested lists (batch, n), float32.
         base_values: what the base model without the adapter gives for the same output, or None where it has none.
         atol: largest absolute difference that still counts as the same answer in float32.

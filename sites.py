@@ -17,6 +17,10 @@ Role = Literal["attention", "feed_forward", "cross_attention"]
 Projection = Literal["query", "key", "value", "attention_output", "intermediate", "gate", "output"]
 """What a linear layer does: `intermediate` widens, `gate` stands beside it in gated blocks, `output` narrows."""
 
+Reading = Literal["", "first", "last", "eos", "pooler"]
+"""What a head reads that answers once for each text: the `first` token, the `last` token that is no padding, the last
+end-of-text token (`eos`), the `pooler`'s output; "" where no head can stand on the model."""
+
 PROJECTIONS: tuple[Projection, ...] = (
     "query",
     "key",
@@ -208,6 +212,7 @@ class Layout:
         blocks: every layer.
         embeddings: what enters the layers, one for each tower.
         vocabulary: number of word embeddings, 0 without.
+        reads: what the family's heads read.
     """
 
     architecture: str
@@ -221,6 +226,7 @@ class Layout:
     blocks: tuple[Block, ...] = ()
     embeddings: tuple[Embedding, ...] = ()
     vocabulary: int = 0
+    reads: Reading = "first"
 
     @cached_property
     def linear(self) -> Mapping[str, Linear]:

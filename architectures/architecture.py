@@ -12,7 +12,7 @@ from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from functools import cache
 
-from ..sites import AttentionForm, Embedding, Projection, Role, Site
+from ..sites import AttentionForm, Embedding, Projection, Reading, Role, Site
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -300,10 +300,13 @@ class HeadName:
         kind: what the head is for: `classification`, `multiple_choice`, `tagging`, `question_answering`, `masked_lm`,
             `causal_lm`, `seq2seq_lm`, `image_classification`.
         linears: module paths of the linear layers, in the order of the forward pass.
-        pooling: what the first one reads: `first` token, `last` token that is no padding, last `eos` token, or the
-            `pooler`'s output; unused where the head reads every token.
-        activation: between the linear layers, or None.
+        pooling: what the first one reads, see sites.Reading; unused where the head reads every token.
+        activation: between the linear layers, or None; `hidden_act` is that of the model.
         norm: module path of the layer norm behind the activation, or None.
+        bias: paths of the tensors that hold the last layer's bias, where that is not simply the layer's own `bias`;
+            several hold the same values.
+        bias_row: whether these have a dimension of one in front.
+        inverts: whether `adapters` puts the inverse of an invertible adapter in front of the last layer.
     """
 
     classes: tuple[str, ...]
@@ -312,6 +315,9 @@ class HeadName:
     pooling: str = "first"
     activation: str | None = None
     norm: str | None = None
+    bias: tuple[str, ...] = ()
+    bias_row: bool = False
+    inverts: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -334,6 +340,9 @@ class Architecture:
         presumes: (attribute of the configuration, value) pairs that a model must have for the row to describe it.
         muted: containers of modules that `adapters` takes out of the model; they give zeros while an adapter that was
             made with it is active.
+        reads: what a head reads of each text that brings no word for it, see sites.Reading.
+        scales: whether the hidden states are scaled in front of the output embeddings, where the model says so.
+        wraps: whether a decoder starts with the last token of its labels and not with a token of its own.
     """
 
     name: str
@@ -349,6 +358,9 @@ class Architecture:
     may_lack: tuple[str, ...] = ()
     presumes: tuple[tuple[str, bool], ...] = ()
     muted: tuple[str, ...] = ()
+    reads: Reading = "first"
+    scales: bool = False
+    wraps: bool = False
 
     def present(self, path: str) -> str:
         """Return today's name of a module path that an earlier release of transformers may have written."""

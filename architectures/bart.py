@@ -100,7 +100,13 @@ def heads(name: str, *, question_answering: bool = True) -> tuple[HeadName, ...]
             pooling="eos",
             activation="tanh",
         ),
-        HeadName(classes=(f"{name}ForConditionalGeneration",), kind="seq2seq_lm", linears=("lm_head",)),
+        HeadName(
+            classes=(f"{name}ForConditionalGeneration",),
+            kind="seq2seq_lm",
+            linears=("lm_head",),
+            bias=("final_logits_bias",),
+            bias_row=True,
+        ),
         HeadName(classes=(f"{name}ForCausalLM",), kind="causal_lm", linears=("lm_head",)),
     )
     if not question_answering:
@@ -120,8 +126,9 @@ BART = Architecture(
     embeddings=(EMBEDDINGS,),
     heads=heads("Bart"),
     may_lack=("encoder", "decoder"),
+    reads="eos",
 )
 
 PLBART = dataclasses.replace(
-    BART, name="plbart", model_types=("plbart",), heads=heads("PLBart", question_answering=False)
+    BART, name="plbart", model_types=("plbart",), heads=heads("PLBart", question_answering=False), wraps=True
 )

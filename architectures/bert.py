@@ -91,8 +91,9 @@ def prediction_head(kind: str, *classes: str) -> HeadName:
         classes=classes,
         kind=kind,
         linears=("cls.predictions.transform.dense", "cls.predictions.decoder"),
-        activation="gelu",
+        activation="hidden_act",
         norm="cls.predictions.transform.LayerNorm",
+        bias=("cls.predictions.decoder.bias", "cls.predictions.bias"),
     )
 
 

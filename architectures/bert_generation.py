@@ -14,5 +14,12 @@ ROW = Architecture(
     layers=(LAYERS,),
     norms=("embeddings.LayerNorm",),
     embeddings=(dataclasses.replace(EMBEDDINGS, sees_padding=False),),
-    heads=(HeadName(classes=("BertGenerationDecoder",), kind="causal_lm", linears=("lm_head.decoder",)),),
+    heads=(
+        HeadName(
+            classes=("BertGenerationDecoder",),
+            kind="causal_lm",
+            linears=("lm_head.decoder",),
+            bias=("lm_head.decoder.bias", "lm_head.bias"),
+        ),
+    ),
 )

@@ -63,6 +63,7 @@ TEXT = Architecture(
     norms=("final_layer_norm",),
     embeddings=(EmbeddingNames(path="embeddings", tokens="embeddings.token_embedding", stack="clip_text_model_self"),),
     former=tuple((f"text_model.{name}", name) for name in ("encoder.layers.{i}", "embeddings", "final_layer_norm")),
+    reads="eos",
 )
 
 VISION = Architecture(
@@ -104,4 +105,5 @@ CLIP = Architecture(
     ),
     embeddings=(inside(TEXT.embeddings[0], "text"), inside(VISION.embeddings[0], "vision")),
     may_lack=("text_model", "vision_model"),
+    reads="",
 )

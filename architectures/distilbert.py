@@ -11,6 +11,7 @@ from .architecture import (
     Layers,
     Sublayer,
 )
+from .bert import token_heads
 
 ROW = Architecture(
     name="distilbert",
@@ -63,11 +64,23 @@ ROW = Architecture(
         ),
     ),
     heads=(
+        *(
+            HeadName(
+                classes=(f"DistilBertFor{task}",),
+                kind=kind,
+                linears=("pre_classifier", "classifier"),
+                pooling="first",
+                activation="relu",
+            )
+            for kind, task in (("classification", "SequenceClassification"), ("multiple_choice", "MultipleChoice"))
+        ),
+        *token_heads("DistilBert", pooled=False),
         HeadName(
-            classes=("DistilBertForSequenceClassification",),
-            linears=("pre_classifier", "classifier"),
-            pooling="first",
-            activation="relu",
+            classes=("DistilBertForMaskedLM",),
+            kind="masked_lm",
+            linears=("vocab_transform", "vocab_projector"),
+            activation="hidden_act",
+            norm="vocab_layer_norm",
         ),
     ),
 )

@@ -64,4 +64,5 @@ ROW = Architecture(
         "encoder.transformer",
         *(f"decoder.{word}" for word in DECODERS),
     ),
+    reads="",
 )

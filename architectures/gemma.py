@@ -47,7 +47,8 @@ GEMMA2 = Architecture(
     layers=(LAYERS,),
     norms=("norm",),
     embeddings=(llama.EMBEDDINGS,),
-    heads=llama.heads("Gemma2", question_answering=False),
+    heads=llama.heads("Gemma2", question_answering=False, inverts=True),
+    reads="last",
 )
 
 GEMMA3_TEXT = dataclasses.replace(
@@ -58,7 +59,7 @@ GEMMA3_TEXT = dataclasses.replace(
     heads=tuple(
         dataclasses.replace(head, classes=(name,))
         for head, name in zip(
-            llama.heads("Gemma3Text", question_answering=False)[::2],
+            llama.heads("Gemma3Text", question_answering=False, inverts=True)[::2],
             ("Gemma3TextForSequenceClassification", "Gemma3ForCausalLM"),
             strict=True,
         )

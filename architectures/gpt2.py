@@ -66,4 +66,5 @@ ROW = Architecture(
         HeadName(classes=("GPT2ForQuestionAnswering",), kind="question_answering", linears=("qa_outputs",)),
         HeadName(classes=("GPT2LMHeadModel",), kind="causal_lm", linears=("lm_head",)),
     ),
+    reads="last",
 )

@@ -58,4 +58,5 @@ ROW = Architecture(
         HeadName(classes=("GPTJForQuestionAnswering",), kind="question_answering", linears=("qa_outputs",)),
         HeadName(classes=("GPTJForCausalLM",), kind="causal_lm", linears=("lm_head",)),
     ),
+    reads="last",
 )

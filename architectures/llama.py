@@ -50,12 +50,12 @@ LAYERS = Layers(
 EMBEDDINGS = EmbeddingNames(path="embed_tokens", tokens="embed_tokens")
 
 
-def heads(name: str, *, question_answering: bool = True) -> tuple[HeadName, ...]:
-    """Return the heads of the classes that begin with name."""
+def heads(name: str, *, question_answering: bool = True, inverts: bool = False) -> tuple[HeadName, ...]:
+    """Return the heads of the classes that begin with name; inverts: as in HeadName."""
     found = (
         HeadName(classes=(f"{name}ForSequenceClassification",), linears=("score",), pooling="last"),
         HeadName(classes=(f"{name}ForTokenClassification",), kind="tagging", linears=("score",)),
-        HeadName(classes=(f"{name}ForCausalLM",), kind="causal_lm", linears=("lm_head",)),
+        HeadName(classes=(f"{name}ForCausalLM",), kind="causal_lm", linears=("lm_head",), inverts=inverts),
     )
     if not question_answering:
         return found
@@ -74,4 +74,5 @@ ROW = Architecture(
     embeddings=(EMBEDDINGS,),
     heads=heads("Llama"),
     swapped=True,
+    reads="last",
 )

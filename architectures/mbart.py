@@ -25,4 +25,5 @@ ROW = dataclasses.replace(
     layers=(ENCODER, DECODER),
     norms=(*bart.BART.norms, "encoder.layer_norm", "decoder.layer_norm"),
     heads=bart.heads("MBart"),
+    wraps=True,
 )

@@ -50,5 +50,6 @@ ROW = Architecture(
     ),
     norms=("final_layernorm",),
     embeddings=(llama.EMBEDDINGS,),
-    heads=llama.heads("Phi", question_answering=False),
+    heads=llama.heads("Phi", question_answering=False, inverts=True),
+    reads="last",
 )

@@ -14,7 +14,7 @@ QWEN2 = dataclasses.replace(
     name="qwen2",
     model_types=("qwen2",),
     prefixes=("model", "transformer"),
-    heads=llama.heads("Qwen2"),
+    heads=llama.heads("Qwen2", inverts=True),
     swapped=False,
 )
 
@@ -23,5 +23,5 @@ QWEN3 = dataclasses.replace(
     name="qwen3",
     model_types=("qwen3",),
     layers=(dataclasses.replace(llama.LAYERS, norms=(*llama.LAYERS.norms, "self_attn.q_norm", "self_attn.k_norm")),),
-    heads=llama.heads("Qwen3"),
+    heads=llama.heads("Qwen3", inverts=True),
 )

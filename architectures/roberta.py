@@ -23,6 +23,7 @@ def heads(name: str) -> tuple[HeadName, ...]:
                 linears=("lm_head.dense", "lm_head.decoder"),
                 activation="gelu",
                 norm="lm_head.layer_norm",
+                bias=("lm_head.decoder.bias", "lm_head.bias"),
             )
             for kind, suffix in (("masked_lm", "ForMaskedLM"), ("causal_lm", "ForCausalLM"))
         ),

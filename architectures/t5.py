@@ -95,6 +95,8 @@ T5 = Architecture(
     ),
     heads=heads("T5"),
     may_lack=("decoder",),
+    reads="eos",
+    scales=True,
 )
 
 MT5 = dataclasses.replace(T5, name="mt5", model_types=("mt5",), heads=heads("MT5"))

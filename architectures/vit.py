@@ -101,6 +101,7 @@ BEIT = Architecture(
     ),
     pooler="pooler",
     may_lack=("layernorm", "pooler.layernorm"),
+    reads="pooler",
     former=(
         ("encoder.layer.{i}.attention.attention.relative_position_bias", "layers.{i}.relative_position_bias"),
         *FORMER,

@@ -19,4 +19,5 @@ ROW = Architecture(
     ),
     heads=(HeadName(classes=("WhisperForConditionalGeneration",), kind="seq2seq_lm", linears=("proj_out",)),),
     may_lack=("encoder", "decoder"),
+    reads="eos",
 )

@@ -152,13 +152,13 @@ def _added(
 
 def _artifact(known: Known, file: Path, place: Path) -> Artifact:
     """Return the record of a file."""
-    from ..methods import ClassificationHeadConfig, describe
+    from ..methods import describe, is_head
     from ..registry import Artifact, ArtifactBase, digest
 
     base = known.manifest.base
     return Artifact(
         base=ArtifactBase(id=base.id, architecture=base.architecture, revision=base.revision),
-        method=describe(config for config in known.config if not isinstance(config, ClassificationHeadConfig)),
+        method=describe(config for config in known.config if not is_head(config)),
         format="native",
         url=_url(file, place),
         digest=digest.of_file(file),

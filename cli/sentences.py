@@ -130,15 +130,49 @@ def _layer_norm(config: Config) -> str:
     return "all layer norms" if config["modules"] is None else f"{len(config['modules'])} layer norms"
 
 
-_READS = {"first": "the first token", "mean": "the mean of the tokens", "pooler": "the pooler's output"}
+_READS = {
+    "first": "the first token",
+    "last": "the last token",
+    "eos": "the end token",
+    "mean": "the mean of the tokens",
+    "pooler": "the pooler's output",
+}
 
 
 def _head(config: Config) -> str:
-    layers = (
-        "a linear layer" if config["layers"] == 1 else f"{config['layers']} layers, {config['activation_function']},"
-    )
     classes = "1 number" if config["num_labels"] == 1 else f"{config['num_labels']} classes"
-    return f"head for {classes}: {layers} on {_READS[config['pooling']]}"
+    if config["multilabel"]:
+        classes = f"{config['num_labels']} classes, any of them"
+    return f"head for {classes}: {_layers(config)} on {_READS[config['pooling']]}"
+
+
+def _choice(config: Config) -> str:
+    count = config["num_choices"] or "several"
+    return f"head for one of {count} texts: {_layers(config)} on {_READS[config['pooling']]}"
+
+
+def _layers(config: Config) -> str:
+    count, activation = config["layers"], config["activation_function"]
+    if count == 1:
+        return "a linear layer"
+    return f"{count} layers, {activation}," if activation else f"{count} linear layers"
+
+
+def _tagging(config: Config) -> str:
+    return f"head for {config['num_labels']} classes of tokens: {_layers(config).removesuffix(',')}"
+
+
+def _answer(config: Config) -> str:
+    return f"head for the first and the last token of an answer: {_layers(config).removesuffix(',')}"
+
+
+def _language_model(config: Config) -> str:
+    task = {"masked": "masked tokens", "causal": "the next token", "seq2seq": "the next token of another text"}
+    return f"head for {task[config['kind']]} out of {config['vocab_size']}: {_layers(config).removesuffix(',')}"
+
+
+def _parsing(config: Config) -> str:
+    return f"head for the word that each word depends on, by {config['num_labels']} relations"
 
 
 def _flag(value: JSON) -> bool:
@@ -177,12 +211,23 @@ def _none_of_them(value: JSON) -> bool:
     return isinstance(value, dict) and not value
 
 
+def _positive_or_none(value: JSON) -> bool:
+    return value is None or _positive(value)
+
+
 def _read(value: JSON) -> bool:
-    return value in ("first", "mean", "pooler")
+    return value in _READS
+
+
+def _kind(value: JSON) -> bool:
+    return value in ("masked", "causal", "seq2seq")
 
 
 _ANYWHERE: Usual = {"leave_out": _list}
 _LINEAR: Usual = {**_ANYWHERE, "targets": _texts, "gating": _flag}
+_LAYERED: Usual = {"layers": _positive, "activation_function": _text_or_none}
+_POOLED: Usual = {**_LAYERED, "pooling": _read}
+_CLASSES: Usual = {**_POOLED, "num_labels": _positive, "multilabel": _flag}
 
 _SENTENCES: Mapping[str, tuple[Usual, Callable[[Config], str]]] = {
     "bottleneck": (
@@ -221,13 +266,12 @@ _SENTENCES: Mapping[str, tuple[Usual, Callable[[Config], str]]] = {
     "prompt_tuning": ({"prompt_length": _positive}, _prompt),
     "p_tuning": ({"prompt_length": _positive, "encoder": _text}, _p_tuning),
     "layer_norm": ({"modules": _list_or_none}, _layer_norm),
-    "classification_head": (
-        {
-            **dict.fromkeys(("num_labels", "layers"), _positive),
-            "activation_function": _text_or_none,
-            "pooling": _read,
-        },
-        _head,
-    ),
+    "classification_head": (_CLASSES, _head),
+    "image_classification_head": (_CLASSES, _head),
+    "multiple_choice_head": ({**_POOLED, "num_choices": _positive_or_none}, _choice),
+    "tagging_head": ({**_LAYERED, "num_labels": _positive}, _tagging),
+    "question_answering_head": (_LAYERED, _answer),
+    "language_model_head": ({**_LAYERED, "kind": _kind, "vocab_size": _positive}, _language_model),
+    "dependency_parsing_head": ({"num_labels": _positive}, _parsing),
 }
 """Method → what the values have to be for its sentence, and what makes it."""

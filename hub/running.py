@@ -121,13 +121,22 @@ def classify(
 
 
 def logits_of(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Return the logits (batch, classes) of the active adapter's head."""
+    """Return the logits (batch, classes) of the active adapter's head.
+
+    Raises:
+        UnsupportedError: there is no head, or one that does not classify whole texts.
+    """
+    from transformers.modeling_outputs import Seq2SeqSequenceClassifierOutput, SequenceClassifierOutput
+
     result = model(**inputs, return_dict=True)
-    if "logits" not in result:
+    if not isinstance(result, (SequenceClassifierOutput, Seq2SeqSequenceClassifierOutput)):
+        first = next(iter(result))
+        why = "no prediction head" if first == "last_hidden_state" else "a head that does not classify whole texts"
         raise UnsupportedError(
-            "the adapter has no prediction head, so it cannot classify", hint="`adapterhub show` tells what it has"
+            f"the adapter has {why}, so it cannot classify",
+            hint="`adapterhub show` tells what it has; in Python, attach(model) runs every kind of head",
         )
-    logits: torch.Tensor = result["logits"]
+    logits: torch.Tensor = result.logits
     return logits
 
 
@@ -156,10 +165,17 @@ def _classify(
         with torch.no_grad():
             inputs = {name: torch.tensor(row, device=base.model.device) for name, row in rows.items()}
             logits = logits_of(base.model, inputs).float()
-            scores = logits.softmax(dim=-1) if logits.shape[-1] > 1 else logits
+            scores = _scores(logits, base.model.config.problem_type)
         found.update(zip(numbers, scores.tolist(), strict=True))
     for number, text in enumerate(texts):
         yield _verdict(text, found[number], labels, cut=lengths[number] >= limit)
+
+
+def _scores(logits: torch.Tensor, problem: str | None) -> torch.Tensor:
+    """Return probabilities (batch, classes), each for itself where a text can be of several; a number as it is."""
+    if problem == "multi_label_classification":
+        return logits.sigmoid()
+    return logits.softmax(dim=-1) if logits.shape[-1] > 1 else logits
 
 
 def _verdict(text: str, scores: Sequence[float], labels: Sequence[str], *, cut: bool) -> Verdict:

@@ -87,14 +87,24 @@ def train(
 
 
 def _with_head(method: str, labels: int, pooling: str) -> tuple[MethodConfig, ...]:
-    """Return the configurations of a method string, with a linear head if the string names none."""
-    from ..methods import ClassificationHeadConfig, configs_from_json, parse_method
+    """Return the configurations of a method string, with a linear head if the string names none.
+
+    Raises:
+        UsageError: the string names a head for something else than exclusive classes.
+    """
+    from ..methods import ClassificationHeadConfig, configs_from_json, describe, is_head, parse_method
 
     configs = parse_method(method)
-    if any(isinstance(config, ClassificationHeadConfig) for config in configs):
-        return configs
-    head = {"method": ClassificationHeadConfig.method, "num_labels": labels, "pooling": pooling}
-    return (*configs, *configs_from_json([head]))
+    named = next((config for config in configs if is_head(config)), None)
+    if named is None:
+        head = {"method": ClassificationHeadConfig.method, "num_labels": labels, "pooling": pooling}
+        return (*configs, *configs_from_json([head]))
+    if type(named) is not ClassificationHeadConfig or named.multilabel:
+        raise UsageError(
+            f"texts with one label each cannot train {describe([named])}",
+            hint="leave the head away, or name a classification_head",
+        )
+    return configs
 
 
 def _refuse_early(adapter: Adapter, out: Path, force: bool) -> None:

@@ -16,7 +16,7 @@ from ..adapter import Adapter, Base, Manifest, MethodConfig, Probe
 from ..composition import Composition, Fuse, fusions, leaves
 from ..converters import write
 from ..errors import BaseMismatchError, NotFoundError, StateError, UsageError
-from ..methods import Binding, ClassificationHeadConfig, Live, method_of, shapes, united
+from ..methods import Binding, Live, is_head, method_of, settled, shapes, united
 from . import probe as probes
 from .account import check_account, check_architecture
 from .arguments import base_id as base_id_of
@@ -28,6 +28,7 @@ from .fingerprint import check_fingerprint, fingerprint
 from .layout import survey
 from .merging import Merge
 from .plan import NOTHING, Installation, Plan, build
+from .settings import settings_of
 from .setups import PerRow, bound, operations
 from .summary import Summary, rows
 
@@ -79,6 +80,7 @@ class AdapterSet:
         self._trained: str | None = None
         self._merge: Merge | None = None
         self._wanted_grad: dict[nn.Parameter, bool] | None = None
+        self._settings = settings_of(self._ground)
         self._installation = Installation(self._ground)
         self._shelf = Shelf()
         self._ground.model.add_module(SHELF, self._shelf)
@@ -136,7 +138,7 @@ class AdapterSet:
         """Make a new adapter, near the identity, and return its name; if anything fails, nothing of it stays.
 
         method: `double_seq_bn[reduction_factor=8]+layer_norm`, a configuration, or several.
-        labels: class names; where the method has no head, they add a linear one on the first token.
+        labels: class names; where the method has no head, they add a linear one on what the family's heads read.
 
         Raises:
             UsageError: the method or the labels do not make sense.
@@ -144,7 +146,7 @@ class AdapterSet:
         """
         self._unmerged("add")
         local = self._free_name(name, overwrite_ok)
-        configs = with_head(configs_of(method), tuple(labels))
+        configs = settled(with_head(configs_of(method), tuple(labels), self._ground.layout), self._ground.layout)
         shapes(configs, self._ground.layout)  # refuses before anything is made
         tensors = {}
         for config in configs:
@@ -452,7 +454,13 @@ class AdapterSet:
 
     def _binding(self, loaded: _Loaded) -> Binding:
         parameters = loaded.bank.tensors()
-        live = Live(layout=self._ground.layout, mode=loaded.bank, base=self._base_parameter, compat=self._compat)
+        live = Live(
+            layout=self._ground.layout,
+            mode=loaded.bank,
+            base=self._base_parameter,
+            compat=self._compat,
+            settings=self._settings,
+        )
         return united(method_of(config).bind(config, parameters, live) for config in loaded.config)
 
     def _unmerged(self, verb: str) -> None:
@@ -518,12 +526,14 @@ class AdapterSet:
             warnings.warn(f"{error.message}; loaded all the same, as asked", UserWarning, stacklevel=3)
 
     def _record(self, name: str, inputs: Mapping[str, torch.Tensor] | None) -> Probe:
-        inputs = inputs or probes.default_inputs(self._ground)
-        head = any(isinstance(c, ClassificationHeadConfig) for c in self._get(name).config)
-        output, base_values = "logits", None
-        if not head:
+        head = next((config for config in self._get(name).config if is_head(config)), None)
+        inputs = inputs or probes.default_inputs(self._ground, self._settings, head)
+        base_values = None
+        if head is None:
             with self.using(None):
                 output = probes.output_of(self._ground, inputs)
                 base_values = probes.rounded(probes.answer(self._ground, inputs, output))
+        else:
+            output = probes.output_of_head(self._ground, head)
         with self.using(name):
             return probes.record(self._ground, inputs, output, base_values=base_values)

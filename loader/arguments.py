@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, cast
 
 from ..adapter import MethodConfig
 from ..errors import UsageError
-from ..methods import ClassificationHeadConfig, parse_method
+from ..methods import default_head, is_head, parse_method
+from ..sites import Layout
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -21,21 +22,21 @@ def configs(method: str | MethodConfig | Sequence[MethodConfig]) -> tuple[Method
     return tuple(method) if isinstance(method, (tuple, list)) else (cast("MethodConfig", method),)
 
 
-def with_head(configs: tuple[MethodConfig, ...], labels: tuple[str, ...]) -> tuple[MethodConfig, ...]:
+def with_head(configs: tuple[MethodConfig, ...], labels: tuple[str, ...], layout: Layout) -> tuple[MethodConfig, ...]:
     """Return the configurations with a linear head for the labels, if they have labels and no head.
 
     Raises:
         UsageError: there are two heads, or as many labels as the head does not have.
     """
-    heads = [config for config in configs if isinstance(config, ClassificationHeadConfig)]
+    heads = [config for config in configs if is_head(config)]
     if len(heads) > 1:
         raise UsageError("an adapter has at most one head")
     if not labels:
         return configs
     if not heads:
-        return (*configs, ClassificationHeadConfig(num_labels=len(labels)))
-    if heads[0].num_labels != len(labels):
-        raise UsageError(f"the head has {heads[0].num_labels} labels, and {len(labels)} names were given")
+        return (*configs, default_head(len(labels), layout))
+    if heads[0].labels != len(labels):
+        raise UsageError(f"the head has {heads[0].labels or 'no'} labels, and {len(labels)} names were given")
     return configs
 
 

@@ -6,18 +6,15 @@ Sampling reads some dozens of numbers, whatever the model's size.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from ..adapter import Fingerprint
+from ..converters.fingerprints import dtype_name, sample, sampled
 from ..errors import BaseMismatchError
 from .layout import Ground
 
 LAYERS = 8
 """At most so many layers are sampled, evenly spread, first and last among them."""
-
-POSITIONS = (0.11, 0.37, 0.61, 0.89)
-"""Where values are taken, as fractions of a tensor's length."""
 
 _LOSS = {"float64": 1e-6, "float32": 1e-6, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 """Relative error that storing in a dtype may cause; float32 values are kept with seven digits."""
@@ -25,12 +22,7 @@ _LOSS = {"float64": 1e-6, "float32": 1e-6, "float16": 2.0**-10, "bfloat16": 2.0*
 
 def fingerprint(ground: Ground) -> Fingerprint:
     """Return the fingerprint of the bare base model: two matrices of each sampled layer and the input embeddings."""
-    weights = _weights(ground)
-    return Fingerprint(
-        shapes={name: tuple(weight.shape) for name, weight in weights.items()},
-        samples={name: _sample(weight) for name, weight in weights.items()},
-        dtype=_dtype(next(iter(weights.values()))),
-    )
+    return sampled(_weights(ground))
 
 
 def check_fingerprint(expected: Fingerprint, ground: Ground, what: str) -> None:
@@ -69,18 +61,7 @@ def _weights(ground: Ground) -> dict[str, Tensor]:
     return {name: matrices[name] for name in sorted(names)}
 
 
-def _sample(weight: Tensor) -> tuple[float, ...]:
-    n = weight.numel()
-    at = torch.tensor([int(n * p) for p in POSITIONS], device=weight.device)
-    values = weight.detach().flatten()[at].float().tolist()
-    return tuple(float(f"{value:.7g}") for value in values)
-
-
 def _same(expected: tuple[float, ...], weight: Tensor, dtype: str) -> bool:
-    loss = max(_LOSS.get(dtype, 2.0**-7), _LOSS.get(_dtype(weight), 2.0**-7))
-    pairs = zip(expected, _sample(weight), strict=True)
+    loss = max(_LOSS.get(dtype, 2.0**-7), _LOSS.get(dtype_name(weight), 2.0**-7))
+    pairs = zip(expected, sample(weight), strict=True)
     return all(abs(a - b) <= loss * max(abs(a), abs(b)) + 1e-7 for a, b in pairs)
-
-
-def _dtype(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")

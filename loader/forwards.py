@@ -7,13 +7,16 @@ torch.compile sees through them. `original` is the forward that they stand in fr
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
+from dataclasses import fields
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch.compiler import is_compiling
-from transformers.modeling_outputs import SequenceClassifierOutput
+
+from ..errors import UsageError
+from ..methods import HEAD_ARGUMENTS, Seen
 
 from ..errors import UnsupportedError
 
@@ -357,7 +360,7 @@ class WithTasks:
         self.ids = ids
         signature = inspect.signature(original)
         self.names = [p.name for p in signature.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
-        self.__signature__ = _with(signature, "task_ids")
+        self.__signature__ = _with(signature, ("task_ids",))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model."""
@@ -401,8 +404,8 @@ def repeated(inputs: dict[str, Any], copies: int) -> dict[str, Any]:
     }
 
 
-class BaseOutput:
-    """Remembers the output of the base model inside a model with a head of its own."""
+class LastOutput:
+    """Remembers the output of a module inside the base model until the head takes it."""
 
     __slots__ = ("kept", "original")
 
@@ -411,57 +414,99 @@ class BaseOutput:
         self.kept: dict[int, Any] = {}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the base model."""
+        """Run the module."""
         output = self.original(*args, **kwargs)
         self.kept[0 if is_compiling() else get_ident()] = output
         return output
 
+    def take(self) -> Tensor:
+        """Return the hidden states (batch, sequence, width), once."""
+        hidden: Tensor = self.kept.pop(0 if is_compiling() else get_ident())[0]
+        return hidden
+
+
+class Idle:
+    """Stands for the output embeddings of a model whose own head does not run."""
+
+    __slots__ = ()
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """Return the hidden states as they are."""
+        return hidden
+
 
 class HeadForward:
-    """Runs the model and answers with what the adapter's head makes of its hidden states."""
+    """Runs the base model and answers with what the adapter's head makes of its hidden states.
 
-    __slots__ = ("__signature__", "base", "head", "names", "original", "returns_dict")
+    A head that the model has of its own does not run: where the base model is a module inside the model, only that
+    is called.
+    """
 
-    def __init__(self, original: Forward, head: HeadOp, base: BaseOutput | None, *, returns_dict: bool) -> None:
-        self.original = original
+    __slots__ = ("__signature__", "classes", "head", "hidden", "invert", "names", "refused", "returns_dict", "run")
+
+    def __init__(
+        self,
+        run: Forward,
+        head: HeadOp,
+        *,
+        own: inspect.Signature,
+        base: inspect.Signature,
+        hidden: LastOutput | None,
+        invert: Callable[[Tensor], Tensor] | None,
+        returns_dict: bool,
+    ) -> None:
+        """Make the forward.
+
+        run: calls the base model; own, base: signatures of the whole model and of the base model.
+        hidden: what remembers the hidden states where the base model does not return them.
+        invert: the inverse of the active invertible adapter.
+        """
+        self.run = run
         self.head = head
-        self.base = base
+        self.hidden = hidden
+        self.invert = invert
         self.returns_dict = returns_dict
-        signature = inspect.signature(original)
-        self.names = [p.name for p in signature.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
-        # Trainers read the signature to know which columns the model takes.
-        self.__signature__ = _with(signature, "labels")
+        self.names = [p.name for p in own.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+        others = (*HEAD_ARGUMENTS, *(name for name in own.parameters if name not in base.parameters))
+        kept = (*head.takes, "return_dict", "num_items_in_batch")
+        self.refused = tuple(name for name in dict.fromkeys(others) if name not in kept)
+        self.classes = tuple((cls, tuple(f.name for f in fields(cls))) for cls in head.outputs())
+        # Trainers and generate() read the signature to know what the model takes.
+        self.__signature__ = _with(base, head.takes, without=self.refused)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Return a SequenceClassifierOutput (or a tuple): loss if labels are given, logits (batch, labels), …."""
-        inputs = {**dict(zip(self.names, args, strict=False)), **kwargs}
-        labels = inputs.pop("labels", None)
-        items = inputs.pop("num_items_in_batch", None)
-        returns_dict = inputs.pop("return_dict", None)
-        output = self.original(**inputs, return_dict=True)
-        base = output if self.base is None else self.base.kept.pop(0 if is_compiling() else get_ident())
-        mask = _as_long(inputs.get("attention_mask"), base.last_hidden_state)
-        logits = self.head(base.last_hidden_state, base.get("pooler_output"), mask)
-        loss = None if labels is None else self.head.loss(logits, labels, items)
-        answer = SequenceClassifierOutput(
-            loss=loss, logits=logits, hidden_states=base.get("hidden_states"), attentions=base.get("attentions")
-        )
-        wants_dict = self.returns_dict if returns_dict is None else returns_dict
-        return answer if wants_dict else answer.to_tuple()
+        """Return the head's answer, a ModelOutput (or a tuple) with a loss if labels are given."""
+        given = {**dict(zip(self.names, args, strict=False)), **kwargs}
+        items, returns_dict = given.pop("num_items_in_batch", None), given.pop("return_dict", None)
+        self._refuse(given)
+        entered = self.head.enter(given)
+        base = self.run(**entered, return_dict=True)
+        hidden = base["last_hidden_state"] if self.hidden is None else self.hidden.take()
+        seen = Seen(hidden, base.get("pooler_output"), given, entered, self.invert)
+        found = self.head(seen)
+        loss = self.head.loss(found, seen, items)
+        cls, names = self.classes["encoder_last_hidden_state" in base]
+        rest = {name: base.get(name) for name in names if name != "loss" and name not in found}
+        answer = cls(loss=loss, **found, **rest)
+        return answer if (self.returns_dict if returns_dict is None else returns_dict) else answer.to_tuple()
+
+    def _refuse(self, given: dict[str, Any]) -> None:
+        """Take out arguments that mean nothing to the head, and raise if one of them is meant."""
+        for name in self.refused:
+            value = given.pop(name, None)
+            if value is not None and not (isinstance(value, int) and not value):
+                raise UsageError(
+                    f"the head of the active adapter does not take {name}",
+                    hint=f"it takes {', '.join(self.head.takes)}; activate the adapter whose head is meant",
+                )
 
 
-def _as_long(mask: Tensor | None, hidden: Tensor) -> Tensor | None:
-    """Return a mask (batch, sequence) for hidden states that a prompt may have made longer."""
-    if mask is None or mask.ndim != 2 or hidden.shape[1] == mask.shape[1]:
-        return mask
-    return torch.nn.functional.pad(mask, (hidden.shape[1] - mask.shape[1], 0), value=1)
-
-
-def _with(signature: inspect.Signature, name: str) -> inspect.Signature:
-    """Return a signature with one more argument that may be left out."""
-    parameters = list(signature.parameters.values())
-    if name in signature.parameters:
-        return signature
-    labels = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None)
+def _with(signature: inspect.Signature, names: Iterable[str], *, without: Container[str] = ()) -> inspect.Signature:
+    """Return a signature with more arguments that may be left out, and without some."""
+    parameters = [p for p in signature.parameters.values() if p.name not in without]
+    there = {p.name for p in parameters}
+    more = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in names if name not in there
+    ]
     at = next((i for i, p in enumerate(parameters) if p.kind is p.VAR_KEYWORD), len(parameters))
-    return signature.replace(parameters=[*parameters[:at], labels, *parameters[at:]])
+    return signature.replace(parameters=[*parameters[:at], *more, *parameters[at:]])

@@ -88,6 +88,7 @@ def survey(model: nn.Module, architecture: Architecture | None = None) -> Ground
         blocks=tuple(Block(path=layer.path, layer=layer.index, width=layer.width) for layer in layers),
         embeddings=tuple(_embeddings(row, bare, modules)),
         vocabulary=_vocabulary(model, row, modules),
+        reads=row.reads,
     )
     _all_there(layout, layers, modules, row)
     modules |= _outside(outer, bare)

@@ -6,6 +6,7 @@ else. Modules that no active adapter touches are not touched: they cost nothing,
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MethodType
@@ -16,12 +17,11 @@ from transformers import GenerationMixin, PreTrainedModel
 
 from ..architectures import named
 from ..errors import StateError, UnsupportedError
-from ..methods import Binding, BlockOp, EmbeddingOp, LinearOp, PrefixOp, PromptOp, SiteOp
+from ..methods import Binding, BlockOp, EmbeddingOp, HeadOp, LinearOp, PrefixOp, PromptOp, SiteOp
 from ..sites import Site
 from .attention_forms import prefix_forward
 from .combined import TaskIds
 from .forwards import (
-    BaseOutput,
     Beside,
     BlockForward,
     Bypass,
@@ -31,7 +31,9 @@ from .forwards import (
     Forward,
     Generate,
     HeadForward,
+    Idle,
     InverseForward,
+    LastOutput,
     LinearForward,
     Mute,
     PositionsForward,
@@ -61,12 +63,14 @@ class Plan:
 
     Attributes:
         forwards: the module's attribute dictionary → its forward.
-        labels: names of the head's classes, or None where the plan has no head.
+        labels: names of the head's classes, or None where there is no head or its classes have no names.
+        problem: what `problem_type` says meanwhile, or None where the head does not say it.
         generate: what stands for the model's `generate`, or None for its own.
     """
 
     forwards: tuple[tuple[dict[str, Any], Forward], ...]
     labels: tuple[str, ...] | None = None
+    problem: str | None = None
     generate: Forward | None = None
 
 
@@ -83,7 +87,7 @@ class Installation:
         self._before: dict[int, Forward | None] = {
             id(m.__dict__): m.__dict__.get("forward") for m in (ground.model, *ground.modules.values())
         }
-        self._labels = (self._config.id2label, self._config.label2id)
+        self._shown = (self._config.id2label, self._config.label2id, self._config.problem_type)
 
     def switch(self, plan: Plan) -> None:
         """Take the present plan off the model and put another one on; microseconds, whatever is loaded.
@@ -111,7 +115,7 @@ class Installation:
         elif self.plan.generate is not None:
             del self._model["generate"]
         if plan.labels is not self.plan.labels:
-            self._show(plan.labels)
+            self._show(plan)
         self.plan = plan
 
     def original(self, module: nn.Module) -> Forward:
@@ -119,13 +123,14 @@ class Installation:
         before = self._before[id(module.__dict__)]
         return MethodType(type(module).forward, module) if before is None else before
 
-    def _show(self, labels: tuple[str, ...] | None) -> None:
+    def _show(self, plan: Plan) -> None:
         """Let model.config name the classes of the active head, as pipelines expect it; see docs/adr/0007."""
-        if labels is None:
-            self._config.id2label, self._config.label2id = self._labels
+        if plan.labels is None:
+            self._config.id2label, self._config.label2id, self._config.problem_type = self._shown
         else:
-            self._config.id2label = dict(enumerate(labels))
-            self._config.label2id = {label: i for i, label in enumerate(labels)}
+            self._config.id2label = dict(enumerate(plan.labels))
+            self._config.label2id = {label: i for i, label in enumerate(plan.labels)}
+            self._config.problem_type = plan.problem or self._shown[2]
 
 
 def build(
@@ -158,14 +163,16 @@ def build(
     builder.operations(binding)
     if trains:
         builder.embeddings()
-    if binding.head is not None:
-        builder.head(binding)
-        labels = labels or tuple(f"LABEL_{i}" for i in range(binding.head.labels))
+    head = binding.head
+    if head is not None:
+        builder.head(head, binding.embeddings)
     if tasks is not None:
         builder.tasks(tasks)
     if copies > 1:
         builder.repeat(copies)
-    return builder.plan(None if binding.head is None else labels)
+    if head is None or not head.labels:
+        return builder.plan()
+    return builder.plan(labels or tuple(f"LABEL_{i}" for i in range(head.labels)), head.problem)
 
 
 class _Builder:
@@ -180,9 +187,9 @@ class _Builder:
         self._inputs: dict[int, StackInputs] = {}
         self._generate: Forward | None = None
 
-    def plan(self, labels: tuple[str, ...] | None) -> Plan:
+    def plan(self, labels: tuple[str, ...] | None = None, problem: str | None = None) -> Plan:
         forwards = tuple((module.__dict__, forward) for module, forward in self._forwards.values())
-        return Plan(forwards, labels, self._generate)
+        return Plan(forwards, labels, problem, self._generate)
 
     def substitute(self, parameters: Mapping[str, Mapping[str, Any]]) -> None:
         """Put a shadow in front of each module that gets other parameters: a copy of it that shares all else."""
@@ -321,15 +328,34 @@ class _Builder:
         if isinstance(model, GenerationMixin):
             self._generate = Generate(MethodType(type(model).generate, model), repeats)
 
-    def head(self, binding: Binding) -> None:
+    def head(self, head: HeadOp, embeddings: Mapping[str, EmbeddingOp]) -> None:
+        """Let a head answer for the model."""
         model, bare = self._ground.model, self._ground.bare
-        base = None
-        if model is not bare:
-            base = BaseOutput(self._forward(bare))
-            self._put(bare, base)
-        if binding.head is not None:
-            returns_dict = bool(model.config.return_dict)
-            self._put(model, HeadForward(self._forward(model), binding.head, base, returns_dict=returns_dict))
+        inverses = [
+            embeddings[place.path].inverse for place in self._ground.layout.embeddings if place.path in embeddings
+        ]
+        run = self._forward(model) if model is bare else bare
+        forward = HeadForward(
+            run,
+            head,
+            own=inspect.signature(self._original(model)),
+            base=inspect.signature(self._original(bare)),
+            hidden=self._hidden(),
+            invert=inverses[0] if inverses else None,
+            returns_dict=bool(model.config.return_dict),
+        )
+        self._put(model, forward)
+
+    def _hidden(self) -> LastOutput | None:
+        """Return what remembers the hidden states in a base model that has output embeddings itself, as T5 does."""
+        own = self._ground.bare.get_output_embeddings()
+        if own is None:
+            return None
+        self._put(own, Idle())
+        decoder = self._ground.modules[self._ground.architecture.layers[-1].path.partition(".")[0]]
+        remembered = LastOutput(self._forward(decoder))
+        self._put(decoder, remembered)
+        return remembered
 
     def _stack_inputs(self, path: str) -> StackInputs:
         """Return what remembers the inputs of the innermost model of transformers that a layer stands in."""

@@ -10,9 +10,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..adapter import Probe
+from ..adapter import MethodConfig, Probe
 from ..errors import IntegrityError
+from ..methods import (
+    DependencyParsingHeadConfig,
+    HeadConfig,
+    LanguageModelHeadConfig,
+    MultipleChoiceHeadConfig,
+    QuestionAnsweringHeadConfig,
+    Settings,
+    TaggingHeadConfig,
+)
 from .layout import Ground, setting
+
+OF_THE_BASE = ("last_hidden_state", "logits_per_image")
+"""Outputs of base models; all others are those of heads."""
 
 WIDTH = 8
 """So many numbers of a hidden state are kept."""
@@ -36,11 +48,12 @@ class Replay:
     effect: float | None
 
 
-def default_inputs(ground: Ground) -> dict[str, Tensor]:
+def default_inputs(ground: Ground, settings: Settings, head: MethodConfig | None = None) -> dict[str, Tensor]:
     """Return what the model can be asked: token ids (2, 8), an image or speech, as its forward pass takes them.
 
     Token ids are spread over the vocabulary, the second row has two tokens of padding. Images and speech are small
-    tiles, which answer() repeats to the size that the model wants.
+    tiles, which answer() repeats to the size that the model wants. settings, head: the model's, and the adapter's head
+    if it has one, which may want more.
     """
     taken = {*inspect.signature(ground.model.forward).parameters, *inspect.signature(ground.bare.forward).parameters}
     found: dict[str, Tensor] = {}
@@ -53,7 +66,22 @@ def default_inputs(ground: Ground) -> dict[str, Tensor]:
     if "lang_ids" in taken and setting(ground.bare.config, "default_language") is None:
         found["lang_ids"] = torch.zeros(2, dtype=torch.long)
     found |= {name: _tile(shape[0]) for name, shape in _sizes(ground).items() if name in taken}
-    return found
+    return found if "input_ids" not in found else _with_head(found, settings, head)
+
+
+def _with_head(inputs: dict[str, Tensor], settings: Settings, head: MethodConfig | None) -> dict[str, Tensor]:
+    """Return inputs as a head wants them."""
+    if isinstance(head, MultipleChoiceHeadConfig):
+        # Each text once more for every choice, with its first tokens moved round.
+        ids = torch.stack([inputs["input_ids"].roll(k, -1) for k in range(head.num_choices or 2)], dim=1)
+        return inputs | {"input_ids": ids, "attention_mask": inputs["attention_mask"].unsqueeze(1).expand_as(ids)}
+    if isinstance(head, DependencyParsingHeadConfig):
+        return inputs | {"word_starts": torch.tensor([[2, 3, 5, 7], [2, 4, 5, 6]])}
+    if head is not None and head.to_json().get("pooling") == "eos" and settings.end:
+        # The decoder reads the input once more, up to its end token.
+        inputs["input_ids"][0, -1] = inputs["input_ids"][1, 5] = settings.end[0]
+        return {name: value for name, value in inputs.items() if name != "decoder_input_ids"}
+    return inputs
 
 
 def _tokens(ground: Ground, length: int) -> Tensor:
@@ -100,12 +128,26 @@ def output_of(ground: Ground, inputs: Mapping[str, Tensor]) -> str:
 
     A model that looks backwards only is asked for its last row, `last_hidden_state[-1]`: the first has seen one token.
     """
-    kinds = {head.kind for head in ground.architecture.heads}
-    place = "[-1]" if kinds & {"causal_lm", "seq2seq_lm"} and "masked_lm" not in kinds else ""
+    place = "[-1]" if _looks_back(ground) else ""
     with _evaluating(ground), torch.no_grad():
         result = ground.bare(**{name: _whole(ground, name, x) for name, x in inputs.items()}, return_dict=True)
-    name = next(name for name in ("last_hidden_state", "logits", "logits_per_image") if name in result)
-    return name + place
+    return next(name for name in (*OF_THE_BASE, "logits") if name in result) + place
+
+
+def output_of_head(ground: Ground, head: HeadConfig) -> str:
+    """Return the name of the output of a head that is compared, with `[-1]` as in output_of()."""
+    if isinstance(head, QuestionAnsweringHeadConfig):
+        return "start_logits"
+    if isinstance(head, DependencyParsingHeadConfig):
+        return "arc_preds"
+    by_token = isinstance(head, (TaggingHeadConfig, LanguageModelHeadConfig))
+    return "logits[-1]" if by_token and _looks_back(ground) else "logits"
+
+
+def _looks_back(ground: Ground) -> bool:
+    """Return whether a token sees only those in front of it."""
+    kinds = {head.kind for head in ground.architecture.heads}
+    return bool(kinds & {"causal_lm", "seq2seq_lm"}) and "masked_lm" not in kinds
 
 
 def record(
@@ -126,13 +168,12 @@ def rounded(values: Tensor) -> list[list[float]]:
 
 
 def answer(ground: Ground, inputs: Mapping[str, Tensor], output: str) -> Tensor:
-    """Return what the model answers now (batch, n): `logits` of a head, or the first numbers of a hidden state.
+    """Return what the model answers now (batch, n): an output, or of one with a row for each token eight numbers.
 
-    output: `logits`; or the name of an output with a row for each token, of which the first, or with `[-1]` the last,
-    gives eight numbers.
+    output: its name; with `[-1]` behind it the last row is taken and not the first.
     """
     name = output.removesuffix("[-1]")
-    asked = ground.model if name == "logits" else ground.bare
+    asked = ground.bare if name in OF_THE_BASE else ground.model
     with _evaluating(ground), torch.no_grad():
         result = asked(**{key: _whole(ground, key, value) for key, value in inputs.items()}, return_dict=True)
     values: Tensor = result[name]

@@ -16,7 +16,6 @@ from ..errors import UsageError
 from ..sites import Layout
 from . import (
     bottleneck,
-    classification_head,
     compacter,
     fusion,
     ia3,
@@ -31,10 +30,23 @@ from . import (
     vera,
 )
 from .bottleneck import BottleneckConfig
-from .classification_head import ClassificationHeadConfig
 from .compacter import CompacterConfig
 from .config import config_from_json, field_types
 from .fusion import FusionConfig
+from .heads import (
+    HEAD_ARGUMENTS,
+    HEADS,
+    ClassificationHeadConfig,
+    DependencyParsingHeadConfig,
+    HeadConfig,
+    ImageClassificationHeadConfig,
+    LanguageModelHeadConfig,
+    MultipleChoiceHeadConfig,
+    QuestionAnsweringHeadConfig,
+    TaggingHeadConfig,
+    default_head,
+    is_head,
+)
 from .ia3 import IA3Config
 from .invertible import InvertibleConfig
 from .layer_norm import LayerNormConfig
@@ -53,6 +65,8 @@ from .method import (
     Prefixed,
     PrefixOp,
     PromptOp,
+    Seen,
+    Settings,
     Shapes,
     SiteOp,
     united,
@@ -66,6 +80,7 @@ from .text import parse
 from .vera import VeraConfig
 
 __all__ = [
+    "HEAD_ARGUMENTS",
     "METHODS",
     "PRESETS",
     "Binding",
@@ -74,33 +89,45 @@ __all__ = [
     "Chainable",
     "ClassificationHeadConfig",
     "CompacterConfig",
+    "DependencyParsingHeadConfig",
     "EmbeddingOp",
     "Facts",
     "FusionConfig",
     "FusionOp",
+    "HeadConfig",
     "HeadOp",
     "IA3Config",
+    "ImageClassificationHeadConfig",
     "InvertibleConfig",
+    "LanguageModelHeadConfig",
     "LayerNormConfig",
     "LinearOp",
     "Live",
     "LoraConfig",
     "Method",
     "MtlLoraConfig",
+    "MultipleChoiceHeadConfig",
     "PTuningConfig",
     "PrefixOp",
     "PrefixTuningConfig",
     "Prefixed",
     "PromptOp",
     "PromptTuningConfig",
+    "QuestionAnsweringHeadConfig",
     "ReftConfig",
+    "Seen",
+    "Settings",
     "Shapes",
     "SiteOp",
+    "TaggingHeadConfig",
     "VeraConfig",
     "configs_from_json",
+    "default_head",
     "describe",
+    "is_head",
     "method_of",
     "parse_method",
+    "settled",
     "shapes",
     "united",
 ]
@@ -119,7 +146,7 @@ METHODS: tuple[Method, ...] = (
     reft.METHOD,
     layer_norm.METHOD,
     fusion.METHOD,
-    classification_head.METHOD,
+    *HEADS,
 )
 
 _SEQ_BN_INV = (bottleneck.SEQUENTIAL, InvertibleConfig())
@@ -204,6 +231,15 @@ def shapes(configs: Iterable[MethodConfig], layout: Layout) -> Shapes:
             )
         found |= part
     return found
+
+
+def settled(configs: Iterable[MethodConfig], layout: Layout) -> tuple[MethodConfig, ...]:
+    """Return the configurations with everything filled in that they leave to the base model.
+
+    Raises:
+        UnsupportedError: the base model lacks what a configuration needs.
+    """
+    return tuple(method_of(config).settled(config, layout) for config in configs)
 
 
 def _by_name(name: str) -> Method:

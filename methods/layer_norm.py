@@ -45,7 +45,8 @@ def initial(config: LayerNormConfig, layout: Layout, base: Callable[[str], Tenso
 
 def facts(config: LayerNormConfig, have: Shapes, roles: Roles) -> Facts:
     """Return the sizes of the vectors that stand in for weights of norms."""
-    return Facts(widths=tuple(shape[0] for key, shape in have.items() if len(shape) == 1 and "norm" in key.lower()))
+    own = {key: shape for key, shape in have.items() if not key.startswith("head.")}
+    return Facts(widths=tuple(shape[0] for key, shape in own.items() if len(shape) == 1 and "norm" in key.lower()))
 
 
 def bind(config: LayerNormConfig, tensors: Mapping[str, Tensor], live: Live) -> Binding:

@@ -18,6 +18,7 @@ from ..sites import Layout, Linear, Projection
 if TYPE_CHECKING:
     import torch
     from torch import nn
+    from transformers.utils import ModelOutput
 
     Tensor = torch.Tensor
     Normalise = Callable[[Tensor], Tensor]
@@ -196,17 +197,48 @@ class PromptOp(Protocol):
         ...
 
 
+class Seen(NamedTuple):
+    """What a head sees of one call of the model.
+
+    Attributes:
+        hidden: last hidden states (batch, sequence, width), of the decoder where there is one.
+        pooled: the base model's pooler output (batch, width), or None.
+        inputs: argument → value as the caller gave it, labels included.
+        entered: argument → value as the base model got it.
+        invert: the inverse of the active invertible adapter, or None.
+    """
+
+    hidden: Tensor
+    pooled: Tensor | None
+    inputs: Mapping[str, Any]
+    entered: Mapping[str, Any]
+    invert: Apply | None = None
+
+
 class HeadOp(Protocol):
-    """Turns the base model's output into a task's."""
+    """Turns the base model's hidden states into a task's answer."""
 
     labels: int
+    """Number of classes that have names, 0 where the answer is none of named classes."""
+    problem: str | None
+    """What `problem_type` in model.config says while the head is active."""
+    takes: tuple[str, ...]
+    """Arguments of a call that are the head's and not the base model's: `labels`, …"""
 
-    def __call__(self, hidden: Tensor, pooled: Tensor | None, mask: Tensor | None) -> Tensor:
-        """Return logits (batch, labels) from hidden states (batch, sequence, width)."""
+    def outputs(self) -> tuple[type[ModelOutput], type[ModelOutput]]:
+        """Return the class of the answer on a base model of one stack, and that on an encoder-decoder."""
         ...
 
-    def loss(self, logits: Tensor, labels: Tensor, items: Tensor | int | None) -> Tensor:
-        """Return the loss, a mean over the examples, or their sum divided by items where that is given."""
+    def enter(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Return what the base model is called with; inputs are those of the caller, without the head's own."""
+        ...
+
+    def __call__(self, seen: Seen) -> dict[str, Tensor]:
+        """Return the fields of the answer, for example `logits` (batch, labels)."""
+        ...
+
+    def loss(self, answer: Mapping[str, Tensor], seen: Seen, items: Tensor | int | None) -> Tensor | None:
+        """Return the loss if there are labels: a mean over the items, or their sum divided by items where given."""
         ...
 
 
@@ -269,6 +301,32 @@ def _only(present: HeadOp | None, more: HeadOp | None) -> HeadOp | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a head takes from the base model's configuration.
+
+    Attributes:
+        dropout: probability in front of the linear layers of a head that states none.
+        activation: the model's hidden activation, or "".
+        norm_eps: epsilon of the layer norms in a head over the vocabulary.
+        scale: what hidden states are multiplied by in front of the model's output embeddings.
+        padding: id of the padding token, or None.
+        end: ids of the tokens that end a text.
+        start: id of the token that a decoder starts with, or None.
+        shifts: how decoder inputs are made where none are given: `start` puts the start token in front of the labels
+            or inputs, `wrap` their last token; "" in models without a decoder of their own.
+    """
+
+    dropout: float = 0.0
+    activation: str = ""
+    norm_eps: float = 1e-12
+    scale: float = 1.0
+    padding: int | None = None
+    end: tuple[int, ...] = ()
+    start: int | None = None
+    shifts: Literal["", "start", "wrap"] = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Live:
     """The model that an adapter is bound to.
 
@@ -277,12 +335,14 @@ class Live:
         mode: the module whose `training` flag tells whether dropout acts.
         base: parameter path → the base model's parameter as it is now.
         compat: compute what `adapters` 1.3.0 computes where that departs from the papers.
+        settings: what its configuration says.
     """
 
     layout: Layout
     mode: nn.Module
     base: Callable[[str], Tensor]
     compat: bool = False
+    settings: Settings = field(default_factory=Settings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -322,6 +382,8 @@ class Method:
         bind: configuration, tensors, and what is known of the model they act on → Binding.
         facts: configuration, canonical key → shape of the adapter's tensors, and the roles of linear maps → Facts.
         frozen: configuration and canonical key → whether that tensor stays as it is in training.
+        settled: configuration and layout → the configuration with what it leaves to the base model filled in.
+        is_head: whether it is a prediction head, of which an adapter has at most one.
     """
 
     config: type[Any]
@@ -331,6 +393,8 @@ class Method:
     bind: Callable[[Any, Mapping[str, Tensor], Live], Binding]
     facts: Callable[[Any, Shapes, Roles], Facts]
     frozen: Callable[[Any, str], bool] = lambda config, key: False
+    settled: Callable[[Any, Layout], Any] = lambda config, layout: config
+    is_head: bool = False
 
     @property
     def name(self) -> str:

@@ -380,8 +380,6 @@ def test_an_adapter_that_is_not_whole_is_not_written(tmp_path: Path) -> None:
         ("a-bert-prefix_tuning_flat", "prefix_tuning"),
         ("a-bert-prompt_tuning", "prompt_tuning"),
         ("a-bertvar-inv_nice_rf4", "invertible"),
-        ("c-bert-tagging", "tagging"),
-        ("c-bert-multichoice", "multiple_choice"),
     ],
 )
 def test_a_method_that_is_not_run_is_refused_by_name(name: str, method: str) -> None:

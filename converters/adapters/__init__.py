@@ -12,6 +12,7 @@ Source: adapters 1.3.0, loading.py.
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING
@@ -19,8 +20,8 @@ from typing import TYPE_CHECKING
 from ...adapter import JSON, Adapter, Manifest, MethodConfig, to_json
 from ...architectures import Architecture, by_model_type, by_name
 from ...errors import FormatError, UnsupportedError
-from ...methods import ClassificationHeadConfig, FusionConfig
-from .. import accounting
+from ...methods import FusionConfig, is_head
+from .. import accounting, fingerprints
 from ..format import Format, Parts
 from . import config as configs
 from . import documents, folder, fusion, heads, keys
@@ -42,25 +43,29 @@ def decode(parts: Parts) -> Adapter:
     first = documents.check(parts.documents)
     row = by_model_type(first["model_type"])
     config, names, tensors, faults = _decode_adapter(parts, row)
-    labels: tuple[str, ...] = ()
-    fixed = ""
+    head: heads.Head | None = None
     if HEAD_CONFIG in parts.documents:
         head = heads.decode(parts.documents[HEAD_CONFIG], parts.tensors["head"], row)
-        config, labels, fixed = (*config, head.config), head.labels, head.fixed
+        config = (*config, head.config)
         tensors |= head.tensors
         faults += head.faults
+    labels = () if head is None else head.labels
     faults += accounting.faults(config, tensors, row) + _width_faults(parts, accounting.width(config, tensors, row))
     if faults:
         raise FormatError(
             "the files of the adapter do not belong together", faults=accounting.shown(faults), hint=_AGAIN
         )
-    extra = _names_kept(names, fixed, row)
+    extra = _names_kept(names, head, row)
     bare = documents.manifest(first, row, labels, parts.digest, {})
-    built = _documents(Adapter(config, tensors, bare), _source(row, first.get("version"), config), fixed)
+    versions = {file: document.get("version") for file, document in parts.documents.items()}
+    built = _documents(Adapter(config, tensors, bare), _source(row, first.get("version"), config), versions, extra)
     for file, document in parts.documents.items():
         spelling = documents.spelling(document, built[file])
         extra |= {file: spelling} if spelling else {}
-    return Adapter(config, tensors, documents.manifest(first, row, labels, parts.digest, extra))
+    manifest = documents.manifest(first, row, labels, parts.digest, extra)
+    if head is not None and head.base and manifest.base.fingerprint is None:
+        manifest = _recognising(manifest, head.base, row)
+    return Adapter(config, tensors, manifest)
 
 
 def encode(adapter: Adapter) -> Parts:
@@ -77,10 +82,11 @@ def encode(adapter: Adapter) -> Parts:
     extra = documents.kept_of(adapter.manifest)
     spellings = {file: extra.get(file, {}) for file in (CONFIG, HEAD_CONFIG, FUSION_CONFIG)}
     source = _source(row, kept_version(spellings[CONFIG]), adapter.config)
-    built = _documents(adapter, source, extra.get("fixed_head", ""))
+    versions = {file: kept_version(spelling) for file, spelling in spellings.items()}
+    built = _documents(adapter, source, versions, extra)
     meanings: dict[str, Meaning] = {
         CONFIG: partial(configs.meaning, source=source),
-        HEAD_CONFIG: heads.meaning_or_nothing,
+        HEAD_CONFIG: partial(heads.meaning, row=row, tensors=adapter.tensors),
         FUSION_CONFIG: fusion.meaning_or_nothing,
     }
     found = {file: documents.respelled(document, spellings[file], meanings[file]) for file, document in built.items()}
@@ -95,6 +101,9 @@ FORMAT = Format(
     encode=encode,
     write=folder.write,
 )
+
+MOST_SAMPLED = 16
+"""So many weights, or up to twice as many, are remembered of a base model that stood in a file."""
 
 _AGAIN = "fetch the adapter again, or save it again with the library that made it"
 
@@ -136,6 +145,26 @@ def _decode_fusion(
     return (config,), names, *keys.decode(foreign, _parts((config,)), row, names)
 
 
+def _recognising(manifest: Manifest, weights: Mapping[str, torch.Tensor], row: Architecture) -> Manifest:
+    """Return a manifest that tells its base model by weights of it that stood in the file and are left out here."""
+    warnings.warn(
+        f"the head of {manifest.name!r} came with {len(weights)} weights of its base model; they are left out, and the "
+        "adapter is loaded onto a model with the same values only",
+        UserWarning,
+        stacklevel=4,
+    )
+    names = [
+        name
+        for name, weight in weights.items()
+        if weight.ndim > 1 and weight.is_floating_point() and any(stack.index(name) for stack in row.layers)
+    ]
+    chosen = names[:: max(1, len(names) // MOST_SAMPLED)]
+    if not chosen:
+        return manifest
+    found = fingerprints.sampled({name: weights[name] for name in chosen})
+    return dataclasses.replace(manifest, base=dataclasses.replace(manifest.base, fingerprint=found))
+
+
 def _width_faults(parts: Parts, width: int) -> list[str]:
     return [
         f"{file}: hidden_size is {document['hidden_size']}, the tensors have {width}"
@@ -144,9 +173,13 @@ def _width_faults(parts: Parts, width: int) -> list[str]:
     ]
 
 
-def _names_kept(names: Naming | None, fixed: str, row: Architecture) -> dict[str, JSON]:
+def _names_kept(names: Naming | None, head: heads.Head | None, row: Architecture) -> dict[str, JSON]:
     """Return what is unusual in the names of a file."""
-    extra: dict[str, JSON] = {"fixed_head": fixed} if fixed else {}
+    extra: dict[str, JSON] = {}
+    if head is not None and head.fixed:
+        extra["fixed_head"] = head.fixed
+    if head is not None and head.absent:
+        extra["head_absent"] = list(head.absent)
     if names is not None and names.prefix != _usual_prefix(row):
         extra["prefix"] = names.prefix
     if names is not None and names.container != CONTAINERS[0]:
@@ -160,15 +193,19 @@ def _usual_prefix(row: Architecture) -> str:
     return row.prefixes[0] if row.prefixes else ""
 
 
-def _documents(adapter: Adapter, source: Source, fixed: str) -> dict[str, dict[str, JSON]]:
+def _documents(
+    adapter: Adapter, source: Source, versions: Mapping[str, JSON], extra: Mapping[str, JSON]
+) -> dict[str, dict[str, JSON]]:
     """Return the documents in the current spelling, but for the names of activations.
+
+    versions: file → that of the library that wrote it; extra: what is unusual in the names of the file.
 
     Raises:
         UnsupportedError: the format has no word for a method or head.
     """
-    own = [part for part in adapter.config if isinstance(part, ClassificationHeadConfig)]
+    own = [part for part in adapter.config if is_head(part)]
     fused = [part for part in adapter.config if isinstance(part, FusionConfig)]
-    others = [part for part in adapter.config if not isinstance(part, (ClassificationHeadConfig, FusionConfig))]
+    others = [part for part in adapter.config if not is_head(part) and not isinstance(part, FusionConfig)]
     if len(own) > 1:
         raise UnsupportedError(
             "the adapters format has one head for each adapter", hint="write it in the native format"
@@ -183,9 +220,9 @@ def _documents(adapter: Adapter, source: Source, fixed: str) -> dict[str, dict[s
     if others:
         found[CONFIG] = {**top, "config": configs.encode(others, source)}
     if own:
-        fields = heads.fixed_fields(own[0], adapter.manifest.labels, fixed, source.row)
-        config = None if fields else heads.encode(own[0], adapter.manifest.labels)
-        found[HEAD_CONFIG] = {**top, **(fields or {}), "config": config}
+        wrote = dataclasses.replace(source, version=versions.get(HEAD_CONFIG))
+        labels, wanted = adapter.manifest.labels, extra.get("fixed_head", "")
+        found[HEAD_CONFIG] = top | heads.encode(own[0], labels, adapter.tensors, wanted, wrote)
     return found
 
 
@@ -203,9 +240,9 @@ def _tensors(
         names = Naming(found[CONFIG]["name"], prefix, container, copies)
         groups["adapter"] = keys.encode(adapter.tensors, _parts(adapter.config), row, names)
     if HEAD_CONFIG in found:
-        config = next(part for part in adapter.config if isinstance(part, ClassificationHeadConfig))
-        foreign = heads.keys(config, found[HEAD_CONFIG], row)
-        groups["head"] = {key: adapter.tensors[ours] for key, ours in foreign.items() if ours in adapter.tensors}
+        config = next(part for part in adapter.config if is_head(part))
+        absent = extra.get("head_absent", [])
+        groups["head"] = heads.written(config, adapter.tensors, found[HEAD_CONFIG], absent, row)
     return groups
 
 

@@ -91,6 +91,8 @@ def kept_of(manifest: Manifest) -> Mapping[str, JSON]:
     """
     extra = manifest.extra.get(NAME, {})
     texts = [extra.get(name, "") for name in ("prefix", "container", "fixed_head")] if isinstance(extra, dict) else [0]
+    absent = extra.get("head_absent", []) if isinstance(extra, dict) else []
+    texts += absent if isinstance(absent, list) else [0]
     files = [extra.get(name, {}) for name in (CONFIG, HEAD_CONFIG, FUSION_CONFIG)] if isinstance(extra, dict) else []
     sound = all(isinstance(text, str) for text in texts) and all(_is_spelling(file) for file in files)
     if not sound or not _are_copies(extra.get("copies", False)):
@@ -104,7 +106,7 @@ def kept_of(manifest: Manifest) -> Mapping[str, JSON]:
 
 def plain(manifest: Manifest, row: Architecture, width: int) -> dict[str, JSON]:
     """Return the fields around a configuration in the current spelling."""
-    family = next((name for head in row.heads for name in head.classes), "").partition("For")[0]
+    family = next((name for head in row.heads for name in head.classes), "").partition("For")[0].removesuffix("Decoder")
     return {
         "hidden_size": width or None,
         "model_class": f"{family}AdapterModel" if family else None,

@@ -179,7 +179,7 @@ def decode(
             faults.append(f"key {key!r} is none of a {_kinds(parts)} called {names.name!r} for {row.name}")
             continue
         ours = match[1]
-        if ours in found and not _identical(found[ours], tensor):
+        if ours in found and not identical(found[ours], tensor):
             faults.append(f"key {key!r} repeats another tensor ({ours}) with other values")
         found[ours] = tensor
     faults += _absent(found, tensors, table)
@@ -278,7 +278,7 @@ def _kinds(parts: Iterable[tuple[MethodConfig, Codec]]) -> str:
     return " or ".join(dict.fromkeys(config.method.replace("_", " ") for config, _ in parts))
 
 
-def _identical(a: torch.Tensor, b: torch.Tensor) -> bool:
+def identical(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Return whether two tensors are equal bit for bit."""
     import torch
 

@@ -1,0 +1,100 @@
+"""Heads of the classes of transformers that have one of their own, as `adapters` saves them.
+
+Their tensors have the names of the class's modules, which the architecture's row lists; what they compute is known from
+the class. The sizes are those of the tensors.
+
+Source: adapters 1.3.0, loading.py (`PredictionHeadLoader`) and head_utils.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ....adapter import JSON
+from ....architectures import Architecture, HeadName
+from ....errors import UnsupportedError
+from ....methods import (
+    ClassificationHeadConfig,
+    HeadConfig,
+    ImageClassificationHeadConfig,
+    LanguageModelHeadConfig,
+    MultipleChoiceHeadConfig,
+    QuestionAnsweringHeadConfig,
+    Shapes,
+    TaggingHeadConfig,
+)
+from .kinds import made
+
+POOLED: Mapping[str, type[Any]] = {
+    "classification": ClassificationHeadConfig,
+    "image_classification": ImageClassificationHeadConfig,
+    "multiple_choice": MultipleChoiceHeadConfig,
+}
+OTHERS: Mapping[str, type[Any]] = {
+    "tagging": TaggingHeadConfig,
+    "question_answering": QuestionAnsweringHeadConfig,
+}
+LANGUAGE: Mapping[str, str] = {"masked_lm": "masked", "causal_lm": "causal", "seq2seq_lm": "seq2seq"}
+
+
+def named(name: JSON, row: Architecture) -> HeadName:
+    """Return how a class names the layers of its head.
+
+    Raises:
+        UnsupportedError: the class is not one whose head is known.
+    """
+    for head in row.heads:
+        if name in head.classes:
+            return head
+    raise UnsupportedError(
+        f"the adapter has the head of a {name}, which this version does not run",
+        hint="take head_config.json and its weights out of a copy of the folder to read the adapter alone",
+    )
+
+
+def decode(head: HeadName, version: JSON, num_labels: JSON, have: Shapes) -> HeadConfig:
+    """Return what the head of a class computes.
+
+    version: of the library that wrote the file; num_labels: what the file says, or None; have: canonical key → shape.
+
+    Raises:
+        FormatError: a size is wrong.
+    """
+    layers = len(head.linears)
+    last = have.get(f"head.{layers - 1}.weight", ())
+    values: dict[str, JSON] = {
+        "layers": layers,
+        "activation_function": head.activation,
+        "bias": f"head.{layers - 1}.bias" in have,
+    }
+    if head.kind in LANGUAGE:
+        kind = LANGUAGE[head.kind]
+        values |= {
+            "kind": kind,
+            "vocab_size": last[0] if last else None,
+            "embedding_size": last[1] if last[1:] else None,
+            "layer_norm": head.norm is not None,
+            "shift_labels": kind == "causal",
+            "inverts": head.inverts or not str(version).startswith("adapters."),
+        }
+        return made(LanguageModelHeadConfig, values)
+    if head.kind in POOLED:
+        values["pooling"] = head.pooling
+    if head.kind in ("classification", "image_classification", "tagging"):
+        values["num_labels"] = (last[0] if last else 2) if num_labels is None else num_labels
+    return made({**POOLED, **OTHERS}[head.kind], values)
+
+
+def places(head: HeadName) -> dict[str, tuple[str, ...]]:
+    """Return canonical key → the names that the class has for it."""
+    found: dict[str, tuple[str, ...]] = {}
+    for k, path in enumerate(head.linears):
+        found[f"head.{k}.weight"] = (f"{path}.weight",)
+        found[f"head.{k}.bias"] = (f"{path}.bias",)
+    if head.norm is not None:
+        for leaf in ("weight", "bias"):
+            found[f"head.{len(head.linears) - 2}.norm.{leaf}"] = (f"{head.norm}.{leaf}",)
+    if head.bias:
+        found[f"head.{len(head.linears) - 1}.bias"] = head.bias
+    return found

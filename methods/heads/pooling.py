@@ -1,0 +1,117 @@
+"""What a head reads that answers once for each text: one vector for each.
+
+Sources: Devlin et al. 2019 (arXiv 1810.04805) §3 for the first token; Reimers & Gurevych 2019 (arXiv 1908.10084) §3 for
+the mean; Lewis et al. 2019 (arXiv 1910.13461) §3.1 for the end token of the decoder; `adapters` 1.3.0,
+heads/base.py (`_get_cls_output`) and models/*/adapter_model.py.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from ...errors import StateError, UnsupportedError, UsageError
+from ...sites import Layout
+from ..method import Live, Seen
+from .losses import lengthened
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Pooling = Literal["first", "last", "eos", "mean", "pooler"]
+"""The `first` token, the `last` token that is no padding, the last `eos` token, the `mean` over the tokens that are no
+padding, or the `pooler`'s output."""
+
+
+def chosen(pooling: Pooling | None, layout: Layout) -> Pooling:
+    """Return pooling, or what the model's family reads where that is None.
+
+    Raises:
+        UnsupportedError: the model has no pooler, or nothing that a head could read.
+    """
+    found = pooling or layout.reads
+    if found == "":
+        raise UnsupportedError(f"no prediction head can stand on a model of the family {layout.architecture}")
+    if found == "pooler" and not layout.pooler:
+        raise UnsupportedError(
+            "the head reads the output of the base model's pooler, and this model has none",
+            hint="load the model class that keeps its pooler",
+        )
+    return found
+
+
+def vectors(pooling: Pooling | None, seen: Seen, live: Live) -> Tensor:
+    """Return what a head reads of each text (batch, width)."""
+    from torch import arange
+
+    hidden = seen.hidden
+    match pooling:
+        case "pooler":
+            return _pooler(seen)
+        case "first":
+            return hidden[:, 0]
+        case "mean":
+            return _mean(seen)
+        case "eos":
+            at = _end(seen, live)
+        case _:
+            at = _last(seen, live)
+    return hidden[:, -1] if at is None else hidden[arange(hidden.shape[0], device=hidden.device), at]
+
+
+def _pooler(seen: Seen) -> Tensor:
+    if seen.pooled is None:
+        raise StateError("the base model gave no output of its pooler", hint="ask it for no other kind of output")
+    return seen.pooled
+
+
+def _mean(seen: Seen) -> Tensor:
+    mask = seen.entered.get("attention_mask")
+    if mask is None:
+        return seen.hidden.mean(dim=1)
+    weights = lengthened(mask, seen.hidden.shape[1], 1).to(seen.hidden.dtype).unsqueeze(-1)
+    return (seen.hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+
+
+def _last(seen: Seen, live: Live) -> Tensor | None:
+    """Return the place of the last token that is no padding (batch), None where nothing tells it from the others."""
+    ids, mask, padding = seen.entered.get("input_ids"), seen.entered.get("attention_mask"), live.settings.padding
+    if ids is not None and padding is not None:
+        real = ids != padding
+    elif mask is not None and mask.dim() == 2 and not live.compat:
+        real = mask != 0
+    else:
+        return None
+    if live.compat:
+        # adapters 1.3.0 counts tokens, which is their last one's place only where padding stands behind them.
+        return real.sum(dim=-1) - 1
+    return _rightmost(real) + seen.hidden.shape[1] - real.shape[1]
+
+
+def _end(seen: Seen, live: Live) -> Tensor:
+    """Return the place of the last end token (batch)."""
+    from torch.compiler import is_compiling
+
+    ids = seen.entered.get("input_ids")
+    if ids is None:
+        raise UsageError("the head reads the hidden state of each text's end token: give the texts as input_ids")
+    if ids.shape[1] != seen.hidden.shape[1]:
+        raise UsageError(
+            f"the head reads the decoder at the end token of the input, but the input has {ids.shape[1]} tokens and "
+            f"the decoder's {seen.hidden.shape[1]}",
+            hint="leave decoder_input_ids away, or give as many",
+        )
+    real = (ids.unsqueeze(-1) == ids.new_tensor(live.settings.end)).any(dim=-1)
+    if not is_compiling() and not bool(real.any(dim=-1).all()):
+        raise UsageError(
+            f"a text has no end token (id {', '.join(map(str, live.settings.end)) or 'not configured'}), which the "
+            "head reads",
+            hint="let the tokenizer add its special tokens",
+        )
+    return _rightmost(real)
+
+
+def _rightmost(real: Tensor) -> Tensor:
+    """Return the last place that is true of each row (batch)."""
+    from torch import arange
+
+    return (arange(real.shape[1], device=real.device) * real).argmax(dim=-1)

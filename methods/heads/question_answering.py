@@ -1,0 +1,107 @@
+"""The head that finds where in a text an answer begins and where it ends.
+
+    (start_t, end_t) = W_L · drop(… act(W_1 · drop(h_t) + b_1) …) + b_L
+
+Sources: Devlin et al. 2019 (arXiv 1810.04805) §5.2; `adapters` 1.3.0, heads/base.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ...sites import Layout
+from ..method import Binding, Live, Method, Seen, Shapes
+from . import layers, losses
+from .entering import entering
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers.utils import ModelOutput
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuestionAnsweringHeadConfig(layers.LayeredConfig):
+    """What the head computes, besides the layers.
+
+    Attributes:
+        scaled: whether it reads the hidden states scaled as they are in front of the model's output embeddings; only
+            T5 scales them.
+    """
+
+    method: ClassVar[str] = "question_answering_head"
+
+    scaled: bool = False
+
+    @property
+    def labels(self) -> int:
+        """Number of classes that have names: none."""
+        return 0
+
+
+def shapes(config: QuestionAnsweringHeadConfig, layout: Layout) -> Shapes:
+    """Return key → shape of the head's tensors."""
+    return layers.shapes(config, layout, 2)
+
+
+def initial(config: QuestionAnsweringHeadConfig, layout: Layout, base: Callable[[str], Tensor]) -> dict[str, Tensor]:
+    """Return start values: N(0, 0.02²) weights, zero biases."""
+    return layers.start(shapes(config, layout))
+
+
+def bind(config: QuestionAnsweringHeadConfig, tensors: Mapping[str, Tensor], live: Live) -> Binding:
+    """Return the head on the given tensors themselves."""
+    return Binding(head=QuestionAnsweringHead(config, tensors, live))
+
+
+class QuestionAnsweringHead:
+    """The head in the forward pass."""
+
+    __slots__ = ("dense", "labels", "live", "problem", "scale", "takes")
+
+    def __init__(self, config: QuestionAnsweringHeadConfig, tensors: Mapping[str, Tensor], live: Live) -> None:
+        self.live = live
+        self.dense = layers.Dense(config, tensors, live)
+        self.scale = live.settings.scale if config.scaled else 1.0
+        self.labels = 0
+        self.takes: tuple[str, ...] = ("start_positions", "end_positions")
+        self.problem: str | None = None
+
+    def outputs(self) -> tuple[type[ModelOutput], type[ModelOutput]]:
+        """Return the classes of the answer."""
+        from transformers.modeling_outputs import QuestionAnsweringModelOutput, Seq2SeqQuestionAnsweringModelOutput
+
+        return QuestionAnsweringModelOutput, Seq2SeqQuestionAnsweringModelOutput
+
+    def enter(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Return the base model's inputs."""
+        return entering(inputs, self.takes, self.live.settings)
+
+    def __call__(self, seen: Seen) -> dict[str, Tensor]:
+        """Return start_logits and end_logits (batch, sequence)."""
+        hidden = seen.hidden if self.scale == 1.0 else seen.hidden * self.scale
+        start, end = self.dense(hidden).unbind(dim=-1)
+        return {"start_logits": start.contiguous(), "end_logits": end.contiguous()}
+
+    def loss(self, answer: Mapping[str, Tensor], seen: Seen, items: Tensor | int | None) -> Tensor | None:
+        """Return the mean of both cross entropies; places behind the text do not count."""
+        places = [seen.inputs.get(name) for name in self.takes]
+        if places[0] is None or places[1] is None:
+            return None
+        both = [
+            losses.classes(logits, place.view(-1).clamp(0, logits.shape[1]), items, ignored=logits.shape[1])
+            for logits, place in zip((answer["start_logits"], answer["end_logits"]), places, strict=True)
+        ]
+        return (both[0] + both[1]) / 2
+
+
+METHOD = Method(
+    config=QuestionAnsweringHeadConfig,
+    presets={"question_answering_head": QuestionAnsweringHeadConfig()},
+    shapes=shapes,
+    initial=initial,
+    bind=bind,
+    facts=layers.facts,
+    is_head=True,
+)
