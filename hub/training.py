@@ -63,7 +63,7 @@ def train(
     _refuse_early(Adapter(configs, {}, manifest), out, force)
     config = dataclasses.replace(config, max_length=min(config.max_length, longest(base)))
     size = sum(parameter.numel() for parameter in base.model.parameters())
-    adapters = attach(base.model, base_id=manifest.base.id or None)
+    adapters = attach(base.model, architecture=base.architecture, base_id=manifest.base.id or None)
     try:
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
