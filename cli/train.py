@@ -86,7 +86,7 @@ def command(
         output.warning(f"{texts.repeated} texts of --eval are among those to train on; the metrics are too good")
     with ProgressLine(output, "loading", None):
         row = None if architecture is None else hub.read_architecture(architecture)
-        model = hub.load_base(base, offline=offline, architecture=row)
+        model = hub.load_base(base, offline=offline)
     with TrainingLine(output) as line:
         trained = hub.train(
             model,
@@ -98,6 +98,7 @@ def command(
             method=method or hub.HOULSBY,
             pooling=pooling,
             force=force,
+            architecture=row,
             on_progress=line.report,
         )
     if not trained.manifest.base.id:

@@ -38,20 +38,13 @@ A table and not an entry-point group: such packages were not made for us and dec
 
 
 class BaseModel(NamedTuple):
-    """A base model with its tokenizer, and the row that describes it where its family has none."""
+    """A base model with its tokenizer."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    architecture: Architecture | None = None
 
 
-def load_base(
-    base: str,
-    *,
-    revision: str | None = None,
-    offline: bool | None = None,
-    architecture: Architecture | None = None,
-) -> BaseModel:
+def load_base(base: str, *, revision: str | None = None, offline: bool | None = None) -> BaseModel:
     """Return the bare base model in float32, in evaluation mode, on the GPU if there is one, and its tokenizer.
 
     What is on this machine is used without asking the network. Code that comes with a model is never run.
@@ -60,7 +53,6 @@ def load_base(
         base: a folder (with a `/` or `.` in front, or one that exists), or a Hub id.
         revision: commit, branch or tag on the Hub.
         offline: whether the network is switched off; None asks the settings.
-        architecture: describes a model of a family that is not known; kept beside it.
 
     Raises:
         NotFoundError: there is no such folder or repository.
@@ -72,7 +64,7 @@ def load_base(
     folder = local_folder(base, revision)
     if folder is not None:
         try:
-            return _from_pretrained(str(folder), base, local=True)._replace(architecture=architecture)
+            return _from_pretrained(str(folder), base, local=True)
         except FormatError:
             # The cache of the Hub may hold a part of a model; then the rest is fetched.
             if is_folder(base) or base in PACKAGED or registry.Settings.load(offline=offline).offline:
@@ -82,7 +74,7 @@ def load_base(
             f"the base model {base} is not on this machine, and the network is switched off",
             hint=how_to_get(base),
         )
-    return _from_pretrained(base, base, revision=revision, local=False)._replace(architecture=architecture)
+    return _from_pretrained(base, base, revision=revision, local=False)
 
 
 def choose_base(base: str | None, manifest: Manifest) -> str:

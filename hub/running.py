@@ -91,7 +91,7 @@ def open_adapter(
     adapter = converters.read(pulled.path)
     chosen = choose_base(base, adapter.manifest)
     revision = adapter.manifest.base.revision if chosen == adapter.manifest.base.id else None
-    loaded = load_base(chosen, revision=revision, offline=offline, architecture=architecture)
+    loaded = load_base(chosen, revision=revision, offline=offline)
     adapters = attach(loaded.model, architecture=architecture)
     name = adapters.load(adapter, set_active=True, allow_base_mismatch=allow_base_mismatch)
     return Opened(loaded, adapters, name)
