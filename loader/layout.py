@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -182,6 +183,9 @@ def _is_linear(module: Any) -> bool:
 def _embedding_scale(module: nn.Embedding) -> float | None:
     """Return the factor that a scaled embedding of transformers puts on its rows, None where it is none."""
     scale = module._buffers.get("embed_scale", module.__dict__.get("embed_scale"))
+    if isinstance(scale, Tensor) and scale.is_meta:
+        # A model without weights keeps the factor as a plain number only.
+        scale = torch.tensor(module.__dict__["scalar_embed_scale"])
     # The buffers are cast to the weight's dtype, and the factor with them.
     return float(scale.to(module.weight.dtype)) if isinstance(scale, Tensor) else scale
 
