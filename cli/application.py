@@ -19,7 +19,7 @@ SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         (
             ("list", "List the adapters of the registry."),
             ("search", "Find adapters by words, task, base model, method or licence."),
-            ("show", "Show what is known about an adapter."),
+            ("show", "Show what is known about an adapter, or a base model."),
             ("pull", "Fetch an adapter and print the path of its file."),
             ("run", "Classify texts with an adapter."),
             ("verify", "Check that an adapter is what it claims to be."),

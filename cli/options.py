@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 import click
@@ -66,6 +67,13 @@ base = click.option(
     "--base",
     metavar="MODEL",
     help="Base model: a folder, or an id of the Hugging Face Hub. Default: the adapter's own.",
+)
+
+architecture = click.option(
+    "--architecture",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="JSON file that describes the base model, if its family is not known; `show --base --json` prints such.",
 )
 
 allow_base_mismatch = click.option(

@@ -38,6 +38,7 @@ DIGITS = 6
     "--file", "file", type=click.Path(path_type=Path), metavar="FILE", help="Read the texts from a file, one per line."
 )
 @options.base
+@options.architecture
 @options.allow_base_mismatch
 @options.batch_size
 @options.registry
@@ -49,6 +50,7 @@ def command(
     texts: tuple[str, ...],
     file: Path | None,
     base: str | None,
+    architecture: Path | None,
     allow_base_mismatch: bool,
     batch_size: int,
     registry: str | None,
@@ -65,7 +67,12 @@ def command(
     source, total = _texts(texts, file)
     with ProgressLine(output, "loading", None):
         opened = hub.open_adapter(
-            reference, base=base, registry=registry, allow_base_mismatch=allow_base_mismatch, offline=offline
+            reference,
+            base=base,
+            registry=registry,
+            allow_base_mismatch=allow_base_mismatch,
+            offline=offline,
+            architecture=None if architecture is None else hub.read_architecture(architecture),
         )
     if total is None and is_terminal(sys.stdin):
         output.note("one text per line; end with Ctrl-D")

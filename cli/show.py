@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import OfflineError, UnsupportedError
+from ..errors import OfflineError, UnsupportedError, UsageError
 from . import options, sentences, words
+from .command import Documented
 from .entries import size
 from .heads import Known, read_head
 from .opening import open_for
@@ -20,17 +22,44 @@ if TYPE_CHECKING:
     from ..registry import Pulled, Resolved
 
 
-@click.command(short_help="Show what is known about an adapter.")
-@options.reference
+@click.command(
+    cls=Documented,
+    short_help="Show what is known about an adapter, or a base model.",
+    epilog="""
+    adapterhub show sst2-bert
+    adapterhub show --base ./model
+    adapterhub show --base ./model --json | jq .architecture > mine.json
+    """,
+)
+@click.argument("reference", metavar="[ADAPTER]", required=False, shell_complete=options.complete_name)
 @options.base
+@options.architecture
 @options.registry
 @options.with_output
-def command(output: Output, reference: str, base: str | None, registry: str | None) -> None:
+def command(
+    output: Output, reference: str | None, base: str | None, architecture: Path | None, registry: str | None
+) -> None:
     """Show what is known about an adapter: what it computes, for which base model, its labels, data and metrics.
 
     Only the head of its file is read, no weights. Of an adapter that would have to be fetched first, what the index
     says is shown.
+
+    With --base and no ADAPTER, show where adapters can act in a base model: the row of data that its family has, the
+    residual sites and the linear maps. Only its config.json is read. With --architecture, another row is tried on it.
     """
+    if reference is not None:
+        if architecture is not None:
+            raise UsageError("--architecture describes a base model", hint="leave the adapter out")
+        _show_adapter(output, reference, base, registry)
+    elif base is not None:
+        from .places import show_base
+
+        show_base(output, base, architecture)
+    else:
+        raise UsageError("there is nothing to show", hint="name an adapter, or a base model with --base")
+
+
+def _show_adapter(output: Output, reference: str, base: str | None, registry: str | None) -> None:
     from ..registry import Reference, pull
 
     parsed = Reference.parse(reference)

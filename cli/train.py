@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 )
 @click.argument("data", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--base", required=True, metavar="MODEL", help="Base model: a folder, or an id of the Hugging Face Hub.")
+@options.architecture
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE", help="File that is written.")
 @click.option("--force", is_flag=True, help="Replace --out if it is there.")
 @reading
@@ -56,6 +57,7 @@ def command(
     output: Output,
     data: tuple[Path, ...],
     base: str,
+    architecture: Path | None,
     out: Path,
     force: bool,
     method: str | None,
@@ -76,12 +78,14 @@ def command(
     that `verify --run` replays.
     """
     from .. import hub
+    from ..architectures import by_model_type
 
     texts = reading.read(data)
     output.note(f"{len(texts.train):,} texts to train on, {len(texts.evaluate):,} to evaluate on: {texts.counts()}")
     if texts.repeated:
         output.warning(f"{texts.repeated} texts of --eval are among those to train on; the metrics are too good")
     with ProgressLine(output, "loading", None):
+        row = None if architecture is None else hub.read_architecture(architecture)
         model = hub.load_base(base, offline=offline)
     with TrainingLine(output) as line:
         trained = hub.train(
@@ -89,11 +93,12 @@ def command(
             texts.train,
             texts.evaluate,
             out=out,
-            manifest=card.manifest(out, model.model.config.model_type, texts),
+            manifest=card.manifest(out, (row or by_model_type(model.model.config.model_type)).name, texts),
             config=config,
             method=method or hub.HOULSBY,
             pooling=pooling,
             force=force,
+            architecture=row,
             on_progress=line.report,
         )
     if not trained.manifest.base.id:

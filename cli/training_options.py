@@ -101,15 +101,13 @@ class Card:
     dataset_license: str
     base_id: str
 
-    def manifest(self, out: Path, model_type: str, texts: Texts) -> Manifest:
+    def manifest(self, out: Path, architecture: str, texts: Texts) -> Manifest:
         """Return the manifest as far as it is known before the training.
 
         Raises:
             UsageError: no name is given, and that of the file is none.
-            UnsupportedError: the base model is of a family that is not known.
         """
         from ..adapter import Base, Dataset, Manifest
-        from ..architectures import by_model_type
 
         data = Dataset(
             name=self.dataset or ", ".join(texts.digests),
@@ -119,7 +117,7 @@ class Card:
         )
         return Manifest(
             name=self.name or _name_of(out),
-            base=Base(architecture=by_model_type(model_type).name, id=self.base_id),
+            base=Base(architecture=architecture, id=self.base_id),
             version=self.version,
             summary=self.summary,
             task=self.task,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import click
 
@@ -26,6 +27,7 @@ from .table import facts
 )
 @click.option("--digest", metavar="DIGEST", help="The digest that the file is expected to have.")
 @options.base
+@options.architecture
 @options.allow_base_mismatch
 @options.registry
 @options.offline
@@ -36,6 +38,7 @@ def command(
     run: bool,
     digest: str | None,
     base: str | None,
+    architecture: Path | None,
     allow_base_mismatch: bool,
     registry: str | None,
     offline: bool | None,
@@ -57,6 +60,7 @@ def command(
         registry=registry,
         allow_base_mismatch=allow_base_mismatch,
         offline=offline,
+        architecture=None if architecture is None else hub.read_architecture(architecture),
     ):
         found.append(check)
         if not output.as_json and not output.quiet:

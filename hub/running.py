@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+    from ..architectures import Architecture
     from ..loader import AdapterSet
 
 LONGEST = 512
@@ -67,6 +68,7 @@ def open_adapter(
     registry: str | None = None,
     allow_base_mismatch: bool = False,
     offline: bool | None = None,
+    architecture: Architecture | None = None,
 ) -> Opened:
     """Return an adapter, active on its base model.
 
@@ -76,6 +78,7 @@ def open_adapter(
         registry: the registry to look in; None is that of the settings.
         allow_base_mismatch: whether another base model of fitting shape is only warned about.
         offline: whether the network is switched off; None asks the settings.
+        architecture: describes a base model of a family that is not known.
 
     Raises:
         UsageError: neither the adapter nor `base` names a base model.
@@ -89,7 +92,7 @@ def open_adapter(
     chosen = choose_base(base, adapter.manifest)
     revision = adapter.manifest.base.revision if chosen == adapter.manifest.base.id else None
     loaded = load_base(chosen, revision=revision, offline=offline)
-    adapters = attach(loaded.model)
+    adapters = attach(loaded.model, architecture=architecture)
     name = adapters.load(adapter, set_active=True, allow_base_mismatch=allow_base_mismatch)
     return Opened(loaded, adapters, name)
 

@@ -14,6 +14,7 @@ from .base_models import BaseModel
 from .running import logits_of, longest
 
 if TYPE_CHECKING:
+    from ..architectures import Architecture
     from ..loader.data import Example
     from ..loader.training import Epoch, Progress, TrainingConfig, TrainingResult
 
@@ -42,12 +43,14 @@ def train(
     method: str = HOULSBY,
     pooling: str = "mean",
     force: bool = False,
+    architecture: Architecture | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Trained:
     """Train a new adapter with a classification head, save it as a native file, and return what came of it.
 
     The manifest gives name, labels, licence, data and the like; base, metrics, training recipe and probe are filled
-    in. The same seed on the same machine gives the same file, byte for byte.
+    in. The same seed on the same machine gives the same file, byte for byte. architecture describes a base model of a
+    family that is not known.
 
     Raises:
         StateError: the file exists and force is not set, or the training diverged.
@@ -63,7 +66,7 @@ def train(
     _refuse_early(Adapter(configs, {}, manifest), out, force)
     config = dataclasses.replace(config, max_length=min(config.max_length, longest(base)))
     size = sum(parameter.numel() for parameter in base.model.parameters())
-    adapters = attach(base.model, base_id=manifest.base.id or None)
+    adapters = attach(base.model, architecture=architecture, base_id=manifest.base.id or None)
     try:
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)

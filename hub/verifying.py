@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from .. import converters
 from .. import registry as registries
 from ..adapter import Adapter
+from ..architectures import Architecture
 from ..errors import DigestError, FormatError, NotFoundError, UsageError
 from ..registry import digest as digests
 from .base_models import choose_base, layout_of, load_base, local_folder
@@ -32,6 +33,7 @@ def verify(
     registry: str | None = None,
     allow_base_mismatch: bool = False,
     offline: bool | None = None,
+    architecture: Architecture | None = None,
 ) -> Iterator[Check]:
     """Yield what was checked, one after the other; the first thing that is wrong is raised.
 
@@ -48,9 +50,9 @@ def verify(
     yield _check_digest(pulled, digest)
     adapter = converters.read(pulled.path)
     yield Check("format", "complete, and its manifest follows the schema")
-    yield from _check_tensors(adapter, base, offline)
+    yield from _check_tensors(adapter, base, architecture)
     if run:
-        yield from _check_answers(adapter, base, allow_base_mismatch, offline)
+        yield from _check_answers(adapter, base, allow_base_mismatch, offline, architecture)
 
 
 def _check_digest(pulled: registries.Pulled, expected: str | None) -> Check:
@@ -70,7 +72,7 @@ def _check_digest(pulled: registries.Pulled, expected: str | None) -> Check:
     return Check("digest", f"{found}, as asked for")
 
 
-def _check_tensors(adapter: Adapter, base: str | None, offline: bool | None) -> Iterator[Check]:
+def _check_tensors(adapter: Adapter, base: str | None, architecture: Architecture | None) -> Iterator[Check]:
     """Yield the account of all tensors, held against the base model's shapes if its config.json is on this machine."""
     from ..loader.account import check_account, check_architecture, not_finite
 
@@ -88,21 +90,25 @@ def _check_tensors(adapter: Adapter, base: str | None, offline: bool | None) -> 
     if folder is None:
         yield Check("tensors", f"{counted}; not held against {chosen}, which is not on this machine", passed=False)
         return
-    layout = layout_of(folder, chosen)
+    layout = layout_of(folder, chosen, architecture)
     check_architecture(adapter, layout)
     check_account(adapter, layout)
     yield Check("tensors", f"{counted}; none missing and none left over on {chosen}")
 
 
 def _check_answers(
-    adapter: Adapter, base: str | None, allow_base_mismatch: bool, offline: bool | None
+    adapter: Adapter,
+    base: str | None,
+    allow_base_mismatch: bool,
+    offline: bool | None,
+    architecture: Architecture | None,
 ) -> Iterator[Check]:
     """Yield the checks that need the base model's weights: its fingerprint, and the probe."""
     from ..loader import attach
 
     chosen = choose_base(base, adapter.manifest)
     loaded = load_base(chosen, revision=adapter.manifest.base.revision, offline=offline)
-    adapters = attach(loaded.model)
+    adapters = attach(loaded.model, architecture=architecture)
     name = adapters.load(adapter, allow_base_mismatch=allow_base_mismatch)
     fingerprint = adapter.manifest.base.fingerprint
     if fingerprint is None:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -185,6 +186,9 @@ def _embedding_scale(module: nn.Embedding) -> float | None:
     if type(module).forward is nn.Embedding.forward:
         return 1.0
     scale = module._buffers.get("embed_scale", module.__dict__.get("embed_scale"))
+    if isinstance(scale, Tensor) and scale.is_meta:
+        # A model without weights keeps the factor as a plain number only.
+        scale = torch.tensor(module.__dict__["scalar_embed_scale"])
     # The buffers are cast to the weight's dtype, and the factor with them.
     return float(scale.to(module.weight.dtype)) if isinstance(scale, Tensor) else scale
 

@@ -6,6 +6,7 @@ The bases are made anew from the names of their parameters, by which transformer
 from __future__ import annotations
 
 import json
+import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 import torch
 import transformers
 from families import FAMILIES, batch, configuration, settle
-from golden import Archive
+from golden import GOLDEN, Archive, Case
 from safetensors.torch import load_file
 from tiny_models import answers
 from transformers import PreTrainedModel
@@ -101,3 +102,25 @@ REFUSED_IN_HOOKS = [row["family"] for row in DOCUMENT["refused"] if "layer hooki
 def test_what_the_library_refuses_where_the_model_goes_on_itself_is_refused_here_too(family: str) -> None:
     with pytest.raises(UnsupportedError, match="original_ln_after"):
         attach(base_of(family)).add("x", "double_seq_bn[original_ln_after=false]")
+
+
+def golden_bottlenecks() -> list[Case]:
+    return [case for case in GOLDEN.cases(groups="A", kinds="adapters-loader") if is_plain_bottleneck(case.adapter)]
+
+
+def is_plain_bottleneck(folder: Path) -> bool:
+    config = json.loads((folder / "adapter_config.json").read_text())["config"]
+    return not (config.get("architecture") or config.get("phm_layer") or config.get("inv_adapter"))
+
+
+@pytest.mark.parametrize("case", golden_bottlenecks(), ids=str)
+@torch.no_grad()
+def test_golden_bottlenecks_give_the_output_of_the_reference(case: Case, tmp_path: Path) -> None:
+    base = getattr(transformers, case["base_class"]).from_pretrained(case.base).eval()
+    # Some lie beside a copy of the base model's own head.
+    folder = Path(shutil.copytree(case.adapter, tmp_path / "a", ignore=shutil.ignore_patterns("*head*")))
+    adapters = attach(base)
+    adapters.load(folder, set_active=True)
+    assert case.close(base(**case.inputs())[case["output_key"]], case.expected()["output"])
+    adapters.activate(None)
+    assert case.close(base(**case.inputs())[case["output_key"]], case.expected()["base_output"])

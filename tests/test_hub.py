@@ -138,7 +138,7 @@ def test_what_the_hub_answers_becomes_our_error(cause: str, error: str) -> None:
     raised = cls("no", response=response) if issubclass(cls, errors.HfHubHTTPError) else cls("no")
     wrapped = OSError("We couldn't connect")
     wrapped.__cause__ = raised
-    assert type(base_models._base_error(wrapped, "acme/x")).__name__ == error
+    assert type(base_models.base_error(wrapped, "acme/x")).__name__ == error
 
 
 def test_a_model_in_the_cache_of_the_hub_is_found_without_the_network(base: Path, tmp_path: Path) -> None:
