@@ -13,23 +13,24 @@ import torch
 from torch import nn
 
 from ..adapter import Adapter, Base, Manifest, MethodConfig, Probe
-from ..composition import Composition, Fuse, fusions, leaves
+from ..composition import Composition, Fuse, Stack, fusions, leaves
 from ..converters import write
 from ..errors import BaseMismatchError, NotFoundError, StateError, UsageError
-from ..methods import Binding, Live, is_head, method_of, settled, shapes, united
+from ..methods import Binding, HeadOp, Live, is_head, method_of, settled, shapes, united
 from . import probe as probes
 from .account import check_account, check_architecture
 from .arguments import base_id as base_id_of
 from .arguments import configs as configs_of
 from .arguments import with_head
 from .bank import SHELF, Bank, Shelf
+from .combined_heads import Heads
 from .files import exactly, fetch
 from .fingerprint import check_fingerprint, fingerprint
 from .layout import survey
 from .merging import Merge
 from .plan import NOTHING, Installation, Plan, build
 from .settings import settings_of
-from .setups import PerRow, bound, operations
+from .setups import Headed, PerRow, bound, operations
 from .summary import Summary, rows
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from ..architectures import Architecture
 
 
-Setting = str | Composition | PerRow
+Setting = str | Composition | PerRow | Headed
 """What can be active."""
 
 
@@ -98,7 +99,8 @@ class AdapterSet:
     @property
     def active(self) -> str | Composition | None:
         """What is on the forward path: an adapter's name, a composition, or None; None inside `per_row` too."""
-        return None if isinstance(self._active, PerRow) else self._active
+        setup = self._active.node if isinstance(self._active, Headed) else self._active
+        return None if isinstance(setup, PerRow) else setup
 
     def load(
         self,
@@ -155,10 +157,13 @@ class AdapterSet:
         self._install(local, _Loaded(configs, manifest, self._bank(tensors)), set_active)
         return local
 
-    def activate(self, setup: str | Composition | None) -> None:
+    def activate(self, setup: str | Composition | None, *, head: str | None = None) -> None:
         """Put an adapter, or a composition of adapters, on the forward path in place of what is there.
 
-        None leaves the base model alone.
+        None leaves the base model alone. Without `head` the heads follow the composition: the last one's in a stack,
+        one answer for each adapter where the rows have different ones (HeadOutputs).
+
+        head: name of the adapter whose head answers, in place of those in the composition.
 
         Raises:
             NotFoundError: no adapter of this name is loaded.
@@ -166,20 +171,26 @@ class AdapterSet:
         """
         if setup is not None and not isinstance(setup, (str, Composition)):
             raise UsageError(f"{setup!r} cannot be activated", hint="give a name, a composition such as Stack, or None")
-        self._switch(setup)
+        if head is None:
+            self._switch(setup)
+            return
+        self._get(head)
+        if setup is None:
+            raise UsageError("the base model alone answers with no adapter's head", hint="activate the adapter itself")
+        self._switch(Headed(Stack(setup) if isinstance(setup, str) else setup, head))
 
     @contextmanager
-    def using(self, setup: str | Composition | None) -> Iterator[None]:
+    def using(self, setup: str | Composition | None, *, head: str | None = None) -> Iterator[None]:
         """Activate something for the length of a `with` block, then what was active before."""
         before = self._active
-        self.activate(setup)
+        self.activate(setup, head=head)
         try:
             yield
         finally:
             self._switch(before)
 
     @contextmanager
-    def per_row(self, names: Sequence[str | None]) -> Iterator[None]:
+    def per_row(self, names: Sequence[str | None], *, head: str | None = None) -> Iterator[None]:
         """Give each row of the batches in a `with` block its own adapter, None the base model.
 
         Methods and sizes may differ from row to row. Batches must have as many rows as there are names. Weights of
@@ -189,7 +200,8 @@ class AdapterSet:
             NotFoundError: no adapter of one of the names is loaded.
         """
         before = self._active
-        self._switch(PerRow(tuple(names)))
+        rows = PerRow(tuple(names))
+        self._switch(rows if head is None else Headed(rows, head))
         try:
             yield
         finally:
@@ -412,6 +424,8 @@ class AdapterSet:
 
     def _used(self, setup: Setting | None) -> tuple[str | None, ...]:
         """Return the names of the adapters and fusion layers in a setup."""
+        if isinstance(setup, Headed):
+            return (*self._used(setup.node), setup.head)
         if setup is None or isinstance(setup, PerRow):
             return () if setup is None else setup.names
         return (*leaves(setup), *fusions(setup))
@@ -429,7 +443,7 @@ class AdapterSet:
                 loaded = self._get(setup)
                 plan = self._plans[setup] = self._alone(loaded, self._binding(loaded))
             return plan
-        if isinstance(setup, PerRow):
+        if isinstance(setup, (PerRow, Headed)):
             return self._composed(setup)  # as good as never asked for again
         if setup not in self._compositions:
             self._compositions[setup] = self._composed(setup)
@@ -474,7 +488,7 @@ class AdapterSet:
         parts = {name: operations(self._binding(self._get(name)), self._ground) for name in self._used(setup) if name}
         return bound(setup, parts.__getitem__, compat=self._compat).binding
 
-    def _composed(self, setup: Composition | PerRow) -> Plan:
+    def _composed(self, setup: Composition | PerRow | Headed) -> Plan:
         """Return the plan of several adapters."""
         names = [name for name in dict.fromkeys(self._used(setup)) if name is not None]
         parts = {name: operations(self._binding(self._get(name)), self._ground) for name in names}
@@ -483,12 +497,19 @@ class AdapterSet:
             self._ground,
             self._installation,
             made.binding,
-            (),
+            self._labels_of(made.binding.head, {name: parts[name].head for name in names}),
             trains=any(p.requires_grad for name in names for p in self._loaded[name].bank.tensors().values()),
             mutes=any(self._mutes(self._loaded[name]) for name in names),
             copies=made.copies,
             tasks=made.tasks,
         )
+
+    def _labels_of(self, head: HeadOp | None, heads: Mapping[str, HeadOp | None]) -> tuple[str, ...]:
+        """Return the names of a head's classes, () where several heads have different ones."""
+        answering = head.distinct if isinstance(head, Heads) else [head]
+        owners = [name for name, own in heads.items() if own is not None and any(own is one for one in answering)]
+        labels = {self._loaded[name].manifest.labels for name in owners}
+        return labels.pop() if len(labels) == 1 else ()
 
     def _mutes(self, loaded: _Loaded) -> bool:
         """Return whether an adapter is right only without what its family's row calls muted."""

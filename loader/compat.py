@@ -11,8 +11,8 @@ Each departure, in one place:
 - Fuse of parallel bottlenecks adds x once more.
 - Layers and embeddings: only the first adapter acts.
 
-Not reproduced: prefixes of different lengths side by side, where `adapters` fills the shorter ones up with keys that its
-rows see.
+Not reproduced: prefixes of different lengths side by side, where `adapters` fills the shorter ones up with keys that
+its rows see.
 
 Source: adapters 1.3.0, methods/adapter_layer_base.py, bottleneck.py, modeling.py and lora.py.
 """

@@ -9,6 +9,8 @@ computes something else, compat.py does it on demand.
 - Split, BatchSplit, per row: each its tokens or rows, as if it were alone with them.
 - Parallel: the batch repeated, then as BatchSplit.
 - Fuse: AdapterFusion at the residual sites (Pfeiffer et al. 2021).
+- Heads: the last one's in a stack; in an average, a split or a fusion the only one there is, or the fusion layer's;
+  each row its own side by side.
 - Parameters that stand in for the base's own (layer norms): the last one's in a stack, the weighted mean in an average
   (exact: a norm's output is linear in them), the mean in a fusion, each row's own per row.
 """
@@ -20,9 +22,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from ..composition import Average, BatchSplit, Fuse, MultiTask, Node, Parallel, Split, Stack, leaves
+from ..composition import Average, BatchSplit, Composition, Fuse, MultiTask, Node, Parallel, Split, Stack, leaves
 from ..errors import UnsupportedError
 from ..methods import Binding
+from . import combined_heads as heads
 from . import combined_prefixes as prefixes
 from .combined import BLOCK, EMBEDDING, LINEAR, SITE, Averaged, Fused, Kind, Parts, Rows, Stacked, TaskIds, Tasks
 from .compat import bound as compat_bound
@@ -67,7 +70,18 @@ class Setup:
     tasks: TaskIds | None = None
 
 
-def bound(node: Node | PerRow, leaf: Leaf, *, compat: bool = False) -> Setup:
+@dataclass(frozen=True, slots=True)
+class Headed:
+    """A composition that answers with the head of one adapter, whose own heads are left out."""
+
+    node: Composition | PerRow
+    head: str
+
+    def __str__(self) -> str:
+        return f"{self.node}, head {self.head}"
+
+
+def bound(node: Node | PerRow | Headed, leaf: Leaf, *, compat: bool = False) -> Setup:
     """Return what a composition does to a model.
 
     leaf: name of an adapter, or of a fusion layer → its binding.
@@ -76,18 +90,28 @@ def bound(node: Node | PerRow, leaf: Leaf, *, compat: bool = False) -> Setup:
     Raises:
         UnsupportedError: an adapter cannot stand there; it is named with the place.
     """
+    if isinstance(node, Headed):
+        head = leaf(node.head).head
+        if head is None:
+            raise UnsupportedError(f"{node.head!r} has no head", hint="name an adapter that has one")
+        made = bound(node.node, partial(_headless, leaf), compat=compat)
+        return replace(made, binding=replace(made.binding, head=head))
     if isinstance(node, PerRow):
         children = {name: leaf(name) for name in node.names if name is not None}
         return Setup(_by_rows([None if name is None else children[name] for name in node.names]))
     tasks = _tasks(node)
     binding = _bound(node, leaf, tasks)
     if compat:
-        # Prefixes and prompts mean the same in `adapters`.
+        # Prefixes, prompts and heads mean the same in `adapters`.
         binding = replace(
             compat_bound(node, leaf, tasks),
-            **{name: getattr(binding, name) for name in ("attentions", "positions", "prompts")},
+            **{name: getattr(binding, name) for name in ("attentions", "positions", "prompts", "head")},
         )
     return Setup(binding, copies(node), tasks)
+
+
+def _headless(leaf: Leaf, name: str) -> Binding:
+    return replace(leaf(name), head=None)
 
 
 def _tasks(node: Node) -> TaskIds | None:
@@ -131,21 +155,25 @@ def _bound(node: Node, leaf: Leaf, tasks: TaskIds | None) -> Binding:
         return leaf(node)
     children = [_bound(child, leaf, tasks) for child in node.children]
     if isinstance(node, Stack):
-        return _together(children, Stacked, prefixes.StackedPrefixes)
+        return replace(_together(children, Stacked, prefixes.StackedPrefixes), head=heads.last(children))
     if isinstance(node, Average):
-        return _together(children, partial(_averaged, weights=node.weights))
+        made = _together(children, partial(_averaged, weights=node.weights))
+        return replace(made, head=heads.only(children, "an average"))
     if isinstance(node, Split):
-        return _together(children, partial(Parts, dim=1, sizes=node.splits))
+        made = _together(children, partial(Parts, dim=1, sizes=node.splits))
+        return replace(made, head=heads.only(children, "a split"))
     if isinstance(node, BatchSplit):
         return _by_rows([child for child, size in zip(children, node.batch_sizes, strict=True) for _ in range(size)])
     if isinstance(node, Parallel):
         which: prefixes.Which = prefixes.EachPart(len(children))
-        return _together(children, partial(Parts, dim=0), partial(prefixes.RowPrefixes, which=which))
+        made = _together(children, partial(Parts, dim=0), partial(prefixes.RowPrefixes, which=which))
+        return replace(made, head=heads.side_by_side(children, which))
     if isinstance(node, Fuse):
         return _fused(node, children, leaf)
     if isinstance(node, MultiTask) and tasks is not None:
         which = prefixes.EachTask(tasks)
-        return _together(children, partial(Tasks, ids=tasks), partial(prefixes.RowPrefixes, which=which))
+        made = _together(children, partial(Tasks, ids=tasks), partial(prefixes.RowPrefixes, which=which))
+        return replace(made, head=heads.side_by_side(children, which))
     raise UnsupportedError(f"{node.type} is not known here")
 
 
@@ -153,7 +181,8 @@ def _by_rows(rows: Sequence[Binding | None]) -> Binding:
     """Return what acts where each row of a batch has its own; None is the base model."""
     which = prefixes.EachRow(len(rows))
     children = [Binding() if row is None else row for row in rows]
-    return _together(children, Rows, partial(prefixes.RowPrefixes, which=which))
+    made = _together(children, Rows, partial(prefixes.RowPrefixes, which=which))
+    return replace(made, head=heads.side_by_side(children, which))
 
 
 def _averaged(kind: Kind, ops: Sequence[Any], weights: Sequence[float]) -> Averaged:
@@ -174,7 +203,8 @@ def _together(children: Sequence[Binding], combine: Combine, join: prefixes.Join
 
 def _fused(node: Fuse, children: Sequence[Binding], leaf: Leaf) -> Binding:
     """Return AdapterFusion at every site where the children stand, and the mean of what stands elsewhere."""
-    mixings = leaf(node.key).fusions
+    layer = leaf(node.key)
+    mixings = layer.fusions
     for child in children:
         for field in ("linears", "attentions", "blocks", "embeddings", "prompts"):
             for path in getattr(child, field):
@@ -187,9 +217,9 @@ def _fused(node: Fuse, children: Sequence[Binding], leaf: Leaf) -> Binding:
             raise UnsupportedError(f"the fusion layer {node.key!r} has nothing at {path}, where its adapters stand")
         sites[path] = Fused(ops, mixings[path], _last(ops[-1]))
     weights = [1 / len(children)] * len(children)
-    return replace(
-        _together([replace(c, sites={}) for c in children], partial(_averaged, weights=weights)), sites=sites
-    )
+    made = _together([replace(c, sites={}) for c in children], partial(_averaged, weights=weights))
+    head = layer.head if layer.head is not None else heads.only(children, "a fusion")
+    return replace(made, sites=sites, head=head)
 
 
 def _last(op: Any) -> Any:
