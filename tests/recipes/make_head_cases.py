@@ -210,7 +210,7 @@ def static(place: Place, arch: str, family: Family, name: str, flex: Options) ->
     outer = model.base_model is not model
 
     def ours(key: str) -> bool:
-        return not key.startswith((prefix, "encoder.", "decoder.", "shared.")) if outer else key.startswith("lm_head.")
+        return not key.startswith((prefix, "encoder.", "decoder.", "shared.")) if outer else key.startswith(("lm_head.", "qa_outputs."))
 
     own_output(model)
     fill_head(model, full, ours)
