@@ -16,7 +16,7 @@ from ..adapter import Adapter, Base, Manifest, MethodConfig, Probe
 from ..composition import Composition, Fuse, fusions, leaves
 from ..converters import write
 from ..errors import BaseMismatchError, NotFoundError, StateError, UsageError
-from ..methods import Binding, Live, is_head, method_of, settled, shapes, united
+from ..methods import Binding, HeadOp, Live, is_head, method_of, settled, shapes, united
 from . import probe as probes
 from .account import check_account, check_architecture
 from .arguments import base_id as base_id_of
@@ -29,7 +29,7 @@ from .layout import survey
 from .merging import Merge
 from .plan import NOTHING, Installation, Plan, build
 from .settings import settings_of
-from .setups import PerRow, bound, operations
+from .setups import PerRow, answering, bound, operations
 from .summary import Summary, rows
 
 if TYPE_CHECKING:
@@ -258,9 +258,9 @@ class AdapterSet:
         self.activate(None)
         merge.put()
         self._merge = merge
-        if binding.head is not None and isinstance(setup, str):
-            labels = self._get(setup).manifest.labels
-            only_head = Binding(head=binding.head)
+        head, labels = self._head(setup)
+        if head is not None:
+            only_head = Binding(head=head)
             self._installation.switch(build(self._ground, self._installation, only_head, labels, trains=False))
 
     def unmerge(self) -> None:
@@ -467,6 +467,14 @@ class AdapterSet:
         if self._merge is not None:
             raise StateError(f"cannot {verb} while an adapter is merged into the base model", hint="unmerge it first")
 
+    def _head(self, setup: str | Composition) -> tuple[HeadOp | None, tuple[str, ...]]:
+        """Return the head that answers for an adapter or a composition, and the names of its classes."""
+        last = answering(setup)
+        if last is None:
+            return None, ()
+        loaded = self._get(last)
+        return self._binding(loaded).head, loaded.manifest.labels
+
     def _combined(self, setup: str | Composition) -> Binding:
         """Return what an adapter, or a composition, does."""
         if isinstance(setup, str):
@@ -479,11 +487,12 @@ class AdapterSet:
         names = [name for name in dict.fromkeys(self._used(setup)) if name is not None]
         parts = {name: operations(self._binding(self._get(name)), self._ground) for name in names}
         made = bound(setup, parts.__getitem__, compat=self._compat)
+        head, labels = (None, ()) if isinstance(setup, PerRow) else self._head(setup)
         return build(
             self._ground,
             self._installation,
-            made.binding,
-            (),
+            dataclasses.replace(made.binding, head=head),
+            labels,
             trains=any(p.requires_grad for name in names for p in self._loaded[name].bank.tensors().values()),
             mutes=any(self._mutes(self._loaded[name]) for name in names),
             copies=made.copies,

@@ -9,6 +9,7 @@ computes something else, compat.py does it on demand.
 - Split, BatchSplit, per row: each its tokens or rows, as if it were alone with them.
 - Parallel: the batch repeated, then as BatchSplit.
 - Fuse: AdapterFusion at the residual sites (Pfeiffer et al. 2021).
+- Heads: that of the last adapter in a stack; compositions that end with several adapters have none.
 - Parameters that stand in for the base's own (layer norms): the last one's in a stack, the weighted mean in an average
   (exact: a norm's output is linear in them), the mean in a fusion, each row's own per row.
 """
@@ -107,6 +108,17 @@ def copies(node: Node) -> int:
     if isinstance(node, str):
         return 1
     return max([len(node.children) if isinstance(node, Parallel) else 1, *map(copies, node.children)])
+
+
+def answering(node: Node) -> str | None:
+    """Return the adapter whose head answers for a composition, None where no single one could.
+
+    >>> answering(Stack("language", "task"))
+    'task'
+    """
+    while isinstance(node, Stack):
+        node = node.children[-1]
+    return node if isinstance(node, str) else None
 
 
 def operations(binding: Binding, ground: Ground) -> Binding:
