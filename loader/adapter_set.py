@@ -30,7 +30,7 @@ from .layout import survey
 from .merging import Merge
 from .plan import NOTHING, Installation, Plan, build
 from .settings import settings_of
-from .setups import Headed, PerRow, bound, operations
+from .setups import Headed, PerRow, Setup, bound, operations
 from .summary import Summary, rows
 
 if TYPE_CHECKING:
@@ -265,13 +265,15 @@ class AdapterSet:
             StateError: something is merged already.
         """
         self._unmerged("merge")
-        binding = self._combined(setup)
+        names = [name for name in self._used(setup) if name is not None]
+        parts = {name: self._binding(self._get(name)) for name in names}
+        binding = parts[setup] if isinstance(setup, str) else self._put_together(setup, parts).binding
         merge = Merge(self._ground, binding, str(setup), untie=untie)
         self.activate(None)
         merge.put()
         self._merge = merge
-        if binding.head is not None and isinstance(setup, str):
-            labels = self._get(setup).manifest.labels
+        if binding.head is not None:
+            labels = self._labels_of(binding.head, parts)
             only_head = Binding(head=binding.head)
             self._installation.switch(build(self._ground, self._installation, only_head, labels, trains=False))
 
@@ -481,33 +483,31 @@ class AdapterSet:
         if self._merge is not None:
             raise StateError(f"cannot {verb} while an adapter is merged into the base model", hint="unmerge it first")
 
-    def _combined(self, setup: str | Composition) -> Binding:
-        """Return what an adapter, or a composition, does."""
-        if isinstance(setup, str):
-            return self._binding(self._get(setup))
-        parts = {name: operations(self._binding(self._get(name)), self._ground) for name in self._used(setup) if name}
-        return bound(setup, parts.__getitem__, compat=self._compat).binding
-
     def _composed(self, setup: Composition | PerRow | Headed) -> Plan:
         """Return the plan of several adapters."""
         names = [name for name in dict.fromkeys(self._used(setup)) if name is not None]
-        parts = {name: operations(self._binding(self._get(name)), self._ground) for name in names}
-        made = bound(setup, parts.__getitem__, compat=self._compat)
+        parts = {name: self._binding(self._get(name)) for name in names}
+        made = self._put_together(setup, parts)
         return build(
             self._ground,
             self._installation,
             made.binding,
-            self._labels_of(made.binding.head, {name: parts[name].head for name in names}),
+            self._labels_of(made.binding.head, parts),
             trains=any(p.requires_grad for name in names for p in self._loaded[name].bank.tensors().values()),
             mutes=any(self._mutes(self._loaded[name]) for name in names),
             copies=made.copies,
             tasks=made.tasks,
         )
 
-    def _labels_of(self, head: HeadOp | None, heads: Mapping[str, HeadOp | None]) -> tuple[str, ...]:
+    def _put_together(self, setup: Composition | PerRow | Headed, parts: Mapping[str, Binding]) -> Setup:
+        """Return what several adapters do together."""
+        alone = {name: operations(part, self._ground) for name, part in parts.items()}
+        return bound(setup, alone.__getitem__, compat=self._compat)
+
+    def _labels_of(self, head: HeadOp | None, parts: Mapping[str, Binding]) -> tuple[str, ...]:
         """Return the names of a head's classes, () where several heads have different ones."""
         answering = head.distinct if isinstance(head, Heads) else [head]
-        owners = [name for name, own in heads.items() if own is not None and any(own is one for one in answering)]
+        owners = [name for name, part in parts.items() if part.head is not None and part.head in answering]
         labels = {self._loaded[name].manifest.labels for name in owners}
         return labels.pop() if len(labels) == 1 else ()
 

@@ -347,12 +347,15 @@ class _Builder:
         self._put(model, forward)
 
     def _hidden(self) -> LastOutput | None:
-        """Return what remembers the hidden states in a base model that has output embeddings itself, as T5 does."""
-        own = self._ground.bare.get_output_embeddings()
-        if own is None:
+        """Return what remembers the hidden states in a model that is its own base and has a head, as those of T5 do."""
+        model, row = self._ground.bare, self._ground.architecture
+        names = {cls.__name__ for cls in type(model).__mro__}
+        if model is not self._ground.model or not any(names & set(head.classes) for head in row.heads):
             return None
-        self._put(own, Idle())
-        decoder = self._ground.modules[self._ground.architecture.layers[-1].path.partition(".")[0]]
+        output = model.get_output_embeddings()
+        if output is not None:
+            self._put(output, Idle())
+        decoder = self._ground.modules[row.layers[-1].path.partition(".")[0]]
         remembered = LastOutput(self._forward(decoder))
         self._put(decoder, remembered)
         return remembered

@@ -138,6 +138,7 @@ class Archive:
 GOLDEN = Archive("golden.tar.gz")
 BOTTLENECKS = Archive("bottleneck-cases.tar.gz")
 COMPOSITIONS = Archive("composition-cases.tar.gz")
+HEADS = Archive("head-cases.tar.gz")
 
 
 @cache

@@ -130,6 +130,15 @@ VARIANTS: list[tuple[str, str, Options]] = [
     ("image-multilabel", "image_classification", {"num_labels": 3, "multilabel": True, "activation_function": None}),
     ("image-regression", "image_classification", {"num_labels": 1, "multilabel": True}),
 ]
+PROMPTED = ("classification-pooler", "tagging", "qa", "masked", "causal", "choice")
+"""Heads that are made beside a prompt too."""
+INVERTED = (
+    *((arch, "masked_lm") for arch in ("bert", "roberta", "distilbert", "electra", "albert", "deberta-v2")),
+    *((arch, "causal_lm") for arch in ("bert", "gpt2", "gptj", "llama")),
+    *((arch, "seq2seq_lm") for arch in ("t5", "t5-v1_1", "bart")),
+)
+"""Heads that are made beside an invertible adapter too."""
+
 # Those are made for every family whose classes have such a head, besides the first of each kind.
 WIDELY = ("classification-3layers", "causal-2layers", "seq2seq-2layers", "masked-3layers", "qa-2layers")
 IMAGES = tuple(name for name, kind, _ in VARIANTS if kind == "image_classification")

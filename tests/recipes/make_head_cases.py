@@ -19,7 +19,7 @@ from typing import Any
 
 from bottleneck_cases import versions, write_json
 from bottleneck_options import PRESETS
-from head_kinds import FAMILIES, SIZES, VARIANTS, Family, Options, inputs, labels, variants
+from head_kinds import FAMILIES, INVERTED, PROMPTED, SIZES, VARIANTS, Family, Options, inputs, labels, variants
 from make_bottleneck_cases import pack
 from reference_models import configuration, fill, fill_base, generator, largest
 
@@ -128,7 +128,8 @@ def write(
 
 
 def heads_only(key: str) -> bool:
-    return key.startswith("heads.task.") or ".adapters.task." in key or ".invertible_adapters.task." in key
+    words = (".adapters.task.", ".invertible_adapters.task.", ".prompt_tunings.task.")
+    return key.startswith("heads.task.") or any(word in key for word in words)
 
 
 def flexible(place: Place, arch: str, family: Family, name: str, kind: str, options: Options, beside: Any) -> None:
@@ -198,11 +199,11 @@ def own_output(model: Any) -> None:
         layer.weight = torch.nn.Parameter(layer.weight.detach().clone())
 
 
-def static(place: Place, arch: str, family: Family, name: str, flex: Options) -> None:
-    """Make a case of the head of a class of transformers."""
+def static(place: Place, arch: str, family: Family, name: str, flex: Options, beside: Any = None) -> None:
+    """Make a case of the head of a class of transformers, alone or beside an adapter."""
     import transformers
 
-    full = f"{arch}-{name.removeprefix(family.stem)}"
+    full = f"{arch}-{name.removeprefix(family.stem)}{'' if beside is None else '-beside'}"
     cls = getattr(transformers, name)
     classes = flex["head_type"] in ("classification", "image_classification", "tagging")
     model = load(place, arch, cls, **({"num_labels": 3} if classes else {}))
@@ -210,10 +211,19 @@ def static(place: Place, arch: str, family: Family, name: str, flex: Options) ->
     outer = model.base_model is not model
 
     def ours(key: str) -> bool:
-        return not key.startswith((prefix, "encoder.", "decoder.", "shared.")) if outer else key.startswith("lm_head.")
+        return (
+            not key.startswith((prefix, "encoder.", "decoder.", "shared."))
+            if outer
+            else key.startswith(("lm_head.", "qa_outputs."))
+        )
 
     own_output(model)
+    if beside is not None:
+        model.add_adapter("task", config=beside)
+        fill_head(model, full, heads_only)
+        model.set_active_adapters("task")
     fill_head(model, full, ours)
+    model.eval()
     for key, buffer in model.named_buffers():
         if key == "final_logits_bias":
             fill(buffer, generator(f"bias {full}"), 0.3)
@@ -223,6 +233,8 @@ def static(place: Place, arch: str, family: Family, name: str, flex: Options) ->
     right = labels(kind, count, static=True)
     outputs = answers(model, batch, floats, right)
     path = str(place.folder(full))
+    if beside is not None:
+        model.save_adapter(path, "task", with_head=False, use_safetensors=True)
     try:
         model.save_head(path, None, use_safetensors=True)
     except RuntimeError:  # the library cannot save tensors that share memory as safetensors
@@ -242,7 +254,7 @@ def static(place: Place, arch: str, family: Family, name: str, flex: Options) ->
 def make(archive: Path) -> None:
     """Make all cases and pack them."""
     import torch
-    from adapters import SeqBnInvConfig
+    from adapters import PromptTuningConfig, SeqBnInvConfig
     from adapters.head_utils import STATIC_TO_FLEX_HEAD_MAP as CLASSES
 
     torch.set_num_threads(1)
@@ -260,8 +272,12 @@ def make(archive: Path) -> None:
         for name, kind, options in VARIANTS:
             if kind in bert.kinds.split() and "layers" not in name:
                 flexible(place, "bert", bert, f"{name}-beside", kind, options, configuration((PRESETS["seq"],)))
-        for name, kind in (("inverse-masked", "masked_lm"), ("inverse-causal", "causal_lm")):
-            flexible(place, "bert", bert, name, kind, {}, SeqBnInvConfig(reduction_factor=4))
+        for name, kind, options in VARIANTS[:1] + [row for row in VARIANTS if row[0] in PROMPTED]:
+            flexible(place, "bert", bert, f"prompt-{name}", kind, options, PromptTuningConfig(prompt_length=3))
+        for arch, kind in INVERTED:
+            name = f"inverse-{kind.removesuffix('_lm')}"
+            flexible(place, arch, FAMILIES[arch], name, kind, {}, SeqBnInvConfig(reduction_factor=4))
+        static(place, "bert", bert, "BertForMaskedLM", {"head_type": "masked_lm"}, SeqBnInvConfig(reduction_factor=4))
         pack(place.root, archive, "head-cases")
         print(len(list(place.root.glob("*/case.json"))), "cases")
 
