@@ -42,7 +42,7 @@ GENERATING = {
 }
 EAGER_ONLY = ("gptj", "deberta", "deberta-v2", "gemma2")
 CHANGES: dict[str, dict[str, int]] = {
-    **dict.fromkeys(("mistral", "gemma2", "gemma3_text"), {"sliding_window": 4}),
+    **{key: {"sliding_window": 4} for key in ("mistral", "gemma2", "gemma3_text")},
     "t5": {"num_decoder_layers": 2},  # a static cache is made with as many layers as the encoder has
 }
 COMPILED = ("bert", "distilbert", "albert", "deberta", "deberta-v2", "t5", "gpt2", "gptj", "mistral")
