@@ -274,7 +274,7 @@ class _Builder:
         model, tokens = modules[embedding.model], None
         if op.place == "tokens":
             tokens = modules[embedding.tokens or ""]
-            self._put(model, PromptedModel(self._forward(model), op, tokens))
+            self._put(model, PromptedModel(self._forward(model), op, model, tokens))
         else:
             lengthened = LengthenedModel(self._forward(model), op, makes_mask=self._is_deberta())
             self._put(model, lengthened)

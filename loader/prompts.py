@@ -135,10 +135,14 @@ class PromptedModel(Called):
 
     __slots__ = ("op", "tokens")
 
-    def __init__(self, original: Forward, op: PromptOp, tokens: nn.Module) -> None:
+    def __init__(self, original: Forward, op: PromptOp, model: nn.Module, tokens: nn.Module) -> None:
         super().__init__(original)
         self.op = op
         self.tokens = tokens
+        if "inputs_embeds" not in self.names:
+            raise UnsupportedError(
+                f"a {type(model).__name__} takes no inputs_embeds, so no prompt can stand among them"
+            )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Return what the model returns, longer by the prompt; behind a cache that holds the prompt, by nothing."""
