@@ -158,17 +158,15 @@ def with_head(name: str, rename: Callable[[str], str] = str) -> Any:
     """Return a model of a class with a head, the bare one in it as if it were alone; rename as in settle."""
     import transformers
 
-    config = configuration(name)
-    # What mT5 has by default differs from release to release.
-    config.tie_word_embeddings = config.scale_decoder_outputs = True
-    model = settle(getattr(transformers, WITH_HEAD.get(name, FAMILIES[name].model))(config), rename)
+    made = getattr(transformers, WITH_HEAD.get(name, FAMILIES[name].model))
+    model = settle(made(configuration(name)), rename)
     settle(bare_of(name, model), rename)
     return model
 
 
 def with_language_head(name: str) -> bool:
-    """Return whether a family's model has logits over the vocabulary."""
-    return name.startswith("encoder-decoder") or WITH_HEAD.get(name, "").endswith(LANGUAGE)
+    """Return whether a family's model has logits over the vocabulary; those of mT5 differ among releases."""
+    return name != "mt5" and (name.startswith("encoder-decoder") or WITH_HEAD.get(name, "").endswith(LANGUAGE))
 
 
 def language_model(name: str) -> Any:
