@@ -182,7 +182,8 @@ class Entered(NamedTuple):
 
     Attributes:
         mask: attention mask of its own text, None without one or where it reads no text.
-        memory: mask of the text that it attends to besides, all ones if there is no mask of it, None without one.
+        memory: mask of the text that it attends to besides, all ones if there is no mask of it; where it reads no
+            text, that of the model around it; None without one.
         follows: whether a cache holds the beginning of the text already.
     """
 
@@ -198,11 +199,13 @@ class StackInputs:
     backward pass, where they are checkpointed.
     """
 
-    __slots__ = ("__signature__", "kept", "names", "original", "reads_text")
+    __slots__ = ("__signature__", "around", "kept", "names", "original", "running")
 
-    def __init__(self, original: Forward, *, reads_text: bool) -> None:
+    def __init__(self, original: Forward, *, around: StackInputs | None = None) -> None:
+        """Make it; around is that of the model around a stack that reads no text."""
         self.original = original
-        self.reads_text = reads_text
+        self.around = around
+        self.running: set[int] = set()
         self.__signature__ = inspect.signature(original)
         self.names = [p.name for p in self.__signature__.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
         self.kept: dict[int, Entered] = {}
@@ -210,16 +213,28 @@ class StackInputs:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the stack."""
         inputs = {**dict(zip(self.names, args, strict=False)), **kwargs}
+        thread = 0 if is_compiling() else get_ident()
+        self.kept[thread] = self._entered(inputs)
+        self.running.add(thread)
+        try:
+            return self.original(*args, **kwargs)
+        finally:
+            self.running.discard(thread)
+
+    def _entered(self, inputs: dict[str, Any]) -> Entered:
+        if self.around is not None:
+            whole = self.around
+            return Entered(None, whole.entered().mask if whole.is_running() else None, follows=False)
         memory, source = inputs.get("encoder_attention_mask"), inputs.get("encoder_hidden_states")
         if memory is None and source is not None:
             memory = source.new_ones(source.shape[:2])
         cache = inputs.get("past_key_values")
-        self.kept[0 if is_compiling() else get_ident()] = Entered(
-            inputs.get("attention_mask") if self.reads_text else None,
-            memory,
-            cache is not None and bool(cache.get_seq_length() > 0),
-        )
-        return self.original(*args, **kwargs)
+        follows = cache is not None and bool(cache.get_seq_length() > 0)
+        return Entered(inputs.get("attention_mask"), memory, follows)
+
+    def is_running(self) -> bool:
+        """Return whether the stack is being run at the moment."""
+        return (0 if is_compiling() else get_ident()) in self.running
 
     def entered(self) -> Entered:
         """Return what the stack was called with."""

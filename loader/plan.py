@@ -365,9 +365,13 @@ class _Builder:
         words = path.split(".")
         around = (self._ground.modules.get(".".join(words[:count])) for count in range(len(words), -1, -1))
         stack = next(module for module in around if isinstance(module, PreTrainedModel))
+        return self._inputs_of(stack)
+
+    def _inputs_of(self, stack: PreTrainedModel) -> StackInputs:
         if id(stack) not in self._inputs:
-            reads_text = stack.main_input_name == "input_ids"
-            self._inputs[id(stack)] = StackInputs(self._forward(stack), reads_text=reads_text)
+            reads_text, bare = stack.main_input_name == "input_ids", self._ground.bare
+            around = None if reads_text or stack is bare else self._inputs_of(bare)
+            self._inputs[id(stack)] = StackInputs(self._forward(stack), around=around)
             self._put(stack, self._inputs[id(stack)])
         return self._inputs[id(stack)]
 

@@ -9,7 +9,8 @@ input embeddings again.
 
 `adapters` 1.3.0 has the inverse in front of the output embeddings of the model itself only in families that it knows by
 an interface (INTERFACES); elsewhere it stands in the heads over the vocabulary that its adapters bring along.
-`before_output` puts it there in every family, as the paper has it and adapter-transformers had.
+`before_output` puts it there in every family, as the paper has it and adapter-transformers had. In Gemma 2 the coupling
+acts on the embeddings as they lie in the table, in front of the factor that the model puts on them.
 
 Sources: Pfeiffer et al. 2020 (arXiv 2005.00052) §3.2.3; Dinh et al. 2015 (arXiv 1410.8516) §3.2; `adapters` 1.3.0,
 methods/modeling.py (NICECouplingBlock), methods/invertible.py and heads/language_modeling.py.
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 
 INTERFACES = ("gemma2", "gemma3_text", "modernbert", "phi", "qwen2", "qwen3")
 """Families in which `adapters` 1.3.0 has the inverse in front of the model's own output embeddings."""
+
+UNSCALED = ("gemma2",)
+"""Families in which the coupling acts in front of a factor on the embeddings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,31 +154,41 @@ def facts(config: InvertibleConfig, have: Shapes, roles: Roles) -> Facts:
 
 def bind(config: InvertibleConfig, tensors: Mapping[str, Tensor], live: Live) -> Binding:
     """Return the operation behind the embeddings, on the given tensors themselves, so that training reaches them."""
-    place = home(live.layout.embeddings)
-    before_output = config.before_output or live.layout.architecture in INTERFACES
-    return Binding(embeddings={place.path: Nice(config, tensors, place, before_output=before_output)})
+    layout = live.layout
+    place = home(layout.embeddings)
+    scale = layout.linear[place.path].scale if layout.architecture in UNSCALED else 1.0
+    before_output = config.before_output or layout.architecture in INTERFACES
+    return Binding(embeddings={place.path: Nice(config, tensors, place, before_output=before_output, scale=scale)})
 
 
 class Nice:
-    """The coupling."""
+    """The coupling, of vectors that come with a factor; what goes back comes without it."""
 
-    __slots__ = ("act", "before_output", "f", "g", "sizes")
+    __slots__ = ("act", "before_output", "f", "g", "scale", "sizes")
 
     def __init__(
-        self, config: InvertibleConfig, tensors: Mapping[str, Tensor], place: Embedding, *, before_output: bool
+        self,
+        config: InvertibleConfig,
+        tensors: Mapping[str, Tensor],
+        place: Embedding,
+        *,
+        before_output: bool = False,
+        scale: float = 1.0,
     ) -> None:
         self.act = function(config.non_linearity)
         self.sizes = halves(place.width)
         self.before_output = before_output
+        self.scale = scale
         self.f, self.g = (_layers(tensors, f"{place.path}.invertible.{name}") for name in "FG")
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """Return y (batch, sequence, width) for x."""
         import torch
 
-        x1, x2 = hidden.split(self.sizes, dim=-1)
+        x1, x2 = (hidden if self.scale == 1.0 else hidden / self.scale).split(self.sizes, dim=-1)
         y1 = x1 + self._between(x2, self.f)
-        return torch.cat((y1, x2 + self._between(y1, self.g)), dim=-1)
+        y = torch.cat((y1, x2 + self._between(y1, self.g)), dim=-1)
+        return y if self.scale == 1.0 else y * self.scale
 
     def inverse(self, hidden: Tensor) -> Tensor:
         """Return x (batch, sequence, width) for y."""

@@ -106,8 +106,8 @@ class BlockOp(Protocol):
     def __call__(self, hidden: Tensor, mask: Tensor | None, memory: Tensor | None) -> Tensor:
         """Return the new hidden states (batch, sequence, width).
 
-        mask (batch, sequence) is 0 at padding; memory (batch, source length) is the mask of the text that the layer
-        attends to besides, None where there is no such text.
+        mask (batch, sequence) is 0 at padding; memory (batch, source length) is the mask of another text in the same
+        model, which a decoder attends to or which stands beside an image; None where there is none.
         """
         ...
 

@@ -53,8 +53,8 @@ class ReftConfig(Config):
         subtract_projection: whether R h is taken off; not in DiReFT.
         non_linearity: name of the activation, or None.
         dropout: probability, on the whole new state, while training.
-        decoder_positions: whose padding tells the positions in a decoder that attends to an encoder: the `decoder`'s
-            own text, or the `encoder`'s, as in `adapters` 1.3.0.
+        positions: whose padding tells the positions: the stack's `own`, or as in `adapters` 1.3.0, where a decoder goes
+            by the encoder's text and an image tower by that of the text tower.
         init_weights_seed: seed of the start values, or None for torch's global generator.
     """
 
@@ -69,7 +69,7 @@ class ReftConfig(Config):
     subtract_projection: bool = True
     non_linearity: str | None = None
     dropout: float = 0.05
-    decoder_positions: Literal["decoder", "encoder"] = "decoder"
+    positions: Literal["own", "adapters"] = "own"
     init_weights_seed: int | None = None
 
     def faults(self) -> list[str]:
@@ -259,12 +259,12 @@ class Reft:
         """Return the new hidden states (batch, sequence, width)."""
         length = hidden.shape[1]
         p, s = (min(count, length) for count in (self.config.prefix_positions, self.config.suffix_positions))
-        by_encoder = memory is not None and self.config.decoder_positions == "encoder"
-        counted = memory if by_encoder else mask
+        by_other = memory is not None and self.config.positions == "adapters"
+        counted = memory if by_other else mask
         if counted is None:
             return self._at_ends(hidden, min(p, length - s), s)
         first, end = _span(counted)
-        return self._at(hidden, first, end.clamp(max=length) if by_encoder else end, p, s)
+        return self._at(hidden, first, end.clamp(max=length) if by_other else end, p, s)
 
     def _at_ends(self, hidden: Tensor, p: int, s: int) -> Tensor:
         """Return the hidden states with the first p and the last s new."""

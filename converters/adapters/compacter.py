@@ -17,7 +17,7 @@ from ...errors import FormatError, UnsupportedError
 from ...methods import CompacterConfig
 from ...methods.config import config_from_json, field_types
 from . import bottleneck
-from .codec import Codec, Container, Entry, Fields, Places, Source
+from .codec import Codec, Container, Entry, Fields, Places, Source, at_base
 
 if TYPE_CHECKING:
     import torch
@@ -92,7 +92,9 @@ def entries(config: CompacterConfig, row: Architecture, container: Container) ->
         yield from (
             Entry(f"{theirs}.{foreign}", f"{ours}.{leaf}", left_out=config.leave_out) for foreign, leaf in leaves
         )
-    yield from (Entry(f"shared_parameters.{{name}}.{foreign}", ours) for foreign, ours in SHARED)
+    for place, is_copy in at_base(row):
+        theirs = f"{place}shared_parameters.{{name}}"
+        yield from (Entry(f"{theirs}.{foreign}", ours, optional=is_copy) for foreign, ours in SHARED)
 
 
 def _projections(down: str) -> tuple[tuple[str, str], ...]:

@@ -20,10 +20,11 @@ from ...methods import InvertibleConfig
 from ...methods.config import config_from_json
 from ...methods.invertible import home
 from .bottleneck import INVERSE, past, present
-from .codec import Codec, Container, Entry, Fields, Source
+from .codec import Codec, Container, Entry, Fields, Source, at_base
 
-ALONE: dict[str, JSON] = {"mh_adapter": False, "output_adapter": False, "reduction_factor": 16}
-"""A bottleneck that stands nowhere, for an invertible adapter without one."""
+ALONE: dict[str, JSON] = {"mh_adapter": False, "output_adapter": False, "reduction_factor": 16, "leave_out": [0]}
+"""A bottleneck that stands nowhere, for an invertible adapter without one. The library takes it beside another one only
+if one of them leaves out a layer."""
 
 ONCE_BEFORE_OUTPUT = (
     "albert",
@@ -135,9 +136,12 @@ def entries(config: InvertibleConfig, row: Architecture, container: Container) -
     if row.name in WITHOUT:
         return
     place = home(row.embeddings)
-    theirs = f"{place.adapters}.{container.invertible}" if place.adapters else container.invertible
-    for net, (number, name), leaf in product("FG", LAYERS, ("weight", "bias")):
-        yield Entry(f"{theirs}.{{name}}.{net}.{number}.{leaf}", f"{place.path}.invertible.{net}.{name}.{leaf}")
+    tower = row.past(place.path).removesuffix(place.path) + place.adapters
+    for before, is_copy in at_base(row, tower.removesuffix(".")):
+        theirs = f"{before}{container.invertible}.{{name}}"
+        for net, (number, name), leaf in product("FG", LAYERS, ("weight", "bias")):
+            ours = f"{place.path}.invertible.{net}.{name}.{leaf}"
+            yield Entry(f"{theirs}.{net}.{number}.{leaf}", ours, optional=is_copy)
 
 
 CODEC = Codec(

@@ -1,11 +1,12 @@
 """ReFT in files of `adapters`.
 
-The library does not write whether the projection is subtracted, so what it saved of a DiReFT is read as the NoReFT that
-the library reads there. It heeds the field where a file has it, so it is written for a DiReFT.
+The library does not write whether the projection is subtracted, and does not heed it in a file: what it saved of a
+DiReFT is read as the NoReFT that it reads there, and a DiReFT cannot be written.
 
 The diagonal of the parameter behind orthonormal rows holds signs, which do not train; it is kept apart from the rest.
 
-In an encoder-decoder the library counts the last positions of the decoder's text by the padding of the encoder's.
+The library counts the last positions in all parts of a model by the mask that the whole is called with, which is that
+of the encoder's text, or of the text beside an image.
 
 Source: adapters 1.3.0, configuration/adapter_config.py (ReftConfig), methods/reft.py and model_mixin.py
 (`forward_context`).
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     Tensors = dict[str, torch.Tensor]
 
-FIELDS = tuple(name for name in field_types(ReftConfig) if name != "decoder_positions")
+FIELDS = tuple(name for name in field_types(ReftConfig) if name not in ("positions", "subtract_projection"))
 
 REQUIRED = ("layers", "prefix_positions", "suffix_positions", "r", "orthogonality")
 
@@ -65,34 +66,37 @@ def decode(fields: Fields, source: Source) -> MethodConfig:
     activation = values.get("non_linearity")
     if isinstance(activation, str):
         values["non_linearity"] = present(activation, source)
-    positions = _decoder_positions(values.get("suffix_positions", 0), source.row)
-    return config_from_json(ReftConfig, {"method": ReftConfig.method, **values, "decoder_positions": positions})
+    positions = _positions(values.get("suffix_positions", 0), source.row)
+    return config_from_json(ReftConfig, {"method": ReftConfig.method, **values, "positions": positions})
 
 
 def encode(config: ReftConfig, source: Source) -> dict[str, JSON]:
     """Return the fields of a configuration in the current spelling.
 
     Raises:
-        UnsupportedError: the library counts the positions in a decoder otherwise.
+        UnsupportedError: the library has no word for a DiReFT, or counts the positions otherwise.
     """
-    positions = _decoder_positions(config.suffix_positions, source.row)
-    if config.decoder_positions != positions:
+    if not config.subtract_projection:
         raise UnsupportedError(
-            f"in the adapters format these positions are counted as decoder_positions={positions} says",
-            hint=f"set decoder_positions={positions}, or write it in the native format",
+            "the adapters format has no word for DiReFT: its library would read a NoReFT",
+            hint="write it in the native format, or with subtract_projection=true as the NoReFT that it is there",
+        )
+    positions = _positions(config.suffix_positions, source.row)
+    if config.positions != positions:
+        raise UnsupportedError(
+            f"in the adapters format the positions in {source.row.name} models are counted as positions={positions} says",
+            hint=f"set positions={positions}, or write it in the native format",
         )
     fields = {name: value for name, value in config.to_json().items() if name in FIELDS}
-    if config.subtract_projection:
-        del fields["subtract_projection"]
     if config.non_linearity is not None:
         fields["non_linearity"] = past(config.non_linearity, source)
     return {**DEFAULTS, **fields}
 
 
-def _decoder_positions(suffix: JSON, row: Architecture) -> str:
-    """Return how the library counts in decoders; it matters for the last positions."""
+def _positions(suffix: JSON, row: Architecture) -> str:
+    """Return how the library counts; it matters for the last positions where a model has several parts."""
     behind = (part.role for stack in row.layers[1:] for part in stack.sublayers)
-    return "encoder" if suffix and "cross_attention" in behind else "decoder"
+    return "adapters" if suffix and ("cross_attention" in behind or row.embeddings[1:]) else "own"
 
 
 def entries(config: ReftConfig, row: Architecture, container: Container) -> Iterator[Entry]:
