@@ -20,9 +20,7 @@ from tiny_models import answers
 
 from adapterhub.converters import adapters as adapters_format
 from adapterhub.converters import read, write
-from adapterhub.errors import AdapterHubError
 from adapterhub.loader import attach
-from adapterhub.methods import MtlLoraConfig, VeraConfig, parse_method
 
 FOLDER = Archive("linear-cases.tar.gz").folder()
 DOCUMENT = json.loads((FOLDER / "cases.json").read_text("utf-8"))

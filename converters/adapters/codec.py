@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...adapter import JSON, MethodConfig
-from ...architectures import Architecture, Sublayer
+from ...architectures import Architecture, Sublayer, encoder_decoder
 
 if TYPE_CHECKING:
     import torch
@@ -105,6 +105,19 @@ class Places:
     runs: tuple[Run, ...]
     width: int = 0
     whole: bool = True
+
+
+def at_base(row: Architecture, tower: str = "") -> Iterator[tuple[str, bool]]:
+    """Yield where files keep what stands at a base model, or at a tower of it, and whether that is a copy.
+
+    Two models in one share it, and each repeats it.
+    """
+    if row.name != encoder_decoder.ROW.name:
+        yield (f"{tower}." if tower else ""), False
+        return
+    yield "encoder.", False
+    yield "", True
+    yield from ((f"decoder.{word}.", True) for word in encoder_decoder.DECODERS)
 
 
 def _same(config: Any, tensors: Tensors, places: Places) -> Tensors:

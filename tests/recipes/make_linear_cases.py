@@ -16,7 +16,7 @@ from typing import Any
 
 from families import FAMILIES, batch, configuration, settle, values
 from make_bottleneck_cases import pack
-from make_family_cases import MUTED, model_of, output, plain, without_made_up_biases
+from make_family_cases import MUTED, model_of, output, plain
 from reference_models import CRASHES, LARGEST_OUTPUT, LEAST_EFFECT, relative, stand_in_for_torchvision
 
 Options = dict[str, Any]
@@ -115,7 +115,7 @@ OLD: dict[str, list[Options]] = {
 }
 """Files of release 1.0.1."""
 
-WITH_OPTIONS = ("bert", "roberta", "distilbert", "gpt2", "llama")
+WITH_OPTIONS = ("bert", "gpt2", "llama")
 WITH_OLD = ("bert", "gpt2")
 HEADS = {
     "gemma2": "Gemma2ForCausalLM",
@@ -142,10 +142,9 @@ def adapted_model(family: str, members: list[Options], case: str) -> tuple[Any, 
     import transformers
 
     model = getattr(transformers, HEADS[family])(configuration(family))
-    settle(model.base_model)
+    settle(model.model)
     adapters.init(model)
-    without_made_up_biases(model)
-    return model.eval(), model.base_model
+    return model.eval(), model.model
 
 
 def is_vera(members: list[Options]) -> bool:
