@@ -81,6 +81,7 @@ class AttentionNames:
         prefix: name under which files of `adapters` keep its prefix, e.g. `self_prefix`; the word before the last
             underscore is the name of its stack.
         cross: whether it attends to another stack.
+        named: whether `query`, `key`, … as targets mean its linear layers too; where not, only their paths do.
     """
 
     path: str
@@ -90,6 +91,7 @@ class AttentionNames:
     output: str
     prefix: str = "self_prefix"
     cross: bool = False
+    named: bool = True
 
     @property
     def stack(self) -> str:
@@ -221,9 +223,14 @@ class Layers:
         return tuple(part.site(layer, index, width, last) for part in self.sublayers)
 
     def projections(self) -> dict[str, tuple[tuple[Projection, ...], bool]]:
-        """Return path in a layer → what that linear layer is, and whether it belongs to a cross-attention."""
+        """Return path in a layer → what that linear layer is, and whether it belongs to a cross-attention.
+
+        Those of attentions that are not `named` are left out.
+        """
         found: dict[str, tuple[tuple[Projection, ...], bool]] = {}
         for part in self.attentions:
+            if not part.named:
+                continue
             named: tuple[tuple[Projection, str | None], ...] = (
                 ("query", part.query),
                 ("key", part.key),

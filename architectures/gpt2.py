@@ -1,6 +1,6 @@
 """GPT-2 (Radford et al. 2019), a pre-norm decoder; queries, keys and values come from one Conv1D.
 
-`adapters` has no bottleneck behind a cross-attention of it.
+`adapters` has no bottleneck behind a cross-attention of it, and no LoRA in one.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ ROW = Architecture(
                     output="crossattention.c_proj",
                     prefix="cross_prefix",
                     cross=True,
+                    named=False,
                 ),
             ),
             feed_forward=FeedForwardNames(intermediate="mlp.c_fc", output="mlp.c_proj"),

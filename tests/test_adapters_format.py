@@ -32,7 +32,7 @@ NOT_RUN = {"prelu", "xielu"}
 
 
 def readable(case: Case) -> bool:
-    """Whether a case is of bottlenecks, unions of them and classification heads, on a family with a row."""
+    """Whether a case is of bottlenecks, updates of linear maps and classification heads, on a family of ours."""
     if case["group"] == "G" or not case.get("adapters"):
         return False
     for folder in case.adapters.values():
@@ -54,14 +54,10 @@ def document_is_readable(document: dict[str, Any]) -> bool:
         return bool(config["head_type"] == "classification")
     members = config["configs"] if config.get("architecture") == "union" else [config]
     return all(
-        (member.get("architecture") in (None, "reft") or plain_lora(member))
+        member.get("architecture") in (None, "lora", "mtl_lora", "prefix_tuning", "prompt_tuning", "reft")
         and member.get("non_linearity") not in NOT_RUN
         for member in members
     )
-
-
-def plain_lora(member: dict[str, Any]) -> bool:
-    return member["architecture"] == "lora" and member["composition_mode"] == "add" and not member.get("vera_d")
 
 
 CASES = [case for archive in (GOLDEN, BOTTLENECKS) for case in archive.cases() if readable(case)]

@@ -100,7 +100,7 @@ COUNTS = {
     "clip_text_model": (2, 4, 2, 12),
     "clip_vision_model": (2, 4, 2, 12),
     "encoder-decoder": (4, 10, 6, 32),
-    "encoder-decoder-gpt2": (4, 8, 6, 26),
+    "encoder-decoder-gpt2": (4, 8, 6, 20),
     "encoder-decoder-roberta": (6, 14, 8, 44),
     "encoder-decoder-electra": (4, 10, 6, 32),
 }

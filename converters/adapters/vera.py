@@ -16,7 +16,7 @@ from ...errors import FormatError, UnsupportedError, UsageError
 from ...methods import VeraConfig
 from ...methods.config import config_from_json
 from . import linears
-from .codec import Codec, Container, Entry, Fields, Places, Source
+from .codec import Codec, Container, Entry, Fields, Places, Source, at_base
 
 if TYPE_CHECKING:
     import torch
@@ -110,7 +110,9 @@ def encode(config: VeraConfig, source: Source) -> dict[str, JSON]:
 
 def entries(config: VeraConfig, row: Architecture, container: Container) -> Iterator[Entry]:
     """Yield the names of the tensors at every linear map, and of the two that stand once."""
-    yield from (Entry(f"shared_parameters.{{name}}.{theirs}", ours) for theirs, ours in SHARED)
+    for place, is_copy in at_base(row):
+        theirs = f"{place}shared_parameters.{{name}}"
+        yield from (Entry(f"{theirs}.{foreign}", ours, optional=is_copy) for foreign, ours in SHARED)
     yield from linears.entries(config.targets, row, LEAVES, config.leave_out)
 
 

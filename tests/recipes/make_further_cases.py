@@ -251,7 +251,9 @@ def make_case(root: Path, name: str, case: str, members: list[Options]) -> tuple
     if name == "bert" and any(member.get("architecture") == "reft" for member in members):
         for kind, mask in MASKS.items():
             other = {"input_ids": inputs["input_ids"]}
-            found[f"{key}-{kind}"] = output(bare, other if mask is None else other | {"attention_mask": torch.tensor(mask)})
+            found[f"{key}-{kind}"] = output(
+                bare, other if mask is None else other | {"attention_mask": torch.tensor(mask)}
+            )
     if any(member.get("inv_adapter") for member in members) and with_language_head(name):
         language = language_model(name)
         language.load_adapter(str(folder), use_safetensors=safe)
@@ -287,7 +289,10 @@ def make(archive: Path) -> None:
                 if not found:
                     continue
                 before = output(plain(name), inputs_of(name, members))
-                assert name in MUTED or relative({"": found[f"{name}-{case}"]}, {"": before}) > LEAST_EFFECT, (name, case)
+                assert name in MUTED or relative({"": found[f"{name}-{case}"]}, {"": before}) > LEAST_EFFECT, (
+                    name,
+                    case,
+                )
                 expected |= found
         save_file(expected, root / "expected.safetensors")
         document = {"cases": cases, "refused": refused}
