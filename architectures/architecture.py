@@ -304,6 +304,7 @@ class HeadName:
             `pooler`'s output; unused where the head reads every token.
         activation: between the linear layers, or None.
         norm: module path of the layer norm behind the activation, or None.
+        own_base: whether the class is its own base model, so that module paths have no prefix in it.
     """
 
     classes: tuple[str, ...]
@@ -312,6 +313,7 @@ class HeadName:
     pooling: str = "first"
     activation: str | None = None
     norm: str | None = None
+    own_base: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

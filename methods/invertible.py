@@ -190,9 +190,7 @@ class Nice:
 
 
 def _layers(tensors: Mapping[str, Tensor], path: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    down, up = (
-        (tensors[f"{path}.{layer}.weight"], tensors[f"{path}.{layer}.bias"]) for layer in ("down", "up")
-    )
+    down, up = ((tensors[f"{path}.{layer}.weight"], tensors[f"{path}.{layer}.bias"]) for layer in ("down", "up"))
     return (*down, *up)
 
 
