@@ -43,7 +43,6 @@ from . import (
     road,
     shira,
     trainable_tokens,
-    united,
     vera,
 )
 from .adalora import AdaloraConfig
