@@ -113,6 +113,7 @@ METHOD = method(
         start=start,
         op=op,
         seen=seen,
+        sized=False,
         kinds=("linear", "conv1d"),
     )
 )

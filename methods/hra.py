@@ -100,6 +100,7 @@ METHOD = method(
         start=start,
         op=op,
         seen=seen,
+        sized=False,
         kinds=("linear", "convolution"),
     )
 )

@@ -108,6 +108,7 @@ METHOD = method(
         start=start,
         op=op,
         seen=seen,
+        sized=False,
         kinds=("linear",),
     )
 )

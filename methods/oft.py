@@ -205,6 +205,7 @@ METHOD = method(
         start=start,
         op=op,
         seen=seen,
+        sized=False,
         kinds=("linear", "embedding"),
     )
 )

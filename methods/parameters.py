@@ -34,6 +34,7 @@ class ParametersConfig(Config):
     """
 
     method: ClassVar[str] = "parameters"
+    sets: ClassVar[tuple[str, ...]] = ("names", "tied")
 
     names: tuple[str, ...]
     tied: tuple[str, ...] = ()

@@ -120,6 +120,7 @@ METHOD = method(
         start=start,
         op=op,
         seen=seen,
+        sized=False,
         kinds=("linear",),
     )
 )

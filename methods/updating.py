@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from ..adapter import MethodConfig
 from ..errors import UnsupportedError
 from ..sites import Layout, Linear
 from .config import Config
 from .method import Binding, Facts, LinearOp, Live, Method, Roles, Shapes
-from .targets import chosen
+from .targets import chosen, widths
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -46,6 +46,8 @@ class UpdatingConfig(Config):
         targets: projections, module paths, or `all-linear`; see methods/targets.py.
         leave_out: layers without.
     """
+
+    sets: ClassVar[tuple[str, ...]] = ("targets",)
 
     targets: tuple[str, ...] = ("query", "value")
     leave_out: tuple[int, ...] = ()
@@ -85,6 +87,7 @@ class Rule:
         start: configuration, parameter name, shape, map and the base's parameters → start value, float32.
         op: configuration, tensors at the map and shared ones (`shared.<name>`), map, model → what acts there.
         seen: configuration, path and shapes at it → the map that they describe; None where they describe none.
+        sized: whether the shapes tell inputs and outputs.
         kinds: kinds of maps that the method is defined for.
         shared: configuration and maps → `shared.<name>` → shape.
     """
@@ -95,6 +98,7 @@ class Rule:
     start: Callable[[Any, str, tuple[int, ...], Linear, Base], Tensor]
     op: Callable[[Any, Own, Linear, Live], LinearOp]
     seen: Callable[[Any, str, Shapes], Linear | None]
+    sized: bool = True
     kinds: tuple[Kind, ...] = ("linear", "conv1d")
     shared: Callable[[Any, Sequence[Linear]], Shapes] = _no_shared
 
@@ -134,7 +138,9 @@ def method(rule: Rule) -> Method:
         return Binding(linears=ops)
 
     def facts(config: Any, have: Shapes, roles: Roles) -> Facts:
-        return Facts(linears=_seen(rule, config, have, roles), left_out=config.leave_out)
+        linears = _seen(rule, config, have, roles)
+        sized = widths(linears.values()) if rule.sized else ()
+        return Facts(widths=sized, linears=linears, left_out=config.leave_out)
 
     return Method(config=rule.config, presets=rule.presets, shapes=shapes, initial=initial, bind=bind, facts=facts)
 

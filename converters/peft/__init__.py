@@ -12,21 +12,23 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ... import schemas
 from ...adapter import JSON, Adapter, Base, Manifest, MethodConfig, from_json, to_json
-from ...architectures import Architecture, by_name
+from ...architectures import ARCHITECTURES, Architecture, by_name
 from ...errors import FormatError, SchemaError, UnsupportedError, UsageError
 from ...methods import configs_from_json, shapes
 from .. import accounting
 from ..format import Format, Parts
 from ..spelling import kept, respelled, restored
-from . import along, documents, folder, keys, targets, types
+from . import along, documents, families, folder, keys, prompts, targets, types
 from .codec import Codec, Places
 from .documents import CONFIG, NAME, NOTE
 from .families import Naming, naming, outer_words
 from .folder import GROUP
+from .prompts import PromptCodec
 
 if TYPE_CHECKING:
     import torch
@@ -50,7 +52,7 @@ def decode(parts: Parts) -> Adapter:
         UnsupportedError: the type, one of its options or the model family is not one that this version runs.
     """
     document = parts.documents[CONFIG]
-    found = _read(document, parts.tensors[GROUP], parts.row)
+    found = _read(document, parts.tensors[GROUP], parts.row or _noted_row(parts))
     bare = documents.manifest(document, found.names, parts.name, parts.digest, found.kept)
     built, _ = _written(Adapter(found.config, found.tensors, bare), found.names)
     spelling = kept(document, built)
@@ -104,6 +106,8 @@ def _read(document: Mapping[str, JSON], tensors: Mapping[str, torch.Tensor], row
     """Return what a document and its tensors mean."""
     codec = types.codec_of(documents.kind(document))
     fields = documents.fields(document, codec)
+    if isinstance(codec, PromptCodec):
+        return _read_prompt(codec, fields, tensors, row)
     found = keys.split(tensors, codec)
     if not found.own:
         raise FormatError(
@@ -113,10 +117,11 @@ def _read(document: Mapping[str, JSON], tensors: Mapping[str, torch.Tensor], row
     theirs = {names.ours(path): path for path, _ in found.own}
     own = {f"{names.ours(path)}.{leaf}": tensor for (path, leaf), tensor in found.own.items()}
     faults = found.faults + targets.faults(document, names, list(theirs.values()))
-    places = Places(names.row, theirs, _shapes(own), targets.words(document, names.row, theirs))
+    shared = {f"shared.{name}": tensor for name, tensor in found.shared.items()}
+    places = Places(names.row, theirs, _shapes(own | shared), partial(targets.words, document, names.row))
     config = _config(codec, fields, places)
     beside = along.decode(found.saved, document, names, set(theirs.values()))
-    own = codec.read(config, own | {f"shared.{name}": tensor for name, tensor in found.shared.items()})
+    own = codec.read(config, own | shared)
     configs = (config, *beside.configs)
     faults += beside.faults + accounting.faults(configs, own | beside.tensors, names.row)
     if faults:
@@ -124,6 +129,25 @@ def _read(document: Mapping[str, JSON], tensors: Mapping[str, torch.Tensor], row
             "the files of the adapter do not belong together", faults=accounting.shown(faults), hint=_AGAIN
         )
     return _Read(configs, own | beside.tensors, names, _kept(names, found, beside))
+
+
+def _read_prompt(
+    codec: PromptCodec, document: Mapping[str, JSON], tensors: Mapping[str, torch.Tensor], row: Architecture | None
+) -> _Read:
+    """Return what a document and its one tensor mean."""
+    names = families.told(document, row)
+    faults = [f"key {key!r} is none of a {codec.type} of PEFT" for key in tensors if not key.startswith(keys.SHARED)]
+    if prompts.KEY not in tensors:
+        raise FormatError(f"the weights hold no {prompts.KEY}", faults=faults[:5], hint="fetch the adapter again")
+    faults.remove(f"key {prompts.KEY!r} is none of a {codec.type} of PEFT")
+    config, own = codec.decode(document, tensors[prompts.KEY], names.row)
+    saved = {key.removeprefix(keys.SHARED): t for key, t in tensors.items() if key.startswith(keys.SHARED)}
+    beside = along.decode(saved, document, names, ())
+    configs = (config, *beside.configs)
+    faults += beside.faults + accounting.faults(configs, own | beside.tensors, names.row)
+    if faults:
+        raise FormatError("the files of the adapter do not belong together", faults=accounting.shown(faults), hint=_AGAIN)
+    return _Read(configs, own | beside.tensors, names, _kept(names, keys.Split(), beside))
 
 
 def _config(codec: Codec, fields: Mapping[str, JSON], places: Places) -> MethodConfig:
@@ -186,6 +210,13 @@ def _written(adapter: Adapter, names: Naming) -> tuple[dict[str, JSON], dict[str
     """
     main, others, codec = types.parted(adapter.config)
     layout = accounting.layout(adapter.config, _shapes(adapter.tensors), names.row)
+    if isinstance(codec, PromptCodec):
+        fields, tensor = codec.encode(main, adapter.tensors, layout)
+        beside = along.encode(others, adapter.tensors, names, ())
+        _refuse(beside)
+        document = documents.written(adapter.manifest, codec, _task(adapter, names), {**fields, **beside.fields})
+        saved = {f"{keys.SHARED}{key}": tensor for key, tensor in beside.tensors.items()}
+        return document, {prompts.KEY: tensor} | saved
     mine = shapes((main,), layout)
     tensors = codec.write(main, {key: adapter.tensors[key] for key in mine}, layout)
     split = keys.Split()
@@ -197,7 +228,7 @@ def _written(adapter: Adapter, names: Naming) -> tuple[dict[str, JSON], dict[str
             continue
         theirs[path] = names.theirs(path)
         split.own[theirs[path], leaf] = tensor
-    places = Places(names.row, theirs, _shapes(tensors), ())
+    places = Places(names.row, theirs, _shapes(tensors))
     beside = along.encode(others, adapter.tensors, names, set(theirs))
     if beside.faults:
         raise UnsupportedError(
@@ -207,13 +238,26 @@ def _written(adapter: Adapter, names: Naming) -> tuple[dict[str, JSON], dict[str
     split.saved = {**beside.tensors, **along.unread_tensors(extra.get("unread", {}))}
     split.aliased = set(extra.get("aliases", []))
     fields = {"target_modules": sorted(theirs.values()), **codec.encode(main, places, layout), **beside.fields}
-    document = documents.written(adapter.manifest, codec, _wrapping(adapter, names.row)[1], fields)
+    document = documents.written(adapter.manifest, codec, _task(adapter, names), fields)
     return document, keys.joined(split, codec)
+
+
+def _task(adapter: Adapter, names: Naming) -> str | None:
+    return _wrapping(adapter, names.row)[1]
+
+
+def _refuse(beside: along.Written) -> None:
+    if beside.faults:
+        raise UnsupportedError(
+            f"PEFT cannot say this adapter: {'; '.join(beside.faults)}", hint="write it in the native format"
+        )
 
 
 def _with_note(adapter: Adapter, parts: Parts) -> Parts:
     """Return parts with what their reader would not find in them as a note."""
-    found = decode(parts)
+    # Files of one tensor say nothing of the family; what others say is told from what they do not.
+    alone = prompts.KEY in parts.tensors[GROUP]
+    found = decode(dataclasses.replace(parts, row=by_name(adapter.manifest.base.architecture) if alone else None))
     mine, theirs = adapter.manifest, found.manifest
     differ = [
         field.name
@@ -229,6 +273,7 @@ def _with_note(adapter: Adapter, parts: Parts) -> Parts:
     rest |= {"config": config} if config != [part.to_json() for part in found.config] else {}
     if from_peft and not rest and mine.extra.keys() == {NAME}:
         return parts
+    rest |= {} if from_peft else {"base": to_json(mine.base)}
     extra = {"extra": to_json(mine.extra)} if mine.extra else {}
     return Parts({**parts.documents, NOTE: {**rest, **extra, "name": mine.name}}, parts.tensors)
 
@@ -237,6 +282,14 @@ def _same_base(mine: Base, theirs: Base) -> bool:
     """Return whether two bases are one, but that the family is decided in one of them."""
     decided = mine.architecture in (theirs.architecture, *theirs.others)
     return decided and dataclasses.replace(mine, others=theirs.others, architecture=theirs.architecture) == theirs
+
+
+def _noted_row(parts: Parts) -> Architecture | None:
+    """Return the family that a note names, None where it names none that is known."""
+    note = parts.documents.get(NOTE)
+    base = note.get("base") if isinstance(note, dict) else None
+    name = base.get("architecture") if isinstance(base, dict) else None
+    return next((row for row in ARCHITECTURES if row.name == name), None)
 
 
 def _noted(adapter: Adapter, parts: Parts) -> Adapter:
@@ -266,6 +319,8 @@ def _narrowed(adapter: Adapter, config: tuple[MethodConfig, ...]) -> dict[str, t
     """Return the tensors of an adapter as another configuration of the same meaning has them."""
     layout = accounting.layout(adapter.config, _shapes(adapter.tensors), by_name(adapter.manifest.base.architecture))
     main, _, codec = types.parted(config)
+    if isinstance(codec, PromptCodec):
+        return dict(adapter.tensors)
     return codec.narrowed(main, dict(adapter.tensors), layout)
 
 

@@ -6,7 +6,7 @@ A new type in this format is one CODEC and one entry in CODECS (types.py).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -36,14 +36,19 @@ class Places:
     Attributes:
         row: the model family.
         theirs: module path of ours → what the keys call it, for every module that has tensors.
-        shapes: canonical key → shape, of all tensors of the method.
-        targets: the modules in the words of methods/targets.py.
+        shapes: canonical key → shape, of all tensors of the method, shared ones too.
+        words: module paths of ours → the same in the words of methods/targets.py.
     """
 
     row: Architecture
     theirs: Mapping[str, str]
     shapes: Shapes
-    targets: tuple[str, ...] = ()
+    words: Callable[[Collection[str]], tuple[str, ...]] = tuple
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The modules in the words of methods/targets.py."""
+        return self.words(self.theirs)
 
     def shape(self, path: str, leaf: str) -> tuple[int, ...]:
         """Return the shape of a tensor, () where there is none."""

@@ -17,6 +17,7 @@ from ..identity import hub_id, manifest_name, own_version
 from ..spelling import same
 from .codec import Codec
 from .families import Naming
+from .prompts import PromptCodec
 
 NAME = "peft"
 CONFIG = "adapter_config.json"
@@ -70,7 +71,7 @@ def kind(document: JSON) -> str:
     return found
 
 
-def fields(document: Mapping[str, JSON], codec: Codec) -> dict[str, JSON]:
+def fields(document: Mapping[str, JSON], codec: Codec | PromptCodec) -> dict[str, JSON]:
     """Return field → value of every field of a type.
 
     Raises:
@@ -131,7 +132,7 @@ def base(document: Mapping[str, JSON], names: Naming) -> Base:
     )
 
 
-def written(manifest: Manifest, codec: Codec, task: str | None, said: Mapping[str, JSON]) -> dict[str, JSON]:
+def written(manifest: Manifest, codec: Codec | PromptCodec, task: str | None, said: Mapping[str, JSON]) -> dict[str, JSON]:
     """Return a whole document; said: the fields of the method and of what is saved along."""
     found = {
         **defaults()[codec.type],

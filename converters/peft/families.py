@@ -79,6 +79,24 @@ def naming(paths: Iterable[str], document: Mapping[str, JSON], wanted: Architect
     return Naming(row, prefix, former, others, outer_words(row))
 
 
+def told(document: Mapping[str, JSON], wanted: Architecture | None) -> Naming:
+    """Return the family of an adapter whose keys name no module.
+
+    Raises:
+        UnsupportedError: nothing says which it is.
+    """
+    rows = ARCHITECTURES if wanted is None or wanted in ARCHITECTURES else (wanted, *ARCHITECTURES)
+    hinted = wanted is not None or _said(document) or _plain(document.get("base_model_name_or_path"))
+    named = [row for row in rows if any(_plain(kind) in _plain(document.get("base_model_name_or_path")) for kind in row.model_types)]
+    if not hinted or (wanted is None and not _said(document) and not named):
+        raise UnsupportedError(
+            "nothing in the adapter's files says what family its base model is of",
+            hint="load it onto its base model, or name that model's family",
+        )
+    row, _ = _chosen([(row, "") for row in rows], document, wanted)
+    return Naming(row, row.prefixes[0] if row.prefixes else "", outer=outer_words(row))
+
+
 def outer_words(row: Architecture) -> frozenset[str]:
     """Return the first words of the paths that classes of a family with a head have around the base model."""
     inner = {path.partition(".")[0] for path in _places(row)}

@@ -11,8 +11,9 @@ from typing import Literal
 from ...adapter import MethodConfig
 from ...errors import UnsupportedError
 from ...methods import ParametersConfig
-from . import adalora, lora, maps, norms, oft, tokens
+from . import adalora, ia3, lora, maps, norms, oft, prompts, tokens, vera
 from .codec import Codec
+from .prompts import PromptCodec
 
 State = Literal["native", "converted", "refused"]
 """Read and written; read once PEFT has made a LoRA of it, exactly or nearly; not read."""
@@ -20,7 +21,7 @@ State = Literal["native", "converted", "refused"]
 ALONG: tuple[Codec, ...] = (norms.CODEC, tokens.CODEC)
 """Types whose configuration may also stand beside that of another type."""
 
-CODECS: tuple[Codec, ...] = (lora.CODEC, adalora.CODEC, oft.CODEC, *maps.CODECS, *ALONG)
+CODECS: tuple[Codec, ...] = (lora.CODEC, ia3.CODEC, vera.CODEC, adalora.CODEC, oft.CODEC, *maps.CODECS, *ALONG)
 
 CONVERT = "make a LoRA of it with peft.convert_to_lora and save that"
 MERGE = "merge it into its base model with PEFT (merge_and_unload)"
@@ -31,26 +32,27 @@ REFUSED: Mapping[str, tuple[State, str, str]] = __import__("collections").defaul
 """Type → state, the reason, what to do instead."""
 
 
-def codec_of(kind: str) -> Codec:
+def codec_of(kind: str) -> Codec | PromptCodec:
     """Return the codec of a type.
 
     Raises:
         UnsupportedError: this version does not read it; says why.
     """
-    for codec in CODECS:
+    for codec in (*CODECS, *prompts.CODECS):
         if codec.type == kind:
             return codec
     _, reason, instead = REFUSED[kind]
     raise UnsupportedError(f"an adapter of PEFT's type {kind} is not read: {reason}", hint=instead)
 
 
-def parted(configs: Sequence[MethodConfig]) -> tuple[MethodConfig, list[MethodConfig], Codec]:
+def parted(configs: Sequence[MethodConfig]) -> tuple[MethodConfig, list[MethodConfig], Codec | PromptCodec]:
     """Return the configuration that gives the type, those that are saved along with it, and the codec of the first.
 
     Raises:
         UnsupportedError: PEFT has no type for them together.
     """
-    mains = [(config, codec) for codec in CODECS for config in configs if isinstance(config, codec.config)]
+    every = (*CODECS, *prompts.CODECS)
+    mains = [(config, codec) for codec in every for config in configs if isinstance(config, codec.config)]
     alone = [pair for pair in mains if pair[1] not in ALONG]
     trained = [(config, norms.CODEC) for config in configs if isinstance(config, ParametersConfig)]
     chosen = alone or mains[:1] or trained[:1]
