@@ -59,12 +59,14 @@ class Base:
         revision: commit or tag of that repository, or None.
         architecture: name of a row in architectures/ (`bert`).
         fingerprint: how to recognise its weights, or None in files that never had one.
+        others: rows that it may belong to as well, where its source does not say and its keys would be the same.
     """
 
     architecture: str
     id: str = ""
     revision: str | None = None
     fingerprint: Fingerprint | None = None
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

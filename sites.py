@@ -8,7 +8,7 @@ that a model with a head puts in front.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -213,6 +213,8 @@ class Layout:
         embeddings: what enters the layers, one for each tower.
         vocabulary: number of word embeddings, 0 without.
         reads: what the family's heads read.
+        parameters: path of every parameter → its shape.
+        tied: path of a parameter that has several → all of them, itself included.
     """
 
     architecture: str
@@ -227,6 +229,8 @@ class Layout:
     embeddings: tuple[Embedding, ...] = ()
     vocabulary: int = 0
     reads: Reading = "first"
+    parameters: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    tied: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @cached_property
     def linear(self) -> Mapping[str, Linear]:

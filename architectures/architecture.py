@@ -314,6 +314,7 @@ class HeadName:
             several hold the same values.
         bias_row: whether these have a dimension of one in front.
         inverts: whether `adapters` puts the inverse of an invertible adapter in front of the last layer.
+        own_base: whether the class is its own base model, so that module paths have no prefix in it.
     """
 
     classes: tuple[str, ...]
@@ -325,6 +326,7 @@ class HeadName:
     bias: tuple[str, ...] = ()
     bias_row: bool = False
     inverts: bool = False
+    own_base: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

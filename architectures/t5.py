@@ -72,7 +72,7 @@ def heads(name: str) -> tuple[HeadName, ...]:
             activation="tanh",
         ),
         HeadName(classes=(f"{name}ForQuestionAnswering",), kind="question_answering", linears=("qa_outputs",)),
-        HeadName(classes=(f"{name}ForConditionalGeneration",), kind="seq2seq_lm", linears=("lm_head",)),
+        HeadName(classes=(f"{name}ForConditionalGeneration",), kind="seq2seq_lm", linears=("lm_head",), own_base=True),
     )
 
 

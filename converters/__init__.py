@@ -7,6 +7,7 @@ itself (native_head.py) is read without them.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 from pathlib import Path
@@ -17,6 +18,7 @@ from .native_head import read_manifest
 
 if TYPE_CHECKING:
     from ..adapter import Adapter
+    from ..architectures import Architecture
     from .format import Format, Parts
 
     FORMATS: tuple[Format, ...]
@@ -36,9 +38,9 @@ __all__ = [
 @functools.cache
 def _formats() -> tuple[Format, ...]:
     """Return FORMATS, the first of which that knows what lies at a path reads it."""
-    from . import adapters, native
+    from . import adapters, native, peft
 
-    return (native.FORMAT, adapters.FORMAT)
+    return (native.FORMAT, adapters.FORMAT, peft.FORMAT)
 
 
 def __getattr__(name: str) -> Any:
@@ -52,13 +54,20 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def read(path: str | os.PathLike[str], *, format: str | None = None, finite: bool = True) -> Adapter:  # noqa: A002
+def read(
+    path: str | os.PathLike[str],
+    *,
+    format: str | None = None,  # noqa: A002
+    finite: bool = True,
+    row: Architecture | None = None,
+) -> Adapter:
     """Return the adapter that lies at a path.
 
     Args:
         path: a file or a folder.
         format: name of its format, or None to find it out.
         finite: refuse tensors that hold NaN or infinity.
+        row: the model family that it is to meet; decides only where the format does not say the adapter's own.
 
     Raises:
         NotFoundError: there is nothing at the path.
@@ -70,7 +79,7 @@ def read(path: str | os.PathLike[str], *, format: str | None = None, finite: boo
 
     source = Path(path)
     chosen = detect(source) if format is None else by_name(format)
-    adapter = chosen.decode(chosen.read(source))
+    adapter = chosen.decode(dataclasses.replace(chosen.read(source), row=row))
     if finite:
         check_finite(adapter.tensors, str(source))
     return adapter
@@ -133,9 +142,5 @@ def detect(path: str | os.PathLike[str]) -> Format:
     raise FormatError(f"{source} holds no adapter of a known format", hint=_READS)
 
 
-_READS = "it reads native files (.safetensors) and folders of adapters with adapter_config.json"
-_OTHERS = (
-    ("adapter_model.safetensors", "an adapter of PEFT"),
-    ("adapter_model.bin", "an adapter of PEFT"),
-    ("adapter_setup.json", "a composition of adapters"),
-)
+_READS = "it reads native files (.safetensors) and folders of adapters or PEFT with adapter_config.json"
+_OTHERS = (("adapter_setup.json", "a composition of adapters"),)

@@ -91,6 +91,7 @@ def layout(config: Iterable[MethodConfig], have: Shapes, row: Architecture) -> L
         blocks=tuple(Block(path=at.path, layer=at.index, width=at.size) for at in places),
         embeddings=tuple(names.embedding(_embedding(known) or size) for names in row.embeddings),
         reads=row.reads,
+        parameters={path: shape for facts in known for path, shape in facts.parameters.items()},
     )
 
 

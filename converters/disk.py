@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import os
+import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -97,6 +99,47 @@ def write_atomic(path: Path, chunks: Iterable[bytes | memoryview], *, force: boo
                 file.write(chunk)
     except OSError as error:
         raise StateError(f"{path} cannot be written: {_reason(error)}", hint="check the path and its rights") from None
+
+
+def write_folder(path: Path, fill: Callable[[Path], None], *, force: bool = False) -> Path:
+    """Return path after writing it: a new folder as a whole, or, with force, file after file into one that is there.
+
+    Args:
+        path: the folder.
+        fill: writes the files into the folder that it is given.
+        force: write into a folder that holds something.
+
+    Raises:
+        StateError: the folder exists and force is not set, or it cannot be written.
+    """
+    if path.is_dir() and any(path.iterdir()) and not force:
+        raise StateError(f"{path} exists already and is not empty", hint="choose another path, or force overwriting")
+    try:
+        if path.is_dir():
+            fill(path)
+            return path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
+        try:
+            temporary.mkdir()
+            fill(temporary)
+            temporary.rename(path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise StateError(f"{path} cannot be written: {error.strerror}", hint="check the path and its rights") from None
+    return path
+
+
+def sha256(data: bytes) -> str:
+    """Return the digest of bytes."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def digest_of(digests: Mapping[str, str]) -> str:
+    """Return the digest of a folder: that of a text with a line `<digest>  <file>` for each file, sorted by file."""
+    return sha256("".join(f"{digests[name]}  {name}\n" for name in sorted(digests)).encode())
 
 
 _PLAIN = "adapter files must be plain files in their own folder; copy them there (cp -L)"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..adapter import JSON, Adapter
+from ..architectures import Architecture
 
 if TYPE_CHECKING:
     import torch
@@ -28,11 +29,15 @@ class Parts:
         documents: name of a JSON document → its value.
         tensors: name of a group of tensors (`adapter`, `head`) → key → tensor.
         digest: `sha256:<hex>` of the source, or "" where nothing was read.
+        name: what the source is called, for formats that give adapters no name, or "".
+        row: the model family that the adapter is to meet, for formats that do not say theirs, or None.
     """
 
     documents: Mapping[str, JSON]
     tensors: Mapping[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)
     digest: str = ""
+    name: str = ""
+    row: Architecture | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

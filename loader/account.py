@@ -77,7 +77,7 @@ def check_architecture(adapter: Adapter, layout: Layout) -> None:
         BaseMismatchError: the families differ.
     """
     found = adapter.manifest.base.architecture
-    if found == layout.architecture:
+    if layout.architecture in (found, *adapter.manifest.base.others):
         return
     base = adapter.manifest.base
     raise BaseMismatchError(

@@ -120,7 +120,7 @@ class AdapterSet:
         """
         self._unmerged("load")
         base = None if allow_base_mismatch else self._base_id or None
-        adapter = reference if isinstance(reference, Adapter) else fetch(reference, base)
+        adapter = reference if isinstance(reference, Adapter) else fetch(reference, base, self._ground.architecture)
         local = self._free_name(name or adapter.manifest.name, overwrite_ok)
         check_architecture(adapter, self._ground.layout)
         self._check_base(adapter, allow_base_mismatch)
@@ -232,7 +232,7 @@ class AdapterSet:
             parameter.requires_grad_(False)
         trained = [
             parameter
-            for key, parameter in loaded.bank.tensors().items()
+            for key, parameter in loaded.bank.trainable().items()
             if not any(method_of(config).frozen(config, key) for config in loaded.config)
         ]
         for parameter in trained:
@@ -470,10 +470,15 @@ class AdapterSet:
 
     def _binding(self, loaded: _Loaded) -> Binding:
         parameters = loaded.bank.tensors()
+
+        def base(path: str) -> torch.Tensor:
+            # A parameter that the adapter brings itself stands in for the base's.
+            return parameters[path] if path in parameters else self._base_parameter(path)
+
         live = Live(
             layout=self._ground.layout,
             mode=loaded.bank,
-            base=self._base_parameter,
+            base=base,
             compat=self._compat,
             settings=self._settings,
         )

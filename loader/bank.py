@@ -16,23 +16,34 @@ SHELF = "adapterhub"
 
 
 class Bank(nn.Module):
-    """The parameters of one adapter, flat; torch forbids dots in names, so a key's dots are slashes here."""
+    """The tensors of one adapter, flat; torch forbids dots in names, so a key's dots are slashes here.
+
+    Numbers are parameters in the dtype of the model; whole numbers, such as places, are buffers as they are.
+    """
 
     def __init__(self, tensors: Mapping[str, Tensor], *, dtype: torch.dtype, device: torch.device) -> None:
         super().__init__()
         self.keys = tuple(tensors)
         for key, tensor in tensors.items():
-            value = tensor.to(device=device, dtype=dtype)
-            self._parameters[key.replace(".", "/")] = nn.Parameter(value, requires_grad=False)
+            if tensor.is_floating_point():
+                value = tensor.to(device=device, dtype=dtype)
+                self._parameters[key.replace(".", "/")] = nn.Parameter(value, requires_grad=False)
+            else:
+                self._buffers[key.replace(".", "/")] = tensor.to(device=device)
 
-    def tensors(self) -> dict[str, nn.Parameter]:
-        """Return canonical key → parameter, the live ones."""
+    def tensors(self) -> dict[str, Tensor]:
+        """Return canonical key → tensor, the live ones."""
         found = {}
         for key in self.keys:
-            parameter = self._parameters[key.replace(".", "/")]
-            if parameter is not None:
-                found[key] = parameter
+            name = key.replace(".", "/")
+            tensor = self._parameters.get(name, self._buffers.get(name))
+            if tensor is not None:
+                found[key] = tensor
         return found
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Return canonical key → parameter, without what is never trained."""
+        return {key: tensor for key, tensor in self.tensors().items() if isinstance(tensor, nn.Parameter)}
 
     def forward(self) -> None:
         """Do nothing; a bank only keeps parameters."""

@@ -8,19 +8,21 @@ from pathlib import Path
 import torch
 
 from ..adapter import Adapter
+from ..architectures import Architecture
 from ..converters import read
 from ..errors import StateError
 from ..registry import pull
 
 
-def fetch(reference: str | Path, base: str | None) -> Adapter:
+def fetch(reference: str | Path, base: str | None, row: Architecture) -> Adapter:
     """Return the adapter behind a reference; a path is read, everything else is pulled first.
 
     base: Hub id of the base model, to choose among a version's artifacts, or None for the first.
+    row: the family of the model that it is to meet.
     """
     # Values that are not finite are looked for when the tensors are held against the model.
     path = reference if isinstance(reference, Path) else pull(reference, base=base).path
-    return read(path, finite=False)
+    return read(path, finite=False, row=row)
 
 
 def exactly(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:

@@ -75,6 +75,8 @@ def survey(model: nn.Module, architecture: Architecture | None = None) -> Ground
     modules = dict(bare.named_modules())
     outer = {path: m for path, m in model.named_modules() if path and path not in modules} if model is not bare else {}
     layers = list(_layers(row, bare, modules))
+    everything = {**modules, **_outside(outer, bare)}
+    owners = _owners(everything)
     layout = Layout(
         architecture=row.name,
         layers=len(layers),
@@ -84,16 +86,17 @@ def survey(model: nn.Module, architecture: Architecture | None = None) -> Ground
         ),
         norms=tuple(_norms(row, layers, modules)),
         pooler=row.pooler is not None and row.pooler in modules,
-        linears=tuple(_linears(layers, {**modules, **_outside(outer, bare)})),
+        linears=tuple(_linears(layers, everything)),
         attentions=tuple(attention for layer in layers for attention in _attentions(layer, bare.config)),
         blocks=tuple(Block(path=layer.path, layer=layer.index, width=layer.width) for layer in layers),
         embeddings=tuple(_embeddings(row, bare, modules)),
         vocabulary=_vocabulary(model, row, modules),
         reads=row.reads,
+        parameters={path: tuple(module._parameters[name].shape) for path, (module, name) in owners.items()},
+        tied=_tied(owners),
     )
     _all_there(layout, layers, modules, row)
-    modules |= _outside(outer, bare)
-    return Ground(model, bare, row, layout, modules, _owners(modules))
+    return Ground(model, bare, row, layout, everything, owners)
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +291,14 @@ def _owners(modules: dict[str, nn.Module]) -> dict[str, tuple[nn.Module, str]]:
         for path, module in modules.items()
         for name, parameter in module.named_parameters(recurse=False)
     }
+
+
+def _tied(owners: dict[str, tuple[nn.Module, str]]) -> dict[str, tuple[str, ...]]:
+    """Return path → all paths of the same parameter, for those that have several."""
+    together: dict[int, list[str]] = {}
+    for path, (module, name) in owners.items():
+        together.setdefault(id(module._parameters[name]), []).append(path)
+    return {path: tuple(paths) for paths in together.values() if len(paths) > 1 for path in paths}
 
 
 def _module(path: str, modules: dict[str, nn.Module], row: Architecture) -> nn.Module:

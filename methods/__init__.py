@@ -15,23 +15,43 @@ from ..adapter import MethodConfig
 from ..errors import UsageError
 from ..sites import Layout
 from . import (
+    adalora,
+    boft,
     bottleneck,
+    c3a,
     compacter,
+    delora,
+    fourierft,
     fusion,
+    hira,
+    hra,
     ia3,
     invertible,
     layer_norm,
+    loha,
+    lokr,
     lora,
+    miss,
     mtl_lora,
+    oft,
     p_tuning,
+    parameters,
     prefix_tuning,
     prompt_tuning,
     reft,
+    road,
+    shira,
+    trainable_tokens,
     vera,
 )
+from .adalora import AdaloraConfig
+from .boft import BoftConfig
 from .bottleneck import BottleneckConfig
+from .c3a import C3aConfig
 from .compacter import CompacterConfig
 from .config import config_from_json, field_types
+from .delora import DeloraConfig
+from .fourierft import FourierftConfig
 from .fusion import FusionConfig
 from .heads import (
     HEAD_ARGUMENTS,
@@ -47,9 +67,13 @@ from .heads import (
     default_head,
     is_head,
 )
+from .hira import HiraConfig
+from .hra import HraConfig
 from .ia3 import IA3Config
 from .invertible import InvertibleConfig
 from .layer_norm import LayerNormConfig
+from .loha import LohaConfig
+from .lokr import LokrConfig
 from .lora import LoraConfig
 from .method import (
     Binding,
@@ -71,31 +95,44 @@ from .method import (
     SiteOp,
     united,
 )
+from .miss import MissConfig
 from .mtl_lora import MtlLoraConfig
+from .oft import OftConfig
 from .p_tuning import PTuningConfig
+from .parameters import ParametersConfig
 from .prefix_tuning import PrefixTuningConfig
 from .prompt_tuning import PromptTuningConfig
 from .reft import ReftConfig
+from .road import RoadConfig
+from .shira import ShiraConfig
 from .text import parse
+from .trainable_tokens import TrainableTokensConfig
 from .vera import VeraConfig
 
 __all__ = [
     "HEAD_ARGUMENTS",
     "METHODS",
     "PRESETS",
+    "AdaloraConfig",
     "Binding",
     "BlockOp",
+    "BoftConfig",
     "BottleneckConfig",
+    "C3aConfig",
     "Chainable",
     "ClassificationHeadConfig",
     "CompacterConfig",
+    "DeloraConfig",
     "DependencyParsingHeadConfig",
     "EmbeddingOp",
     "Facts",
+    "FourierftConfig",
     "FusionConfig",
     "FusionOp",
     "HeadConfig",
     "HeadOp",
+    "HiraConfig",
+    "HraConfig",
     "IA3Config",
     "ImageClassificationHeadConfig",
     "InvertibleConfig",
@@ -103,11 +140,16 @@ __all__ = [
     "LayerNormConfig",
     "LinearOp",
     "Live",
+    "LohaConfig",
+    "LokrConfig",
     "LoraConfig",
     "Method",
+    "MissConfig",
     "MtlLoraConfig",
     "MultipleChoiceHeadConfig",
+    "OftConfig",
     "PTuningConfig",
+    "ParametersConfig",
     "PrefixOp",
     "PrefixTuningConfig",
     "Prefixed",
@@ -115,11 +157,14 @@ __all__ = [
     "PromptTuningConfig",
     "QuestionAnsweringHeadConfig",
     "ReftConfig",
+    "RoadConfig",
     "Seen",
     "Settings",
     "Shapes",
+    "ShiraConfig",
     "SiteOp",
     "TaggingHeadConfig",
+    "TrainableTokensConfig",
     "VeraConfig",
     "configs_from_json",
     "default_head",
@@ -144,7 +189,22 @@ METHODS: tuple[Method, ...] = (
     prompt_tuning.METHOD,
     p_tuning.METHOD,
     reft.METHOD,
+    adalora.METHOD,
+    boft.METHOD,
+    c3a.METHOD,
+    delora.METHOD,
+    fourierft.METHOD,
+    hira.METHOD,
+    hra.METHOD,
+    loha.METHOD,
+    lokr.METHOD,
+    miss.METHOD,
+    oft.METHOD,
+    road.METHOD,
+    shira.METHOD,
     layer_norm.METHOD,
+    parameters.METHOD,
+    trainable_tokens.METHOD,
     fusion.METHOD,
     *HEADS,
 )
@@ -173,6 +233,9 @@ PRESETS: dict[str, tuple[MethodConfig, ...]] = {
 }
 """Name → configurations, for `add`, the command line and indices."""
 
+PLAIN: tuple[str, ...] = tuple(method.name for method in METHODS if not method.presets)
+"""Methods without a preset: their fields depend on the model."""
+
 
 def method_of(config: MethodConfig) -> Method:
     """Return the row of METHODS that a configuration belongs to."""
@@ -194,7 +257,13 @@ def parse_method(text: str) -> tuple[MethodConfig, ...]:
     Raises:
         UsageError: a name or field is unknown, a value is wrong, or the brackets do not match.
     """
-    return tuple(config for name, changes in parse(text, PRESETS) for config in _changed(PRESETS[name], changes))
+    found: list[MethodConfig] = []
+    for name, changes in parse(text, [*PRESETS, *PLAIN]):
+        if name in PRESETS:
+            found += _changed(PRESETS[name], changes)
+        else:
+            found.append(config_from_json(_by_name(name).config, {"method": name, **changes}))
+    return tuple(found)
 
 
 def _changed(preset: tuple[MethodConfig, ...], changes: Mapping[str, Any]) -> Iterable[MethodConfig]:
@@ -255,10 +324,13 @@ def _describe(config: MethodConfig) -> str:
     for name, preset in method_of(config).presets.items():
         base = preset.to_json()
         changes = {key: value for key, value in data.items() if value != base[key]}
-        text = name + (f"[{','.join(f'{k}={_word(v)}' for k, v in changes.items())}]" if changes else "")
         if best is None or len(changes) < best[0]:
-            best = (len(changes), text)
-    return config.method if best is None else best[1]
+            best = (len(changes), _with_changes(name, changes))
+    return _with_changes(config.method, {k: v for k, v in data.items() if k != "method"}) if best is None else best[1]
+
+
+def _with_changes(name: str, changes: Mapping[str, Any]) -> str:
+    return name + (f"[{','.join(f'{field}={_word(value)}' for field, value in changes.items())}]" if changes else "")
 
 
 def _word(value: Any) -> str:

@@ -48,7 +48,7 @@ class LoraConfig(Config):
         gating: multiply the update by the mean over the tokens of sigmoid(w·x + b), one number per example and part.
         magnitude: `none`; `dora` as in the paper and PEFT; `dora_adapters` as in `adapters`.
         update_bias: whether B has a bias c.
-        init_weights: `lora` A uniform after Kaiming, B zero; `bert` A N(0, 0.02²), B zero.
+        init_weights: `lora` A uniform after Kaiming, B zero; `bert` A N(0, 0.02²), B zero; at embeddings A is zero.
         init_weights_seed: seed of the start values, or None for torch's global generator.
     """
 
@@ -86,12 +86,14 @@ class LoraConfig(Config):
         """Return r at a map."""
         return next((self.ranks[name] for name in (linear.path, *linear.roles) if name in self.ranks), self.r)
 
+    def alpha_at(self, linear: Linear) -> float:
+        """Return alpha at a map."""
+        return next((self.alphas[name] for name in (linear.path, *linear.roles) if name in self.alphas), self.alpha)
+
     def scale(self, linear: Linear) -> float:
         """Return s at a map."""
         r = self.rank(linear)
-        names = (linear.path, *linear.roles)
-        alpha = next((self.alphas[name] for name in names if name in self.alphas), self.alpha)
-        return alpha / (math.sqrt(r) if self.rank_stabilised else r)
+        return self.alpha_at(linear) / (math.sqrt(r) if self.rank_stabilised else r)
 
     def check_names(self, targets: Iterable[Target]) -> None:
         """Refuse ranks and alphas of maps that are none of the targets.
@@ -146,7 +148,8 @@ def target_shapes(config: LoraConfig, target: Target) -> Shapes:
     linear, r, parts = target.linear, config.rank(target.linear), max(1, len(target.parts))
     check(target, r=r, gating=config.gating, magnitude=config.magnitude, update_bias=config.update_bias)
     a, b = factor_shapes(linear, r)
-    found: Shapes = {"lora_A": (r * parts, *a[1:]), "lora_B": (parts * target.part_size, *b[1:])}
+    name_a, name_b = leaves(linear)
+    found: Shapes = {name_a: (r * parts, *a[1:]), name_b: (parts * target.part_size, *b[1:])}
     if config.gating:
         found |= {"lora_gate.weight": (parts, linear.inputs), "lora_gate.bias": (parts,)}
     if config.magnitude != "none":
@@ -154,6 +157,11 @@ def target_shapes(config: LoraConfig, target: Target) -> Shapes:
     if config.update_bias:
         found["lora_bias"] = (linear.outputs,)
     return found
+
+
+def leaves(linear: Linear) -> tuple[str, str]:
+    """Return what A and B are called at a map."""
+    return ("lora_embedding_A", "lora_embedding_B") if linear.kind == "embedding" else ("lora_A", "lora_B")
 
 
 def initial(config: LoraConfig, layout: Layout, base: Callable[[str], Tensor]) -> dict[str, Tensor]:
@@ -181,6 +189,8 @@ def _start(config: LoraConfig, name: str, shape: tuple[int, ...], generator: tor
         return init.kaiming_uniform_(tensor, a=math.sqrt(5), generator=generator)
     if name in ("lora_A", "lora_gate.weight"):
         return tensor.normal_(std=0.02, generator=generator)
+    if name == "lora_embedding_B":
+        return tensor.normal_(generator=generator)
     return tensor
 
 
@@ -190,7 +200,7 @@ def bind(config: LoraConfig, tensors: Mapping[str, Tensor], live: Live) -> Bindi
     for target in chosen(config.targets, live.layout, leave_out=config.leave_out):
         own = {name: tensors[f"{target.path}.{name}"] for name in target_shapes(config, target)}
         ops[target.path] = operation(
-            Pair(own["lora_A"], own["lora_B"]),
+            Pair(*(own[name] for name in leaves(target.linear))),
             target,
             live,
             {name.removeprefix("lora_"): tensor for name, tensor in own.items()},
@@ -206,8 +216,8 @@ def facts(config: LoraConfig, have: Shapes, roles: Roles) -> Facts:
     found = {}
     for key, a in have.items():
         path, _, name = key.rpartition(".")
-        b = have.get(f"{path}.lora_B", ())
-        if name == "lora_A" and len(a) >= 2 and len(b) >= 2:
+        b = have.get(f"{path}.{name[:-1]}B", ())
+        if name in ("lora_A", "lora_embedding_A") and len(a) >= 2 and len(b) >= 2:
             kind: Literal["linear", "convolution"] = "convolution" if a[2:] else "linear"
             outputs = whole(path, b[0], config.targets, roles)
             found[path] = Linear(
@@ -216,7 +226,7 @@ def facts(config: LoraConfig, have: Shapes, roles: Roles) -> Facts:
                 inputs=a[1],
                 outputs=outputs,
                 kernel=a[2:],
-                kind=kind,
+                kind="embedding" if name == "lora_embedding_A" else kind,
                 groups=_groups(a, b),
             )
     return Facts(widths=widths(found.values()), linears=found, left_out=config.leave_out)

@@ -356,6 +356,7 @@ class Facts:
         attentions: path → size of all its key heads together.
         stacks: name of the prefix that attentions take, as in sites.Attention → size of their input.
         left_out: layers that the configuration names although no tensor does.
+        parameters: path of a parameter of the model → its shape.
     """
 
     widths: tuple[int, ...] = ()
@@ -364,6 +365,7 @@ class Facts:
     attentions: Mapping[str, int] = field(default_factory=dict)
     stacks: Mapping[str, int] = field(default_factory=dict)
     left_out: tuple[int, ...] = ()
+    parameters: Shapes = field(default_factory=dict)
 
 
 Roles = Callable[[str], tuple[Projection, ...]]

@@ -17,7 +17,7 @@ for what their files mean.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -52,6 +52,8 @@ class VeraConfig(Config):
         d_initial: what Λ_d starts with on its diagonal.
         b_initial: what Λ_b starts with on its diagonal.
         init_weights_seed: seed of A and B and of the gates' start values, or None for torch's global generator.
+        projection_seed: what A and B are drawn with whenever the adapter is bound, None where they are its tensors. PEFT
+            may leave them out of its files.
     """
 
     method: ClassVar[str] = "vera"
@@ -68,6 +70,7 @@ class VeraConfig(Config):
     d_initial: float = 0.1
     b_initial: float = 0.0
     init_weights_seed: int | None = None
+    projection_seed: int | None = None
 
     def faults(self) -> list[str]:
         """Return what is wrong with the values, one phrase each."""
@@ -118,12 +121,17 @@ def shapes(config: VeraConfig, layout: Layout) -> Shapes:
     """Return canonical key → shape of every tensor that the configuration has in a layout."""
     targets, r = places(config, layout), config.r
     found: Shapes = {}
-    if targets:
-        found[SHARED_A] = (r, max(target.linear.inputs for target in targets))
-        found[SHARED_B] = (max(target.linear.outputs for target in targets), r)
+    if targets and config.projection_seed is None:
+        found[SHARED_A], found[SHARED_B] = _projection_shapes(targets, r)
     for target in targets:
         found |= {f"{target.path}.{name}": shape for name, shape in _own_shapes(config, target.linear).items()}
     return found
+
+
+def _projection_shapes(targets: Sequence[Target], r: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return the shapes of A and B."""
+    inputs = max(target.linear.inputs for target in targets)
+    return (r, inputs), (max(target.linear.outputs for target in targets), r)
 
 
 def _own_shapes(config: VeraConfig, linear: Linear) -> Shapes:
@@ -145,7 +153,7 @@ def initial(config: VeraConfig, layout: Layout, base: Callable[[str], Tensor]) -
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     found: dict[str, Tensor] = {}
     sizes = shapes(config, layout)
-    if sizes:
+    if SHARED_A in sizes:
         found[SHARED_A], found[SHARED_B] = projections(sizes[SHARED_A], sizes[SHARED_B], generator)
     for target in places(config, layout):
         for name, shape in _own_shapes(config, target.linear).items():
@@ -178,11 +186,13 @@ def _start(config: VeraConfig, name: str, shape: tuple[int, ...], generator: tor
 def bind(config: VeraConfig, tensors: Mapping[str, Tensor], live: Live) -> Binding:
     """Return the operations of all maps, on the given tensors themselves, so that training reaches them."""
     ops: dict[str, LinearOp] = {}
-    for target in places(config, live.layout):
+    targets = places(config, live.layout)
+    shared = _projections(config, targets, tensors)
+    for target in targets:
         linear = target.linear
         own = {name: tensors[f"{target.path}.{name}"] for name in _own_shapes(config, linear)}
         ops[target.path] = operation(
-            Scaled(tensors[SHARED_A], tensors[SHARED_B], own["vera_d"], own["vera_b"], linear.inputs, linear.outputs),
+            Scaled(*shared, own["vera_d"], own["vera_b"], linear.inputs, linear.outputs),
             target,
             live,
             {name.removeprefix("vera_"): tensor for name, tensor in own.items()},
@@ -191,6 +201,18 @@ def bind(config: VeraConfig, tensors: Mapping[str, Tensor], live: Live) -> Bindi
             magnitude=config.magnitude,
         )
     return Binding(linears=ops)
+
+
+def _projections(config: VeraConfig, targets: Sequence[Target], tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return A and B: the adapter's tensors, or what its seed draws."""
+    import torch
+
+    if config.projection_seed is None:
+        return tensors[SHARED_A], tensors[SHARED_B]
+    like = tensors[f"{targets[0].path}.vera_b"]
+    generator = torch.Generator().manual_seed(config.projection_seed)
+    a, b = projections(*_projection_shapes(targets, config.r), generator)
+    return a.to(like), b.to(like)
 
 
 @dataclass(frozen=True, slots=True)

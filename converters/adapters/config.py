@@ -11,7 +11,7 @@ Source: adapters 1.3.0, configuration/adapter_config.py and loading.py.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...adapter import JSON, MethodConfig
@@ -42,9 +42,6 @@ CODECS: tuple[Codec, ...] = (
     prompt_tuning.CODEC,
     reft.CODEC,
 )
-
-Kept = dict[str, JSON]
-"""How a source spelled a document: {"set": {field: value}, "absent": [field]}, either left out where empty."""
 
 
 def codec_of(config: MethodConfig) -> Codec | None:
@@ -104,42 +101,6 @@ def members(config: JSON) -> list[dict[str, JSON]]:
     return found
 
 
-def kept(source: Mapping[str, JSON], built: Mapping[str, JSON]) -> Kept:
-    """Return what restores source from built.
-
-    >>> kept({"r": 8.0, "x": 1}, {"r": 8, "y": 2})
-    {'set': {'r': 8.0, 'x': 1}, 'absent': ['y']}
-    """
-    changed = {key: value for key, value in source.items() if key not in built or not same(value, built[key])}
-    absent = sorted(set(built) - set(source))
-    return ({"set": changed} if changed else {}) | ({"absent": absent} if absent else {})
-
-
-def restored(
-    built: Mapping[str, JSON], spelling: Kept, meaning: Callable[[Mapping[str, JSON]], Mapping[str, JSON]]
-) -> dict[str, JSON]:
-    """Return built in the kept spelling, wherever that spelling means the same.
-
-    Args:
-        built: a document in the current spelling.
-        spelling: what kept returned for the source.
-        meaning: document → what it says, {} if that is nothing right.
-    """
-    absent, changed = spelling.get("absent", ()), spelling.get("set", {})
-    wanted = meaning(built)
-    document: dict[str, JSON] = {key: value for key, value in built.items() if key not in absent} | changed
-    if same(meaning(document), wanted):
-        return document
-    # The adapter was changed since: one field after the other, as far as it goes.
-    document = dict(built)
-    for key in (*absent, *changed):
-        other = {name: value for name, value in document.items() if name != key}
-        other |= {key: changed[key]} if key in changed else {}
-        if same(meaning(other), wanted):
-            document = other
-    return document
-
-
 def meaning(config: Mapping[str, JSON], source: Source) -> dict[str, JSON]:
     """Return what a foreign configuration says as fields of ours, {} if it says nothing right."""
     try:
@@ -148,11 +109,6 @@ def meaning(config: Mapping[str, JSON], source: Source) -> dict[str, JSON]:
         return {}
     # 16 and 16.0 say the same.
     return {str(i): _number(part.to_json()) for i, part in enumerate(found)}
-
-
-def same(a: JSON, b: JSON) -> bool:
-    """Return whether two JSON values are written alike; 1, 1.0 and true are not."""
-    return json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=True)
 
 
 _AGAIN = "correct adapter_config.json, or save the adapter again with the library that made it"

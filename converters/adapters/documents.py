@@ -8,13 +8,14 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 
 from ... import schemas
 from ...adapter import JSON, Base, Manifest, Provenance, from_json, to_json
 from ...architectures import Architecture, by_model_type
 from ...errors import FormatError, SchemaError, UnsupportedError
-from .config import Kept, kept, members, restored
+from ..identity import hub_id, manifest_name, own_version
+from ..spelling import Kept, kept, restored
+from .config import members
 
 CONFIG = "adapter_config.json"
 HEAD_CONFIG = "head_config.json"
@@ -72,11 +73,11 @@ def manifest(
         FormatError: what it carries for us breaks the manifest's schema.
     """
     found = Manifest(
-        name=_name(document.get("name")),
-        base=Base(architecture=row.name, id=_hub_id(document.get("model_name"))),
+        name=manifest_name(document.get("name"), "head"),
+        base=Base(architecture=row.name, id=hub_id(document.get("model_name"))),
         labels=tuple(labels),
         provenance=Provenance(
-            format=NAME, version=document.get("version") or "", digest=digest, converter=f"adapterhub {_own_version()}"
+            format=NAME, version=document.get("version") or "", digest=digest, converter=f"adapterhub {own_version()}"
         ),
         extra={NAME: extra} if extra else {},
     )
@@ -142,8 +143,6 @@ def respelled(built: Mapping[str, JSON], spelling: Mapping[str, JSON], config_me
 _AGAIN = "fetch the adapter again, or save it again with the library that made it"
 _LATER = "it reads bottleneck adapters, unions of them and classification heads of adapters and adapter-transformers"
 _VERSION = re.compile(r"(?:adapters\.)?[0-9]+(?:\.[0-9A-Za-z+-]+)*\Z")
-_HUB_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(?:/[A-Za-z0-9_][A-Za-z0-9._-]*)?\Z")
-_NO_NAME = "head"
 
 
 def _is_spelling(value: JSON) -> bool:
@@ -219,30 +218,7 @@ def _split(document: Mapping[str, JSON]) -> tuple[dict[str, JSON], dict[str, JSO
 def _top_meaning(document: Mapping[str, JSON]) -> dict[str, JSON]:
     name, model_type = document.get("name"), document.get("model_type")
     return {
-        "name": None if name is None else _name(name),
+        "name": None if name is None else manifest_name(name, "head"),
         "model_type": by_model_type(model_type).name if isinstance(model_type, str) else None,
-        "model_name": _hub_id(document.get("model_name")),
+        "model_name": hub_id(document.get("model_name")),
     }
-
-
-def _name(value: JSON) -> str:
-    """Return a name that a manifest may have, as near as can be.
-
-    >>> _name("SST-2 (task)")
-    'sst-2--task'
-    """
-    text = re.sub(r"[^a-z0-9._-]", "-", value.lower()) if isinstance(value, str) else _NO_NAME
-    text = text[:96].strip("._-") or "adapter"
-    reserved = re.match(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\.|\Z)", text)
-    return f"adapter-{text}"[:96] if reserved else text
-
-
-@cache
-def _own_version() -> str:
-    from importlib.metadata import version
-
-    return version("adapterhub")
-
-
-def _hub_id(value: JSON) -> str:
-    return value if isinstance(value, str) and len(value) <= 200 and _HUB_ID.match(value) else ""

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import shutil
-from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...adapter import JSON
-from ...errors import FormatError, StateError
+from ...errors import FormatError
 from .. import json_text, safetensors_file, torch_file
-from ..disk import read_bounded, write_atomic
+from ..disk import digest_of, read_bounded, sha256, write_atomic, write_folder
 from ..format import Parts
 from .documents import CONFIG, FUSION_CONFIG, HEAD_CONFIG
 
@@ -61,7 +59,7 @@ def read(path: Path) -> Parts:
         if os.path.lexists(path / name) and found:
             text = read_bounded(path / name, DOCUMENT_LIMIT, inside=path)
             documents[name] = json_text.loads(text, str(path / name))
-            digests[name] = _sha256(text)
+            digests[name] = sha256(text)
             tensors[group], digests[found[0]] = _weights(path, found[0])
         elif found:
             faults.append(f"{name} is missing beside {found[0]}")
@@ -70,7 +68,7 @@ def read(path: Path) -> Parts:
     if faults or not documents:
         faults = faults or [f"there is neither {CONFIG} nor {HEAD_CONFIG}"]
         raise FormatError(f"{path} holds no complete adapter", faults=faults, hint="fetch the whole folder again")
-    return Parts(documents, tensors, _sha256(_listing(digests)))
+    return Parts(documents, tensors, digest_of(digests))
 
 
 def write(parts: Parts, path: Path, force: bool = False) -> Path:
@@ -79,24 +77,7 @@ def write(parts: Parts, path: Path, force: bool = False) -> Path:
     Raises:
         StateError: the folder exists and force is not set, or it cannot be written.
     """
-    if path.is_dir() and any(path.iterdir()) and not force:
-        raise StateError(f"{path} exists already and is not empty", hint="choose another path, or force overwriting")
-    try:
-        if path.is_dir():
-            _fill(parts, path)
-            return path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
-        try:
-            temporary.mkdir()
-            _fill(parts, temporary)
-            temporary.rename(path)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-    except OSError as error:
-        raise StateError(f"{path} cannot be written: {error.strerror}", hint="check the path and its rights") from None
-    return path
+    return write_folder(path, partial(_fill, parts), force=force)
 
 
 def _fill(parts: Parts, folder: Path) -> None:
@@ -116,12 +97,3 @@ def _weights(folder: Path, name: str) -> tuple[dict[str, torch.Tensor], str]:
         loaded = safetensors_file.load(folder / name, digest=True, inside=folder)
         return loaded.tensors, loaded.digest
     return torch_file.load(folder / name, inside=folder)
-
-
-def _sha256(data: bytes) -> str:
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
-
-
-def _listing(digests: Mapping[str, str]) -> bytes:
-    """Return the text whose digest stands for the folder: a line `<digest>  <file>` for each file, sorted by file."""
-    return "".join(f"{digests[name]}  {name}\n" for name in sorted(digests)).encode()

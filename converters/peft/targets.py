@@ -1,0 +1,182 @@
+"""Which modules an adapter of PEFT adapts: what its tensors say, held against what its configuration says.
+
+The tensors say where the adapter is; `target_modules` is not needed to find that out. But PEFT puts an adapter only
+where its configuration says so, so both must agree.
+
+Source: PEFT 0.21.2, tuners/tuners_utils.py (`check_target_module_exists`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+from ...adapter import JSON
+from ...architectures import Architecture
+from ...errors import FormatError, UnsupportedError
+from ...sites import PROJECTIONS, Projection
+from .families import Naming, layers_of
+from .pattern import matches
+
+ALL = "all-linear"
+
+
+def faults(document: Mapping[str, JSON], names: Naming, paths: Sequence[str]) -> list[str]:
+    """Return where tensors and configuration disagree, one sentence each.
+
+    paths: module paths that have tensors, as the keys call them.
+    """
+    return [
+        *(
+            f"the file has tensors of {path}, which target_modules does not name"
+            for path in paths
+            if not _named(document, path) and not _follows(document, names, path)
+        ),
+        *_missing(document, names, paths),
+    ]
+
+
+def words(document: Mapping[str, JSON], row: Architecture, paths: Collection[str]) -> tuple[str, ...]:
+    """Return what is adapted, as short as can be: projections where every layer has them, else module paths of ours."""
+    left = ordered(paths)
+    if not _simple(document):
+        return tuple(left)
+    chosen: list[str] = []
+    for role in PROJECTIONS:
+        mine = list(_of_role(row, role, paths))
+        if mine and all(path in left for path in mine):
+            chosen.append(role)
+            left = [path for path in left if path not in mine]
+    return (*chosen, *left)
+
+
+def ordered(paths: Iterable[str]) -> list[str]:
+    """Return paths sorted, layer 2 before layer 10.
+
+    >>> ordered(["h.10.a", "h.2.b", "h.2.a"])
+    ['h.2.a', 'h.2.b', 'h.10.a']
+    """
+    return sorted(
+        paths, key=lambda path: [(word.isdigit(), int(word) if word.isdigit() else 0, word) for word in path.split(".")]
+    )
+
+
+def _simple(document: Mapping[str, JSON]) -> bool:
+    """Return whether the configuration means every layer: its targets are ends of paths without an index."""
+    wanted = document.get("target_modules")
+    if not isinstance(wanted, list) or any(document.get(name) for name in ("exclude_modules", "target_parameters")):
+        return False
+    if document.get("layers_to_transform") not in (None, []):
+        return False
+    return all(isinstance(item, str) and not any(word.isdigit() for word in item.split(".")) for item in wanted)
+
+
+def _of_role(row: Architecture, role: Projection, paths: Collection[str]) -> Iterator[str]:
+    """Yield the maps that compute a projection and nothing else, in every layer that the paths name."""
+    for stack in row.layers:
+        indices = [index for path in paths if (index := stack.index(path)) is not None]
+        if not indices:
+            continue
+        sizes = [max(numbers) + 1 for numbers in zip(*indices, strict=True)]
+        for path, (roles, _) in stack.projections().items():
+            maps = [f"{stack.layer(index)}.{path}" for index in _indices(sizes)]
+            # What some models of the family lack counts only if this one has it.
+            if roles == (role,) and any(one in paths for one in maps):
+                yield from maps
+
+
+def _indices(sizes: Sequence[int]) -> list[tuple[int, ...]]:
+    found: list[tuple[int, ...]] = [()]
+    for size in sizes:
+        found = [(*index, number) for index in found for number in range(size)]
+    return found
+
+
+def _follows(document: Mapping[str, JSON], names: Naming, path: str) -> bool:
+    """Return whether a module is adapted because its weight is that of the embeddings, which are."""
+    return document.get("ensure_weight_tying") is True and path.partition(".")[0] in names.outer
+
+
+def _named(document: Mapping[str, JSON], path: str) -> bool:
+    """Return whether the configuration puts an adapter at a module."""
+    wanted = document.get("target_modules")
+    parameters = document.get("target_parameters")
+    if isinstance(parameters, list) and _ends(path, [_module(item) for item in parameters if isinstance(item, str)]):
+        return True
+    if _excluded(document.get("exclude_modules"), path):
+        return False
+    if wanted is None or wanted == ALL:
+        return True
+    if isinstance(wanted, str):
+        return _matches(wanted, path)
+    return _ends(path, wanted) and _in_layers(document, path) is not False
+
+
+def _module(parameter: str) -> str:
+    return parameter.rpartition(".")[0]
+
+
+def _excluded(excluded: JSON, path: str) -> bool:
+    if isinstance(excluded, str) and excluded:
+        try:
+            return matches(excluded, path)
+        except UnsupportedError:
+            return False
+    return isinstance(excluded, list) and _ends(path, excluded)
+
+
+def _matches(pattern: str, path: str) -> bool:
+    """Return whether a pattern means a path; a pattern that is not evaluated is taken at the tensors' word."""
+    try:
+        return matches(pattern, path)
+    except UnsupportedError:
+        return True
+
+
+def _ends(path: str, wanted: JSON) -> bool:
+    if not isinstance(wanted, list) or not all(isinstance(item, str) for item in wanted):
+        raise FormatError("adapter_config.json: target_modules is no list of names and no pattern", hint="correct it")
+    return any(path == item or path.endswith(f".{item}") for item in wanted)
+
+
+_FIRST_INDEX = re.compile(r".*?\.[^.]*\.([0-9]+)\.")
+
+
+def _in_layers(document: Mapping[str, JSON], path: str) -> bool | None:
+    """Return whether layers_to_transform lets a path pass, None where that is not evaluated."""
+    layers, pattern = document.get("layers_to_transform"), document.get("layers_pattern")
+    if layers in (None, []):
+        return True
+    places = [pattern] if isinstance(pattern, str) else pattern
+    index = None
+    if not places:
+        match = _FIRST_INDEX.match(path)
+        index = int(match[1]) if match else None
+    elif isinstance(places, list) and all(isinstance(place, str) and re.fullmatch(r"\w+", place) for place in places):
+        words = path.split(".")
+        pairs = [(a, b) for a, b, _ in zip(words, words[1:], words[2:], strict=False) if b.isdigit()]
+        index = next((int(b) for place in places for a, b in pairs if a == place), None)
+    else:
+        return None
+    return index in (layers if isinstance(layers, list) else [layers])
+
+
+def _missing(document: Mapping[str, JSON], names: Naming, paths: Sequence[str]) -> list[str]:
+    """Return a sentence for each module without tensors that target_modules names as it does in other layers."""
+    wanted = document.get("target_modules")
+    if not isinstance(wanted, list) or document.get("layers_to_transform") not in (None, []):
+        return []
+    known = {names.ours(path) for path in paths}
+    absent = [names.theirs(path) for path in _alike(names.row, known) if path not in known]
+    return [f"target_modules names {path}, the file has no tensor of it" for path in absent if _named(document, path)]
+
+
+def _alike(row: Architecture, known: Collection[str]) -> Iterator[str]:
+    """Yield what the known paths of some layer would be in the other layers of its stack that the paths name."""
+    for stack in row.layers:
+        found = [
+            (place[1], path) for path in known if (place := layers_of(row, path)) is not None and place[0] == stack
+        ]
+        indices = sorted({index for index, _ in found})
+        for inside in sorted({path.removeprefix(stack.layer(index)) for index, path in found}):
+            yield from (f"{stack.layer(index)}{inside}" for index in indices)

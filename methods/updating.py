@@ -1,0 +1,259 @@
+"""What methods share that change one linear map at a time: where they stand, their account, and three operations.
+
+    y = W x + b + D x      Added      a matrix D of the shape of W
+    y = W' x + b           Changed    another matrix, made of W
+    y = W (R x) + b        Turned     another input
+
+A method of this kind is a Rule: the tensors at one map, their start values, and the operation that they make.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+
+from ..adapter import MethodConfig
+from ..errors import UnsupportedError
+from ..sites import Layout, Linear
+from .config import Config
+from .method import Binding, Facts, LinearOp, Live, Method, Roles, Shapes
+from .targets import chosen, widths
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from .method import Apply
+
+    Own = Mapping[str, Tensor]
+
+V = TypeVar("V")
+
+SHARED = "shared."
+"""In front of the names of tensors that all maps share."""
+
+Kind = Literal["linear", "conv1d", "convolution", "embedding"]
+
+MOST = 65_536
+"""Ranks, blocks and the like beyond this are a damaged number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdatingConfig(Config):
+    """Where the maps are that change.
+
+    Attributes:
+        targets: projections, module paths, or `all-linear`; see methods/targets.py.
+        leave_out: layers without.
+    """
+
+    sets: ClassVar[tuple[str, ...]] = ("targets",)
+
+    targets: tuple[str, ...] = ("query", "value")
+    leave_out: tuple[int, ...] = ()
+
+
+def at(values: Mapping[str, V], linear: Linear, otherwise: V) -> V:
+    """Return the value for a map: that of its path, else of what it is, else the other one."""
+    return next((values[name] for name in (linear.path, *linear.roles) if name in values), otherwise)
+
+
+def bounds(**values: int | Mapping[str, int]) -> list[str]:
+    """Return a fault for each number, or number in a mapping, that is not 1 to MOST."""
+    flat = [
+        (f"{name}[{key!r}]" if key else name, number)
+        for name, value in values.items()
+        for key, number in (value.items() if isinstance(value, Mapping) else [("", value)])
+    ]
+    return [f"{name} is {number}, expected 1 to {MOST}" for name, number in flat if not 1 <= number <= MOST]
+
+
+Base = Callable[[str], "Tensor"]
+"""Path → the base model's parameter."""
+
+
+def _no_shared(config: Any, linears: Sequence[Linear]) -> Shapes:
+    return {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """A method that changes one linear map at a time.
+
+    Attributes:
+        config: the configuration's class.
+        presets: as in Method.
+        shapes: configuration and map → parameter name → shape at that map.
+        start: configuration, parameter name, shape, map and the base's parameters → start value, float32.
+        op: configuration, tensors at the map and shared ones (`shared.<name>`), map, model → what acts there.
+        seen: configuration, path and shapes at it → the map that they describe; None where they describe none.
+        sized: whether the shapes tell inputs and outputs.
+        kinds: kinds of maps that the method is defined for.
+        shared: configuration and maps → `shared.<name>` → shape.
+    """
+
+    config: type[Any]
+    presets: Mapping[str, MethodConfig] = field(default_factory=dict)
+    shapes: Callable[[Any, Linear], Shapes]
+    start: Callable[[Any, str, tuple[int, ...], Linear, Base], Tensor]
+    op: Callable[[Any, Own, Linear, Live], LinearOp]
+    seen: Callable[[Any, str, Shapes], Linear | None]
+    sized: bool = True
+    kinds: tuple[Kind, ...] = ("linear", "conv1d")
+    shared: Callable[[Any, Sequence[Linear]], Shapes] = _no_shared
+
+
+def method(rule: Rule) -> Method:
+    """Return the row of METHODS that a rule makes."""
+
+    def maps(config: Any, layout: Layout) -> list[Linear]:
+        found = [target.linear for target in chosen(config.targets, layout, leave_out=config.leave_out)]
+        odd = [f"{linear.path} ({linear.kind})" for linear in found if linear.kind not in rule.kinds]
+        if odd:
+            raise UnsupportedError(f"{config.method} is not defined for {', '.join(odd[:5])}")
+        return found
+
+    def shapes(config: Any, layout: Layout) -> Shapes:
+        found = maps(config, layout)
+        own = {f"{one.path}.{name}": shape for one in found for name, shape in rule.shapes(config, one).items()}
+        return own | rule.shared(config, found)
+
+    def initial(config: Any, layout: Layout, base: Base) -> dict[str, Tensor]:
+        found = maps(config, layout)
+        own = {
+            f"{one.path}.{name}": rule.start(config, name, shape, one, base)
+            for one in found
+            for name, shape in rule.shapes(config, one).items()
+        }
+        shared = rule.shared(config, found)
+        return own | {name: rule.start(config, name, shape, found[0], base) for name, shape in shared.items()}
+
+    def bind(config: Any, tensors: Mapping[str, Tensor], live: Live) -> Binding:
+        found = maps(config, live.layout)
+        shared = {name: tensors[name] for name in rule.shared(config, found)}
+        ops = {}
+        for one in found:
+            own = {name: tensors[f"{one.path}.{name}"] for name in rule.shapes(config, one)}
+            ops[one.path] = rule.op(config, own | shared, one, live)
+        return Binding(linears=ops)
+
+    def facts(config: Any, have: Shapes, roles: Roles) -> Facts:
+        linears = _seen(rule, config, have, roles)
+        sized = widths(linears.values()) if rule.sized else ()
+        return Facts(widths=sized, linears=linears, left_out=config.leave_out)
+
+    return Method(config=rule.config, presets=rule.presets, shapes=shapes, initial=initial, bind=bind, facts=facts)
+
+
+def _seen(rule: Rule, config: Any, have: Shapes, roles: Roles) -> dict[str, Linear]:
+    """Return the maps that the shapes at each path describe."""
+    import dataclasses
+
+    together: dict[str, Shapes] = {}
+    for key, shape in have.items():
+        path, _, name = key.rpartition(".")
+        together.setdefault(path, {})[name] = shape
+    found = {}
+    for path, own in together.items():
+        linear = rule.seen(config, path, own)
+        if linear is not None:
+            found[path] = dataclasses.replace(linear, roles=roles(path))
+    return found
+
+
+def weight_of(live: Live, linear: Linear) -> Tensor:
+    """Return the base's weight as (outputs, inputs[, kernel]); a view of the live one."""
+    weight = live.base(f"{linear.path}.weight")
+    return weight.t() if linear.kind in ("conv1d", "embedding") else weight
+
+
+def apply(x: Tensor, weight: Tensor, linear: Linear) -> Tensor:
+    """Return W x (…, outputs) for a weight (outputs, inputs[, kernel]) in place of a map's own."""
+    import torch
+    from torch.nn import functional
+
+    if linear.kind == "embedding":
+        return functional.embedding(x, weight.t())
+    if linear.kind != "convolution":
+        return functional.linear(x, weight)
+    convolve = {1: torch.conv1d, 2: torch.conv2d, 3: torch.conv3d}[len(linear.kernel)]
+    found: Tensor = convolve(x, weight, None, linear.stride, linear.padding, linear.dilation, linear.groups)
+    return found
+
+
+class Added:
+    """y + D x, with D (outputs, inputs[, kernel]) made of the adapter's tensors and the base's weight.
+
+    `delta(config, own, linear, weight)` is a function of a module; weight is W as in `weight_of`.
+    """
+
+    __slots__ = ("base", "config", "delta", "linear", "mode", "own")
+
+    def __init__(
+        self,
+        config: Any,
+        own: Own,
+        linear: Linear,
+        live: Live,
+        delta: Callable[[Any, Own, Linear, Tensor], Tensor],
+    ) -> None:
+        self.config = config
+        self.own = own
+        self.linear = linear
+        self.mode: nn.Module = live.mode
+        self.base = live.base(f"{linear.path}.weight")
+        self.delta = delta
+
+    def __call__(self, forward: Apply, x: Tensor) -> Tensor:
+        """Return the adapted y (…, outputs)."""
+        from torch.nn.functional import dropout
+
+        y = forward(x)
+        delta = self.delta(self.config, self.own, self.linear, self._weight())
+        if self.config.dropout and self.mode.training:
+            x = dropout(x, self.config.dropout)
+        if self.linear.kind == "embedding":
+            return y + apply(x, delta, self.linear).to(y.dtype)
+        return y + apply(x.to(delta.dtype), delta, self.linear).to(y.dtype)
+
+    def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return W + D and b."""
+        return weight + self.delta(self.config, self.own, self.linear, weight).float(), bias
+
+    def _weight(self) -> Tensor:
+        transposed = self.linear.kind in ("conv1d", "embedding")
+        return self.base.t() if transposed else self.base
+
+
+class Changed:
+    """W' x + b, with W' made of W and the adapter's tensors.
+
+    `change(config, own, linear, weight)` is a function of a module that returns W'.
+    """
+
+    __slots__ = ("base", "bias", "change", "config", "linear", "own")
+
+    def __init__(
+        self,
+        config: Any,
+        own: Own,
+        linear: Linear,
+        live: Live,
+        change: Callable[[Any, Own, Linear, Tensor], Tensor],
+    ) -> None:
+        self.config = config
+        self.own = own
+        self.linear = linear
+        self.base = live.base(f"{linear.path}.weight")
+        self.bias = live.base(f"{linear.path}.bias") if linear.bias else None
+        self.change = change
+
+    def __call__(self, forward: Apply, x: Tensor) -> Tensor:
+        """Return the adapted y (…, outputs); the map's own computation is not used."""
+        weight = self.base.t() if self.linear.kind == "conv1d" else self.base
+        y = apply(x, self.change(self.config, self.own, self.linear, weight).to(x.dtype), self.linear)
+        return y if self.bias is None else y + self.bias.view(-1, *(1,) * len(self.linear.kernel))
+
+    def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return W' and b."""
+        return self.change(self.config, self.own, self.linear, weight), bias
