@@ -24,7 +24,7 @@ from .lora import alpha_faults
 from .low_rank import gates
 from .method import Binding, Facts, LinearOp, Live, Method, Roles, Shapes
 from .rows import along
-from .targets import Target, chosen, whole, widths
+from .targets import Target, check_names, chosen, whole, widths
 
 if TYPE_CHECKING:
     import torch
@@ -82,6 +82,7 @@ def places(config: IA3Config, layout: Layout) -> tuple[list[Target], list[Target
     """
     outputs = chosen(config.targets, layout, leave_out=config.leave_out) if config.targets else []
     inputs = chosen(config.inputs, layout, leave_out=config.leave_out) if config.inputs else []
+    check_names(config.alphas, outputs)
     for target in inputs:
         if target.linear.kind == "embedding":
             raise UnsupportedError(f"{target.path} is an embedding, whose input are ids: they cannot be scaled")

@@ -12,17 +12,17 @@ for what their files mean.
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from ..errors import UsageError
-from ..sites import PROJECTIONS, Layout, Linear
+from ..sites import Layout, Linear, Projection
 from .config import Config
 from .low_rank import Magnitude, Pair, check, factor_shapes, magnitudes, operation
 from .method import Binding, Facts, LinearOp, Live, Method, Roles, Shapes
-from .targets import Target, chosen, whole, widths
+from .targets import Target, check_names, chosen, whole, widths
 
 if TYPE_CHECKING:
     import torch
@@ -95,20 +95,6 @@ class LoraConfig(Config):
         r = self.rank(linear)
         return self.alpha_at(linear) / (math.sqrt(r) if self.rank_stabilised else r)
 
-    def check_names(self, targets: Iterable[Target]) -> None:
-        """Refuse ranks and alphas of maps that are none of the targets.
-
-        Raises:
-            UsageError: names them.
-        """
-        known = {*PROJECTIONS, *(target.path for target in targets)}
-        odd = [name for name in (*self.ranks, *self.alphas) if name not in known]
-        if odd:
-            raise UsageError(
-                f"ranks and alphas name {', '.join(odd[:5])}, which the adapter does not act on",
-                hint=f"name one of its modules, or one of {', '.join(PROJECTIONS)}",
-            )
-
 
 def rank_faults(ranks: Mapping[str, int]) -> list[str]:
     """Return a phrase for each rank that no adapter can have."""
@@ -133,7 +119,7 @@ def shapes(config: LoraConfig, layout: Layout) -> Shapes:
     """
     found: Shapes = {}
     targets = chosen(config.targets, layout, leave_out=config.leave_out)
-    config.check_names(targets)
+    check_names((*config.ranks, *config.alphas), targets)
     for target in targets:
         found |= {f"{target.path}.{name}": shape for name, shape in target_shapes(config, target).items()}
     return found
@@ -218,23 +204,22 @@ def facts(config: LoraConfig, have: Shapes, roles: Roles) -> Facts:
         path, _, name = key.rpartition(".")
         b = have.get(f"{path}.{name[:-1]}B", ())
         if name in ("lora_A", "lora_embedding_A") and len(a) >= 2 and len(b) >= 2:
-            kind: Literal["linear", "convolution"] = "convolution" if a[2:] else "linear"
-            outputs = whole(path, b[0], config.targets, roles)
-            found[path] = Linear(
-                path=path,
-                roles=roles(path),
-                inputs=a[1],
-                outputs=outputs,
-                kernel=a[2:],
-                kind="embedding" if name == "lora_embedding_A" else kind,
-                groups=_groups(a, b),
-            )
+            linear = _linear(path, a, b, roles(path), is_embedding=name == "lora_embedding_A")
+            found[path] = dataclasses.replace(linear, outputs=whole(path, b[0], config.targets, roles))
     return Facts(widths=widths(found.values()), linears=found, left_out=config.leave_out)
 
 
-def _groups(a: tuple[int, ...], b: tuple[int, ...]) -> int:
-    """Return the groups of a convolution; B has as many of its rows' r for each."""
-    return max(1, a[0] // max(1, b[1])) if a[2:] else 1
+def _linear(
+    path: str, a: tuple[int, ...], b: tuple[int, ...], of: tuple[Projection, ...], *, is_embedding: bool
+) -> Linear:
+    """Return the map that A and B of these shapes stand beside."""
+    if is_embedding:
+        return Linear(path=path, inputs=a[1], outputs=b[0], kind="embedding", bias=False)
+    if not a[2:] or of:
+        return Linear(path=path, roles=of, inputs=a[1], outputs=b[0])
+    # B has r rows for all groups of a convolution together.
+    groups = max(1, a[0] // max(1, b[1]))
+    return Linear(path=path, inputs=a[1], outputs=b[0], kernel=a[2:], kind="convolution", groups=groups)
 
 
 METHOD = Method(

@@ -265,7 +265,7 @@ class PartsUpdate:
         a, b = self.factors()
         places = self.target.parts or (0,)
         h = reduced(x, a, self.target.linear, self.dropout if self.mode.training else 0.0)
-        inner = list(h.view(*x.shape[:-1], -1).chunk(len(places), -1))
+        inner = list(h.view(*x.shape[:-1], a.shape[0]).chunk(len(places), -1))
         if self.gate is not None:
             inner = [h * g for h, g in zip(inner, gates(x, self.gate).split(1, -1), strict=True)]
         if not self.target.parts:
@@ -358,7 +358,7 @@ class Dora(Update):
         super().__init__(factors, target, live.mode, scale=scale, dropout=dropout)
         self.m = m
         self.norm_scale = scale if magnitude == "dora" else 1.0
-        self.weight = live.base(f"{target.path}.weight")
+        self.weight = readable(live.base(f"{target.path}.weight"), target.path)
         # What the magnitude leaves alone.
         keeps_bias = magnitude == "dora" and target.linear.bias
         self.bias = live.base(f"{target.path}.bias") if keeps_bias else None
@@ -451,9 +451,23 @@ def is_transposed(linear: Linear) -> bool:
 
 def magnitudes(weight: Tensor, linear: Linear) -> Tensor:
     """Return the norms of a weight's rows (outputs,), float32, on the CPU: what a magnitude starts from."""
-    weight = weight.detach().float()
+    weight = readable(weight, linear.path).detach().float()
     norms: Tensor = (weight.t() if is_transposed(linear) else weight).flatten(1).norm(dim=1).cpu()
     return norms
+
+
+def readable(weight: Tensor, path: str) -> Tensor:
+    """Return a weight whose numbers are what they mean.
+
+    Raises:
+        UnsupportedError: it is quantised.
+    """
+    if not weight.is_floating_point():
+        raise UnsupportedError(
+            f"DoRA needs the weight of {path}, which is quantised ({weight.dtype})",
+            hint="load the base model without quantisation, or take an adapter without magnitude",
+        )
+    return weight
 
 
 def _convolution(linear: Linear) -> Callable[..., Tensor]:

@@ -74,6 +74,21 @@ def _target(linear: Linear, targets: Sequence[str], paths: set[str]) -> Target |
     return Target(linear, parts if len(linear.roles) > 1 else ())
 
 
+def check_names(names: Iterable[str], targets: Iterable[Target]) -> None:
+    """Refuse values given to maps that are none of the targets.
+
+    Raises:
+        UsageError: names them.
+    """
+    known = {*PROJECTIONS, *(target.path for target in targets)}
+    odd = [name for name in names if name not in known]
+    if odd:
+        raise UsageError(
+            f"a value is given for {', '.join(odd[:5])}, which the adapter does not act on",
+            hint=f"name one of its modules, or one of {', '.join(PROJECTIONS)}",
+        )
+
+
 def whole(path: str, rows: int, targets: Sequence[str], roles: Roles) -> int:
     """Return how many outputs a map has of which the chosen parts have so many rows together.
 

@@ -141,6 +141,8 @@ def test_what_makes_no_sense_is_refused() -> None:
         IA3Config(targets=(), inputs=())
     with pytest.raises(UsageError, match="alphas"):
         IA3Config(alphas={"key": 1e200})
+    with pytest.raises(UsageError, match="valeu"):
+        tensors(dataclasses.replace(VARIANTS["outputs"], alphas={"valeu": 2.0}), make("linear"))
     place = make("Conv1D", **QKV)
     with pytest.raises(UnsupportedError, match=f"name the module {PATH} in inputs"):
         tensors(IA3Config(targets=(), inputs=("query",)), place)

@@ -306,6 +306,22 @@ def test_the_model_may_be_cast_after_an_adapter_was_loaded() -> None:
         assert close(found, exact, 0.05)
 
 
+def test_a_batch_of_no_rows_is_answered_by_no_rows() -> None:
+    place = make("linear", **QKV)
+    for config in (*VARIANTS.values(), LoraConfig(), LoraConfig(gating=True)):
+        op = bound(config, place, tensors(config, place))
+        assert op(place.module, place.x[:0]).shape == (0, 5, 12)
+
+
+def test_dora_refuses_a_weight_that_is_quantised() -> None:
+    place = make("linear")
+    own = tensors(VARIANTS["DoRA"], place)
+    place.module.weight = nn.Parameter(place.weight.to(torch.int8), requires_grad=False)
+    for action in (lambda: bound(VARIANTS["DoRA"], place, own), lambda: start(VARIANTS["DoRA"], place)):
+        with pytest.raises(UnsupportedError, match=r"quantised \(torch.int8\)"):
+            action()
+
+
 def test_start_values_are_fixed_by_a_seed() -> None:
     config, place = LoraConfig(targets=(PATH,), init_weights_seed=3), make("linear")
     first, second = (method_of(config).initial(config, place.layout, place.base) for _ in range(2))
