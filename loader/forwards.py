@@ -448,6 +448,23 @@ class Idle:
         return hidden
 
 
+class NoGenerate:
+    """The model's generate while a head answers that does not tell the next token."""
+
+    __slots__ = ()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuse.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(
+            "the head of the active adapter tells no next token, so nothing can be generated with it",
+            hint="activate an adapter with a causal_lm_head or a seq2seq_lm_head, or one without a head",
+        )
+
+
 class HeadForward:
     """Runs the base model and answers with what the adapter's head makes of its hidden states.
 

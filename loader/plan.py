@@ -36,6 +36,7 @@ from .forwards import (
     LastOutput,
     LinearForward,
     Mute,
+    NoGenerate,
     PositionsForward,
     Repeated,
     Residual,
@@ -345,6 +346,8 @@ class _Builder:
             returns_dict=bool(model.config.return_dict),
         )
         self._put(model, forward)
+        if isinstance(model, GenerationMixin) and not head.generates:
+            self._generate = NoGenerate()
 
     def _hidden(self) -> LastOutput | None:
         """Return what remembers the hidden states in a model that is its own base and has a head, as those of T5 do."""

@@ -224,6 +224,8 @@ class HeadOp(Protocol):
     """What `problem_type` in model.config says while the head is active."""
     takes: tuple[str, ...]
     """Arguments of a call that are the head's and not the base model's: `labels`, …"""
+    generates: bool
+    """Whether its logits tell the next token, so that `generate` can go on with it."""
 
     def outputs(self) -> tuple[type[ModelOutput], type[ModelOutput]]:
         """Return the class of the answer on a base model of one stack, and that on an encoder-decoder."""

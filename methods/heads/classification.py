@@ -98,6 +98,8 @@ class ClassificationHead:
 
     __slots__ = ("config", "dense", "labels", "live", "problem", "takes")
 
+    generates = False
+
     def __init__(self, config: ClassificationHeadConfig, tensors: Mapping[str, Tensor], live: Live) -> None:
         self.config = config
         self.live = live

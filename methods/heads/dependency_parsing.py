@@ -85,6 +85,8 @@ class DependencyParsingHead:
 
     __slots__ = ("arcs", "dropout", "labels", "live", "padding", "problem", "relations", "takes")
 
+    generates = False
+
     def __init__(self, config: DependencyParsingHeadConfig, tensors: Mapping[str, Tensor], live: Live) -> None:
         self.live = live
         self.arcs, self.relations = tensors["head.arcs.weight"], tensors["head.relations.weight"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ...errors import UsageError
 from ..method import Settings
 from .losses import IGNORED
 
@@ -31,10 +32,18 @@ def entering(
 def shifted(ids: Tensor, settings: Settings) -> Tensor:
     """Return ids (batch, sequence) one place to the right, behind the token that a decoder starts with.
 
+    Raises:
+        UsageError: the model's configuration does not say which token that is.
+
     Sources: transformers, modeling_bart.py and modeling_mbart.py (`shift_tokens_right`), modeling_t5.py.
     """
     from torch import cat
 
+    if settings.shifts == "start" and settings.start is None:
+        raise UsageError(
+            "there are no decoder_input_ids, and model.config has no decoder_start_token_id to make them with",
+            hint="give one of them",
+        )
     padding = settings.padding or 0
     ids = ids.masked_fill(ids == IGNORED, padding)
     if settings.shifts == "wrap":

@@ -152,7 +152,7 @@ def bind(config: LanguageModelHeadConfig, tensors: Mapping[str, Tensor], live: L
 class LanguageModelHead:
     """The head in the forward pass."""
 
-    __slots__ = ("act", "config", "inner", "labels", "last", "live", "problem", "takes")
+    __slots__ = ("act", "config", "generates", "inner", "labels", "last", "live", "problem", "takes")
 
     def __init__(self, config: LanguageModelHeadConfig, tensors: Mapping[str, Tensor], live: Live) -> None:
         self.config = config
@@ -163,6 +163,7 @@ class LanguageModelHead:
         norms = [(tensors.get(f"head.{k}.norm.weight"), tensors.get(f"head.{k}.norm.bias")) for k in range(len(layers))]
         self.inner = [(*layer, *norm) for layer, norm in zip(layers[:-1], norms, strict=False)]
         self.last = layers[-1]
+        self.generates = config.kind != "masked"
         self.labels = 0
         self.takes: tuple[str, ...] = ("labels", "logits_to_keep") if config.kind == "causal" else ("labels",)
         self.problem: str | None = None

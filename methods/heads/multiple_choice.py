@@ -81,6 +81,8 @@ class MultipleChoiceHead:
 
     __slots__ = ("config", "dense", "labels", "live", "problem", "takes")
 
+    generates = False
+
     def __init__(self, config: MultipleChoiceHeadConfig, tensors: Mapping[str, Tensor], live: Live) -> None:
         self.config = config
         self.live = live

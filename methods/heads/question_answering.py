@@ -60,6 +60,8 @@ class QuestionAnsweringHead:
 
     __slots__ = ("dense", "labels", "live", "problem", "scale", "takes")
 
+    generates = False
+
     def __init__(self, config: QuestionAnsweringHeadConfig, tensors: Mapping[str, Tensor], live: Live) -> None:
         self.live = live
         self.dense = layers.Dense(config, tensors, live)

@@ -63,6 +63,8 @@ class TaggingHead:
 
     __slots__ = ("dense", "labels", "live", "problem", "takes")
 
+    generates = False
+
     def __init__(self, config: TaggingHeadConfig, tensors: Mapping[str, Tensor], live: Live) -> None:
         self.live = live
         self.dense = layers.Dense(config, tensors, live)

@@ -28,6 +28,7 @@ from ....methods import (
     TaggingHeadConfig,
 )
 from ....methods.config import config_from_json
+from ....methods.heads.language_model import OF_THE_BASE
 
 LAYERS: Mapping[str, JSON] = {"layers": 2, "activation_function": "tanh", "dropout_prob": None}
 POOLED: Mapping[str, JSON] = {**LAYERS, "use_pooler": False}
@@ -126,6 +127,10 @@ def decode(fields: Mapping[str, JSON], row: Architecture, have: Shapes) -> HeadC
         values["scaled"] = row.scales
         if values.pop("num_labels") != 2:
             raise FormatError("head_config.json: a question answering head has num_labels 2", hint=AGAIN)
+    if values.get("num_choices", 0) is None:
+        raise FormatError("head_config.json: num_choices is null", hint=AGAIN)
+    if values.get("activation_function") == OF_THE_BASE:
+        raise FormatError(f"head_config.json: activation_function {OF_THE_BASE!r} is unknown", hint=AGAIN)
     if kind.config is LanguageModelHeadConfig:
         last = have.get(f"head.{_whole(values['layers']) - 1}.weight", ())
         sizes = {"vocab_size": last[:1], "embedding_size": last[1:2]}
@@ -151,7 +156,13 @@ def encode(config: HeadConfig, row: Architecture, have: Shapes) -> dict[str, JSO
     }
     if "use_pooler" in fields:
         fields["use_pooler"] = known["pooling"] == "pooler"
-    same = decode(fields, row, have).to_json()
+    try:
+        same = decode(fields, row, have).to_json()
+    except FormatError as error:
+        raise UnsupportedError(
+            f"the adapters format has no such {kind.head_type} head: {error.message}",
+            hint="write it in the native format",
+        ) from None
     foreign = [f"{name} {value!r}" for name, value in known.items() if same[name] != value]
     if foreign:
         raise UnsupportedError(
