@@ -198,10 +198,9 @@ def _names(adapter: Adapter, row: Architecture) -> Naming:
 
 
 def _wrapping(adapter: Adapter, row: Architecture) -> tuple[str, str | None]:
-    outer = outer_words(row)
-    around = any(key.partition(".")[0] in outer for key in adapter.tensors)
+    around = {key.partition(".")[0] for key in adapter.tensors} & outer_words(row)
     head = any(config.method.endswith("_head") for config in adapter.config)
-    return documents.wrapping(adapter.manifest, row, head=head, outer=around)
+    return documents.wrapping(adapter.manifest, row, head=head, around=around)
 
 
 def _written(adapter: Adapter, names: Naming) -> tuple[dict[str, JSON], dict[str, torch.Tensor]]:

@@ -233,8 +233,18 @@ def encode(
         else:
             found.faults.append(f"PEFT has no word for {config.method} beside another method")
     if modules:
-        found.fields["modules_to_save"] = list(dict.fromkeys(modules))
+        found.fields["modules_to_save"] = _outermost(dict.fromkeys(modules))
     return found
+
+
+def _outermost(modules: Iterable[str]) -> list[str]:
+    """Return modules without those that lie in another one.
+
+    >>> _outermost(["cls.predictions", "cls.predictions.decoder", "pooler"])
+    ['cls.predictions', 'pooler']
+    """
+    every = list(modules)
+    return [module for module in every if not any(module.startswith(f"{other}.") for other in every)]
 
 
 def _copied(keys: Iterable[str], tensors: Mapping[str, torch.Tensor], names: Naming, found: Written) -> list[str]:

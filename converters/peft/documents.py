@@ -6,7 +6,7 @@ The fields of every type, with what they are where nothing is said, stand in fie
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from importlib.resources import files
 
@@ -17,6 +17,7 @@ from ..identity import hub_id, manifest_name, own_version
 from ..spelling import same
 from .codec import Codec
 from .families import Naming
+from .heads import TASKS
 from .prompts import PromptCodec
 
 NAME = "peft"
@@ -154,28 +155,36 @@ def written(
     return found
 
 
-def wrapping(manifest: Manifest, row: Architecture, *, head: bool, outer: bool) -> tuple[str, str | None]:
+def wrapping(manifest: Manifest, row: Architecture, *, head: bool, around: Collection[str]) -> tuple[str, str | None]:
     """Return the prefix and the task of the class that an adapter is written for.
 
     Args:
         manifest: what is known of the adapter: from where it came, its class is known.
         row: the family.
         head: whether it has a classification head.
-        outer: whether it has parameters around the base model.
+        around: first words of its modules around the base model.
     """
     prefix = row.prefixes[0] if row.prefixes else ""
-    kinds = {one.kind for one in row.heads}
-    generates = not kinds & {"masked_lm"} and bool(kinds & {"causal_lm", "seq2seq_lm"})
     if head:
         return prefix, "SEQ_CLS"
-    if generates or outer:
-        language = next((one for one in row.heads if one.kind == "seq2seq_lm"), None)
-        task = "SEQ_2_SEQ_LM" if language else "CAUSAL_LM"
-        if language is not None and language.own_base:
-            return "", task
-        bare = _kept(manifest, "adapters").get("prefix") == ""
-        return ("", _feature(row)) if bare and not outer else (prefix, task if generates else None)
-    return "", _feature(row)
+    if around:
+        return prefix, _task(row, around)
+    kinds = {one.kind: one for one in row.heads}
+    language = kinds.get("seq2seq_lm", kinds.get("causal_lm"))
+    if "masked_lm" in kinds or language is None:
+        return "", _feature(row)
+    if language.own_base:
+        return "", "SEQ_2_SEQ_LM"
+    if _kept(manifest, "adapters").get("prefix") == "":
+        return "", _feature(row)
+    return prefix, "SEQ_2_SEQ_LM" if language.kind == "seq2seq_lm" else "CAUSAL_LM"
+
+
+def _task(row: Architecture, around: Collection[str]) -> str | None:
+    """Return the task of the classes that have these modules, None where they have several."""
+    kinds = {one.kind for one in row.heads if {path.partition(".")[0] for path in one.linears} & set(around)}
+    tasks = {task for task, of in TASKS.items() if kinds & set(of)}
+    return tasks.pop() if len(tasks) == 1 else None
 
 
 def _feature(row: Architecture) -> str | None:
