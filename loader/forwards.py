@@ -15,10 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch.compiler import is_compiling
 
-from ..errors import UsageError
+from ..errors import UnsupportedError, UsageError
 from ..methods import HEAD_ARGUMENTS, Seen
-
-from ..errors import UnsupportedError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -138,6 +138,8 @@ class Archive:
 GOLDEN = Archive("golden.tar.gz")
 BOTTLENECKS = Archive("bottleneck-cases.tar.gz")
 COMPOSITIONS = Archive("composition-cases.tar.gz")
+PREFIXES = Archive("prefix-cases.tar.gz")
+PEFT_PROMPTS = Archive("peft-prompt-cases.tar.gz")
 
 
 @cache
