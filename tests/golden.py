@@ -139,6 +139,8 @@ GOLDEN = Archive("golden.tar.gz")
 BOTTLENECKS = Archive("bottleneck-cases.tar.gz")
 COMPOSITIONS = Archive("composition-cases.tar.gz")
 HEADS = Archive("head-cases.tar.gz")
+PREFIXES = Archive("prefix-cases.tar.gz")
+PEFT_PROMPTS = Archive("peft-prompt-cases.tar.gz")
 
 
 @cache

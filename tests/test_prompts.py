@@ -114,7 +114,8 @@ def test_a_prompt_that_sees_padding_depends_on_it_and_another_does_not() -> None
         adapters.activate(name)
         assert torch.allclose(hidden(base, batch)[-1, :rows], hidden(base, other)[-1, :rows], atol=1e-5) == same
     unpadded = {"input_ids": batch["input_ids"]}
-    plain, weighed = [], []
+    plain: list[Tensor] = []
+    weighed: list[Tensor] = []
     for name, found in (("blind", plain), ("weighed", weighed)):
         tensors = adapters.adapter("blind").tensors
         adapters.load(

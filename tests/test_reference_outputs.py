@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import transformers
-from golden import BOTTLENECKS, COMPOSITIONS, GOLDEN, Case
+from golden import BOTTLENECKS, COMPOSITIONS, GOLDEN, PREFIXES, Case
 
 from adapterhub.errors import UnsupportedError
 from adapterhub.loader import attach
@@ -56,6 +56,11 @@ def check(case: Case) -> None:
 
 @pytest.mark.parametrize("case", golden_cases(), ids=str)
 def test_a_golden_case_gives_the_output_of_the_reference(case: Case) -> None:
+    check(case)
+
+
+@pytest.mark.parametrize("case", PREFIXES.cases(), ids=str)
+def test_every_prefix_and_prompt_gives_the_output_of_the_reference(case: Case) -> None:
     check(case)
 
 

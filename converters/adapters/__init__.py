@@ -184,7 +184,7 @@ def _names_kept(names: Naming | None, head: heads.Head | None, row: Architecture
         extra["prefix"] = names.prefix
     if names is not None and names.container != CONTAINERS[0]:
         extra["container"] = names.container.feed_forward
-    if names is not None and names.copies:
+    if names is not None and names.copies is not None:
         extra["copies"] = names.copies
     return extra
 
@@ -236,7 +236,7 @@ def _tensors(
         groups["fusion"] = keys.encode(adapter.tensors, _parts(adapter.config), row, names)
     if CONFIG in found:
         container = next((box for box in CONTAINERS if box.feed_forward == extra.get("container")), CONTAINERS[0])
-        prefix, copies = extra.get("prefix", _usual_prefix(row)), extra.get("copies", False)
+        prefix, copies = extra.get("prefix", _usual_prefix(row)), extra.get("copies")
         names = Naming(found[CONFIG]["name"], prefix, container, copies)
         groups["adapter"] = keys.encode(adapter.tensors, _parts(adapter.config), row, names)
     if HEAD_CONFIG in found:

@@ -98,7 +98,7 @@ class Places:
         row: the model family.
         runs: the layers of each stack, as far as keys name them.
         width: hidden size that the document states, 0 if it does not.
-        whole: whether every tensor stands in the file by all names that it must have, and by copies below each layer.
+        whole: whether every tensor stands in the file by all names that it must have, and copies name every layer.
     """
 
     row: Architecture

@@ -50,13 +50,13 @@ class Naming:
         prefix: the word of the model class in front (`bert`), or "".
         container: the names of their era.
         copies: which copies of tensors there are: all, none, or {"with": keys, "without": keys} in difference to none,
-            the keys without prefix and with `{name}` for the name.
+            the keys without prefix and with `{name}` for the name; None for those that tell the number of layers.
     """
 
     name: str
     prefix: str = ""
     container: Container = CONTAINERS[0]
-    copies: bool | Mapping[str, Sequence[str]] = False
+    copies: bool | Mapping[str, Sequence[str]] | None = None
 
 
 class Table:
@@ -80,8 +80,10 @@ class Table:
         bare = [key.removeprefix(self._head) for key in keys]
         named = [a | b for a, b in zip(layers.found(bare, self._theirs), layers.found(bare, self._ours), strict=True)]
         left_out = {layer for entries in self._by_ours.values() for entry in entries for layer in entry.left_out}
+        self.has_copies = any(map(self._is_copy, bare))
+        self.may_have_copies = any(entry.optional for entries in self._by_ours.values() for entry in entries)
         # Copies stand below every layer, those that are left out too: nothing needs to be added to what they name.
-        self._runs = layers.runs(row, named, set() if any(map(self._is_copy, bare)) else left_out)
+        self._runs = layers.runs(row, named, set() if self.has_copies else left_out)
 
     def places(self, width: int = 0, *, whole: bool = True) -> Places:
         """Return what codecs want to know of the model."""
@@ -104,6 +106,16 @@ class Table:
             if number not in entry.left_out:
                 for place in [index] if index or "{i}" not in entry.theirs else self._indices(entry.theirs):
                     yield entry, self.foreign(_filled(entry.theirs, place))
+
+    def last_copies(self, key: str) -> list[str]:
+        """Return the foreign keys of the copies of a tensor below the last layer of each stack."""
+        found = {}
+        for entry in self._by_ours.get(key, ()):
+            indices = self._indices(entry.theirs) if entry.optional else []
+            if indices:
+                stack, _, _ = entry.theirs.rpartition("{i}")
+                found[stack] = self.foreign(_filled(entry.theirs, indices[-1]))
+        return list(found.values())
 
     def foreign(self, key: str) -> str:
         """Return a key without prefix and name with both."""
@@ -189,18 +201,23 @@ def decode(
     return found, faults
 
 
+Copies = bool | dict[str, list[str]]
+
+
 def copies(
     found: Mapping[str, torch.Tensor],
     tensors: Iterable[str],
     parts: Sequence[tuple[MethodConfig, Codec]],
     row: Architecture,
     names: Naming,
-) -> bool | dict[str, list[str]]:
-    """Return Naming.copies of a file.
+) -> Copies | None:
+    """Return Naming.copies of a file, None where there can be none.
 
     found: what decode made of its tensors.
     """
     table = Table(parts, row, names, found)
+    if not table.may_have_copies:
+        return None
     known = [pair for key in _joined(found, parts, table) for pair in table.theirs(key)]
     usual = {foreign for entry, foreign in known if not entry.optional}
     have = set(tensors)
@@ -224,6 +241,8 @@ def encode(
         for entry, foreign in table.theirs(key)
         if names.copies is True or not entry.optional
     }
+    if names.copies is None:
+        return found | dict(_telling(written, table))
     if not isinstance(names.copies, Mapping):
         return found
     for key in names.copies.get("without", ()):
@@ -233,6 +252,15 @@ def encode(
         if match is not None and match[1] in written:
             found[table.foreign(key)] = written[match[1]]
     return found
+
+
+def _telling(written: Mapping[str, torch.Tensor], table: Table) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the smallest copies that tell how many layers each stack has: one below each last layer."""
+    for key in sorted(written, key=lambda key: (written[key].numel(), key)):
+        last = table.last_copies(key)
+        if last:
+            yield from ((foreign, written[key]) for foreign in last)
+            return
 
 
 def _joined(
@@ -246,11 +274,9 @@ def _joined(
 
 
 def _is_whole(found: Iterable[str], tensors: Mapping[str, torch.Tensor], table: Table) -> bool:
-    """Return whether tensors that may have copies have some, and their own names besides."""
-    names = [pair for key in found for pair in table.theirs(key)]
-    own = [foreign for entry, foreign in names if not entry.optional]
-    optional = [foreign for entry, foreign in names if entry.optional]
-    return all(name in tensors for name in own) and (not optional or any(name in tensors for name in optional))
+    """Return whether every tensor stands in a file by its own names, and copies tell how many layers there are."""
+    own = (foreign for key in found for entry, foreign in table.theirs(key) if not entry.optional)
+    return table.has_copies == table.may_have_copies and all(name in tensors for name in own)
 
 
 def _absent(found: Iterable[str], tensors: Mapping[str, torch.Tensor], table: Table) -> Iterator[str]:

@@ -2,8 +2,8 @@
 
 The file has one network for each stack, whose last layer makes keys and values of all its attentions one behind the
 other: those that are not left out, in the order of the layers. Here each attention has its own part. The library also
-repeats every tensor below each attention (`.pool.`); of what is repeated only the pool itself is written, unless the
-source had more.
+repeats every tensor below each attention (`.pool.`); of these copies only one below each last layer is written, which
+tells how many layers there are, unless the source had others.
 
 Source: adapters 1.3.0, methods/prefix_tuning.py and configuration/adapter_config.py (PrefixTuningConfig).
 """
@@ -185,7 +185,8 @@ def _placed(config: PrefixTuningConfig, tensors: Tensors, places: Places) -> dic
     Raises:
         FormatError: their number cannot be told.
     """
-    sizes = {} if places.whole else {prefix: _count(config, prefix, tensors, places) for prefix in _prefixes(tensors)}
+    named = places.whole or config.use_gating  # by the copies, or by the gates
+    sizes = {} if named else {prefix: _count(config, prefix, tensors, places) for prefix in _prefixes(tensors)}
     found = _all(config, places, sizes)
     for prefix in _prefixes(tensors):
         rows = _rows(config, prefix, tensors)
