@@ -340,7 +340,7 @@ class _Builder:
             run,
             head,
             own=inspect.signature(self._original(model)),
-            base=inspect.signature(self._original(bare)),
+            base=self._signature(bare),
             hidden=self._hidden(),
             invert=inverses[0] if inverses else None,
             returns_dict=bool(model.config.return_dict),
@@ -348,6 +348,13 @@ class _Builder:
         self._put(model, forward)
         if isinstance(model, GenerationMixin) and not head.generates:
             self._generate = NoGenerate()
+
+    def _signature(self, module: nn.Module) -> inspect.Signature:
+        """Return the arguments of a module; of one that only hands them on, those of the module inside."""
+        found = inspect.signature(self._original(module))
+        if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in found.parameters.values()):
+            return self._signature(next(module.children()))
+        return found
 
     def _hidden(self) -> LastOutput | None:
         """Return what remembers the hidden states in a model that is its own base and has a head, as those of T5 do."""

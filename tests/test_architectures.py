@@ -138,6 +138,18 @@ def with_head(name: str, cls: str) -> PreTrainedModel:
     return family(name, cls, **({"decoder_layers": 2} if cls in EQUAL_LAYERS else {}))
 
 
+@pytest.mark.parametrize(("name", "cls"), [("bart", "BartForCausalLM"), ("mbart", "MBartForCausalLM")])
+def test_a_head_answers_on_a_decoder_in_a_wrapper(name: str, cls: str) -> None:
+    base = with_head(name, cls)
+    batch = family_inputs(base)
+    before = answers(base, batch)
+    adapters = attach(base)
+    adapters.add("x", "seq_bn+classification_head[num_labels=3,pooling=first]", set_active=True)
+    assert base(**batch).logits.shape == (2, 3)
+    adapters.activate(None)
+    assert torch.equal(answers(base, batch), before)
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_output_and_residual_stream_add_up_to_what_the_model_goes_on_with(name: str) -> None:
     check_law(family(name))
