@@ -131,6 +131,7 @@ def _layer_norm(config: Config) -> str:
 
 
 _READS = {
+    None: "what the model's family reads",
     "first": "the first token",
     "last": "the last token",
     "eos": "the end token",
@@ -141,7 +142,7 @@ _READS = {
 
 def _head(config: Config) -> str:
     classes = "1 number" if config["num_labels"] == 1 else f"{config['num_labels']} classes"
-    if config["multilabel"]:
+    if config.get("multilabel"):  # files before 0.2 have no such field
         classes = f"{config['num_labels']} classes, any of them"
     return f"head for {classes}: {_layers(config)} on {_READS[config['pooling']]}"
 
@@ -168,7 +169,8 @@ def _answer(config: Config) -> str:
 
 def _language_model(config: Config) -> str:
     task = {"masked": "masked tokens", "causal": "the next token", "seq2seq": "the next token of another text"}
-    return f"head for {task[config['kind']]} out of {config['vocab_size']}: {_layers(config).removesuffix(',')}"
+    words = "" if config["vocab_size"] is None else f" out of {config['vocab_size']}"
+    return f"head for {task[config['kind']]}{words}: {_layers(config).removesuffix(',')}"
 
 
 def _parsing(config: Config) -> str:
@@ -216,7 +218,7 @@ def _positive_or_none(value: JSON) -> bool:
 
 
 def _read(value: JSON) -> bool:
-    return value in _READS
+    return value in tuple(_READS)
 
 
 def _kind(value: JSON) -> bool:
@@ -227,7 +229,7 @@ _ANYWHERE: Usual = {"leave_out": _list}
 _LINEAR: Usual = {**_ANYWHERE, "targets": _texts, "gating": _flag}
 _LAYERED: Usual = {"layers": _positive, "activation_function": _text_or_none}
 _POOLED: Usual = {**_LAYERED, "pooling": _read}
-_CLASSES: Usual = {**_POOLED, "num_labels": _positive, "multilabel": _flag}
+_CLASSES: Usual = {**_POOLED, "num_labels": _positive}
 
 _SENTENCES: Mapping[str, tuple[Usual, Callable[[Config], str]]] = {
     "bottleneck": (
@@ -271,7 +273,7 @@ _SENTENCES: Mapping[str, tuple[Usual, Callable[[Config], str]]] = {
     "multiple_choice_head": ({**_POOLED, "num_choices": _positive_or_none}, _choice),
     "tagging_head": ({**_LAYERED, "num_labels": _positive}, _tagging),
     "question_answering_head": (_LAYERED, _answer),
-    "language_model_head": ({**_LAYERED, "kind": _kind, "vocab_size": _positive}, _language_model),
+    "language_model_head": ({**_LAYERED, "kind": _kind, "vocab_size": _positive_or_none}, _language_model),
     "dependency_parsing_head": ({"num_labels": _positive}, _parsing),
 }
 """Method → what the values have to be for its sentence, and what makes it."""

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from cli_session import BASE_ID, sentences, type_command
+from cli_session import BASE_ID, sentences, type_command, write_csv
 
+from adapterhub import hub
 from adapterhub.adapter import Adapter
 from adapterhub.converters import read, write
 from adapterhub.registry.digest import of_file
@@ -128,6 +129,42 @@ def test_an_adapter_without_a_head_cannot_classify(trained: Path, base: Path, tm
     write(headless, tmp_path / "a.safetensors")
     typed = type_command("run", "./a.safetensors", "--base", str(base), "text", "--json")
     assert (typed.status, typed.error["code"]) == (6, "E_UNSUPPORTED")
+
+
+def test_classes_that_are_not_exclusive_have_probabilities_of_their_own(
+    trained: Path, base: Path, tmp_path: Path
+) -> None:
+    adapter = read(trained)
+    head = replace(adapter.config[-1], multilabel=True)  # type: ignore[type-var]
+    write(
+        Adapter((*adapter.config[:-1], head), adapter.tensors, replace(adapter.manifest, probe=None)),
+        tmp_path / "a.safetensors",
+    )
+    arguments = ("--base", str(base), "a dull film", "--json")
+    exclusive = type_command("run", str(trained), *arguments).json["scores"]
+    free = type_command("run", "./a.safetensors", *arguments).json["scores"]
+    assert sum(exclusive.values()) == pytest.approx(1, abs=1e-5)
+    assert sum(free.values()) != pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("head", ["tagging_head", "question_answering_head", "masked_lm_head"])
+def test_a_head_that_does_not_classify_whole_texts_is_not_run(head: str, base: Path, tmp_path: Path) -> None:
+    adapters = hub.attach(hub.load_base(str(base)).model)
+    adapters.add("other", head)
+    adapters.save("other", tmp_path / "a.safetensors")
+    typed = type_command("run", "./a.safetensors", "--base", str(base), "text", "--json")
+    assert (typed.status, typed.error["code"]) == (6, "E_UNSUPPORTED")
+    assert "does not classify whole texts" in typed.error["message"]
+    assert "attach(model) runs every kind of head" in typed.error["hint"]
+
+
+@pytest.mark.parametrize("head", ["tagging_head", "multilabel_classification_head", "image_classification_head"])
+def test_texts_with_one_label_each_do_not_train_another_kind_of_head(head: str, base: Path, tmp_path: Path) -> None:
+    data = write_csv(tmp_path / "reviews.csv", sentences(20))
+    arguments = ("--base", str(base), "--out", str(tmp_path / "a.safetensors"), "--method", f"seq_bn+{head}", "--json")
+    typed = type_command("train", str(data), *arguments)
+    assert (typed.status, typed.error["code"]) == (2, "E_USAGE")
+    assert "cannot train" in typed.error["message"]
 
 
 # verify

@@ -17,7 +17,7 @@ from adapterhub.errors import UsageError
 from adapterhub.methods import METHODS, PRESETS, ClassificationHeadConfig, describe, method_of, parse_method
 
 BUNDLED = Path(adapterhub.__file__).parent / "registry" / "bundled"
-HEAD = ClassificationHeadConfig(num_labels=3)
+HEAD = ClassificationHeadConfig(num_labels=3, pooling="first")
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,18 @@ HEAD = ClassificationHeadConfig(num_labels=3)
         ("prompt_tuning", "a prompt of 10 vectors"),
         ("p_tuning", "a prompt of 20 vectors, made by an encoder (mlp)"),
         ("layer_norm", "all layer norms"),
+        ("multilabel_classification_head[pooling=last]",
+         "head for 2 classes, any of them: a linear layer on the last token"),
+        ("classification_head[num_labels=1,layers=2,pooling=eos]",
+         "head for 1 number: 2 layers, tanh, on the end token"),
+        ("image_classification_head", "head for 2 classes: a linear layer on what the model's family reads"),
+        ("multiple_choice_head[pooling=pooler]",
+         "head for one of several texts: a linear layer on the pooler's output"),
+        ("tagging_head[num_labels=9]", "head for 9 classes of tokens: a linear layer"),
+        ("question_answering_head[layers=2]", "head for the first and the last token of an answer: 2 layers, tanh"),
+        ("masked_lm_head[vocab_size=100]", "head for masked tokens out of 100: 2 layers, gelu"),
+        ("causal_lm_head[layers=2]", "head for the next token: 2 linear layers"),
+        ("dependency_parsing_head", "head for the word that each word depends on, by 2 relations"),
     ],
 )  # fmt: skip
 def test_a_configuration_is_told_in_a_sentence(text: str, sentence: str) -> None:
