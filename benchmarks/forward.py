@@ -41,7 +41,7 @@ def lora_rows(session: Session) -> Iterator[Row]:
 
 
 def inactive_rows(session: Session) -> Iterator[Row]:
-    """Yield row 9: two adapters loaded, none active."""
+    """Yield row 9: adapters loaded, none active."""
     ours = session.ours.ask("counts", method=None)
     peers = {"adapters": session.adapters.ask("counts", method=None), "PEFT": session.peft.ask("counts", method=None)}
     yield from count_rows(9, "none active", ours, peers, (0, 0))
