@@ -25,6 +25,7 @@ GROUPS: tuple[tuple[tuple[int, ...], Callable[[Session], Iterable[Row]]], ...] =
     ((6,), loading.many_row),
     ((7,), loading.swap_rows),
     ((9, 10), forward.rows),
+    ((11,), forward.lora_rows),
     ((18,), recognition.rows),
 )
 """Rows of the list of bounds → what measures them."""

@@ -1,4 +1,4 @@
-"""Rows 9 and 10: what a forward pass costs more than the base model's."""
+"""Rows 9 to 11: what a forward pass costs more than the base model's."""
 
 from __future__ import annotations
 
@@ -21,8 +21,27 @@ def rows(session: Session) -> Iterator[Row]:
         yield from active_rows(session, method, operations, calls)
 
 
+def lora_rows(session: Session) -> Iterator[Row]:
+    """Yield row 11: LoRA on query and value."""
+    ours = session.ours.ask("counts", method="lora")
+    peers = {
+        "adapters": session.adapters.ask("counts", method="lora"),
+        "PEFT": session.peft.ask("counts", method="lora"),
+    }
+    yield Row(
+        number=11,
+        what="LoRA, extra operations",
+        ours=ours["operations"],
+        unit="",
+        peers={name: found["operations"] for name, found in peers.items()},
+        value=ours["operations"] / peers["PEFT"]["operations"],
+        limit=0.5,
+        bound="≤ 0.5 × PEFT",
+    )
+
+
 def inactive_rows(session: Session) -> Iterator[Row]:
-    """Yield row 9: two adapters loaded, none active."""
+    """Yield row 9: adapters loaded, none active."""
     ours = session.ours.ask("counts", method=None)
     peers = {"adapters": session.adapters.ask("counts", method=None), "PEFT": session.peft.ask("counts", method=None)}
     yield from count_rows(9, "none active", ours, peers, (0, 0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from transformers import BertConfig, BertModel
 
-METHODS = ("seq_bn", "double_seq_bn")
+METHODS = ("seq_bn", "double_seq_bn", "lora")
 LORA_RANK = 8
 
 

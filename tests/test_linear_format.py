@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from golden import GOLDEN, Case
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from test_adapters_format import same
@@ -177,6 +178,19 @@ def test_a_fault_in_the_configuration_is_named(fault: str) -> None:
     with pytest.raises(FormatError) as error:
         adapters.decode(changed(case, **fields))
     assert reason in str(error.value)
+
+
+BAD = ("absurd-rank", "attn-matrices", "missing-tensor-lora", "missing-weights-lora", "truncated-lora", "f16-weights")
+
+
+@pytest.mark.parametrize("case", [c for c in GOLDEN.cases(groups="G") if str(c).endswith(BAD)], ids=str)
+def test_a_bad_folder_of_the_golden_cases_is_refused_or_read_as_it_should_be(case: Case) -> None:
+    if case["expect"].startswith("ok"):
+        assert read(case.adapter).tensors
+    else:
+        with pytest.raises(FormatError):
+            read(case.adapter)
+    assert not Path(case["must_not_exist_after"]).exists()
 
 
 def with_tensors(case: str, change: Callable[[dict[str, Tensor]], Any]) -> Parts:
