@@ -89,6 +89,7 @@ def _unmergeable(binding: Binding) -> Iterator[str]:
     kinds = {
         "sites": "bottlenecks",
         "attentions": "prefixes",
+        "prompts": "prompts",
         "blocks": "interventions behind layers",
         "embeddings": "changes of the embeddings' output",
         "fusions": "fusion layers",

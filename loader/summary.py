@@ -66,12 +66,14 @@ class Summary:
 def rows(name: str, configs: Iterable[MethodConfig], layout: Layout, base: int) -> Iterator[Row]:
     """Yield the rows of one adapter."""
     kinds = _kinds(layout)
+    attentions = {attention.path for attention in layout.attentions}
     for config in configs:
         counts: Counter[str] = Counter()
         places: dict[str, set[str]] = {}
         for key, shape in method_of(config).shapes(config, layout).items():
             path = _path(key, kinds)
-            kind = kinds.get(path, path)
+            is_prefix = path in attentions and key.removeprefix(path).startswith(".prefix_")
+            kind = "prefix" if is_prefix else kinds.get(path, path)
             counts[kind] += _size(shape)
             places.setdefault(kind, set()).add(path)
         for kind, parameters in counts.items():
@@ -89,10 +91,10 @@ def _kinds(layout: Layout) -> dict[str, str]:
     """Return the path of each place of a model → its kind; a linear map goes before a residual site of its path."""
     return (
         {block.path: "layer" for block in layout.blocks}
-        | {attention.path: "prefix" for attention in layout.attentions}
         | {embedding.path: "embedding" for embedding in layout.embeddings}
         | {site.path: site.role for site in layout.sites}
         | {linear.path: "+".join(linear.roles) or "linear" for linear in layout.linears}
+        | {embedding.tokens: "embedding" for embedding in layout.embeddings if embedding.tokens is not None}
         | {norm.path: "norm" for norm in layout.norms}
     )
 

@@ -123,7 +123,8 @@ def initial(config: PromptTuningConfig, layout: Layout, base: Callable[[str], Te
     if config.init_tokens:
         ids = torch.tensor(config.init_tokens).repeat(-(-shape[0] // len(config.init_tokens)))[: shape[0]]
         table = base(f"{embedding.tokens}.weight").detach()
-        return {f"{path}.prompt": table[ids.to(table.device)].float().cpu()}
+        scale = layout.linear[embedding.tokens or ""].scale
+        return {f"{path}.prompt": table[ids.to(table.device)].float().cpu() * scale}
     seed = config.init_weights_seed
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     start = torch.empty(shape).uniform_(-config.init_scale, config.init_scale, generator=generator)

@@ -30,11 +30,21 @@ LINEARS = (
     "dvora[r=4,alpha=1,form=matrices,magnitude=dora_adapters]",
     "mtl_lora[r=4,ups=3]",
 )
-OPTIONS = SITES + LINEARS
+IN_FRONT = (
+    "prefix_tuning[prefix_length=3,bottleneck_size=5]",
+    "prefix_tuning_flat[prefix_length=3,use_gating=true,positions=shifted]",
+    "prompt_tuning[prompt_length=3,sees_padding=true]",
+    "prompt_tuning[prompt_length=3,place=tokens]",
+    "p_tuning[prompt_length=3]",
+    "p_tuning[prompt_length=3,encoder=lstm]",
+    "mam[prefix_length=3,bottleneck_size=5]",
+    "unipelt[prefix_length=3,bottleneck_size=5]",
+)
+OPTIONS = SITES + LINEARS + IN_FRONT
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [SITES, LINEARS], ids=["sites", "linears"])
+@pytest.mark.parametrize("options", [SITES, LINEARS, IN_FRONT], ids=["sites", "linears", "in front"])
 @pytest.mark.parametrize("family", ["bert", "distilbert"])
 def test_a_compiled_model_follows_every_activation_without_a_graph_break(family: str, options: tuple[str, ...]) -> None:
     base = model(family)

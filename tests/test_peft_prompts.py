@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from adapterhub.adapter import Adapter, Base, Manifest, MethodConfig
-from adapterhub.architectures import by_model_type
 from adapterhub.loader import AdapterSet, attach
 from adapterhub.methods import PrefixTuningConfig, PromptTuningConfig, PTuningConfig
 from adapterhub.sites import Layout
@@ -32,7 +31,7 @@ def prefix(fields: dict[str, Any], vectors: Tensor, layout: Layout) -> tuple[Met
     config = PrefixTuningConfig(
         flat=True, prefix_length=n, positions="shifted", encoder_prefix=False, cross_prefix=False
     )
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for number, place in enumerate(one for one in layout.attentions if config.takes(one)):
         key, value = pairs[:, step * number % fields["num_layers"]].unbind(1)
         tensors |= {f"{place.path}.prefix_key": key.contiguous(), f"{place.path}.prefix_value": value.contiguous()}
@@ -52,8 +51,7 @@ def by_hand(case: Case, adapters: AdapterSet) -> Adapter:
         config = PromptTuningConfig(prompt_length=n, place="tokens", spare=spare)
         if fields["peft_type"] == "P_TUNING":
             config = PTuningConfig(prompt_length=n, encoder="none", spare=spare)
-    row = by_model_type(adapters.model.base_model.config.model_type)
-    return Adapter((config,), tensors, Manifest(name="task", base=Base(architecture=row.name)))
+    return Adapter((config,), tensors, Manifest(name="task", base=Base(architecture=layout.architecture)))
 
 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])

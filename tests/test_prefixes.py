@@ -405,6 +405,8 @@ def test_layers_that_are_left_out_have_no_prefix() -> None:
     adapters = attach(base)
     adapters.add("a", "prefix_tuning[leave_out=[0,2]]")
     assert {key.split(".")[2] for key in adapters.adapter("a").tensors if key.startswith("encoder")} == {"1"}
+    adapters.activate("a")
+    assert ["forward" in vars(layer.attention.self) for layer in base.encoder.layer] == [False, True, False]
     adapters.detach()
     assert not torch.allclose(layers(base, [0]), layers(base, [1]), atol=1e-3)
 

@@ -246,9 +246,30 @@ def test_a_prompt_starts_from_words_again_and_again() -> None:
     adapters = attach(base)
     adapters.add("a", "prompt_tuning[prompt_length=5,spare=2,place=tokens,init_tokens=[7,9]]")
     (found,) = adapters.adapter("a").tensors.values()
+    scaled = attach(family("gemma3_text"))
+    scaled.add("a", "prompt_tuning[prompt_length=1,place=tokens,init_tokens=[7]]")
+    (vector,) = scaled.adapter("a").tensors.values()
+    assert torch.allclose(vector[0], scaled.model.get_input_embeddings()(torch.tensor(7)), atol=1e-5)
     assert torch.equal(found, base.embeddings.word_embeddings.weight[[7, 9, 7, 9, 7, 9, 7]])
     adapters.activate("a")
     assert hidden(base).shape == (4, 14, 32)
+
+
+@pytest.mark.parametrize("text", [TOKENS, BEHIND, "prefix_tuning[prefix_length=3]"])
+def test_what_stands_in_front_cannot_be_merged_and_says_so(text: str) -> None:
+    adapters = with_adapters(model(), a=f"lora+{text}")
+    with pytest.raises(UnsupportedError, match="prompts|prefixes"):
+        adapters.merge("a")
+
+
+def test_the_summary_tells_where_the_parameters_stand() -> None:
+    adapters = with_adapters(model("distilbert"), a=TOKENS, b="prefix_tuning[prefix_length=3,bottleneck_size=5]")
+    rows = {(row.adapter, row.site): row.parameters for row in adapters.summary().rows}
+    assert rows == {
+        ("a", "embedding"): 3 * 32,
+        ("b", "prefix"): 3 * 2 * (32 * 5 + 32),
+        ("b", "shared"): 3 * 32 + 5 * 32 + 5,
+    }
 
 
 def test_a_stack_may_have_one_prompt() -> None:

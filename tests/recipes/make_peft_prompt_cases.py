@@ -94,10 +94,12 @@ BASES: dict[str, Base] = {
 
 
 def load(root: Path, name: str) -> Any:
-    """Return a base in eval mode."""
+    """Return a base in eval mode; the path is not written into what is saved."""
     import transformers
 
-    return getattr(transformers, BASES[name].cls).from_pretrained(root / "bases" / name).eval()
+    model = getattr(transformers, BASES[name].cls).from_pretrained(root / "bases" / name).eval()
+    model.name_or_path = model.config.name_or_path = f"bases/{name}"
+    return model
 
 
 def make_base(root: Path, name: str) -> None:
