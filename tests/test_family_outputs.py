@@ -40,7 +40,8 @@ def name_of(case: dict[str, Any]) -> str:
 def base_of(family: str) -> PreTrainedModel:
     row = by_name(FAMILIES[family].row)
     made: PreTrainedModel = getattr(transformers, FAMILIES[family].model)(configuration(family))
-    return settle(made, row.past)
+    settle(made, row.past)
+    return made
 
 
 @cache
