@@ -7,10 +7,12 @@ with W and R: r × d, at the first p positions of a text that are no padding and
 its own unless they are tied; where the ends meet, the last ones win. While tokens of a text are generated one by one
 with a cache, the prompt alone is intervened on.
 
-The orthonormal rows are those that torch's `orthogonal` parametrisation makes: with X = reflectionsᵀ (d × r) below its
-diagonal, Q the first r columns of the product of its Householder reflections, D the signs, and an orthogonal base
+The orthonormal rows are those that torch's `orthogonal` parametrisation makes of a matrix X: d × r: with Q the first r
+columns of the product of the Householder reflections below its diagonal, its diagonal D of signs, and an orthogonal base
 
     Rᵀ = base · Q · D
+
+The signs do not train, so they are kept apart: `reflections` are the rows of Xᵀ without them.
 
 Sources: Wu et al. 2024 (arXiv 2404.03592) §3; `adapters` 1.3.0, methods/reft.py, for the positions; torch 2,
 nn/utils/parametrizations.py (`_Orthogonal`, householder).
@@ -148,7 +150,7 @@ def _unit_shapes(config: ReftConfig, block: Block) -> Shapes:
         )
     return {
         **found,
-        "projection.reflections": (r, width),
+        "projection.reflections": (r, width - 1),
         "projection.signs": (r,),
         "projection.base": (width, width),
     }
@@ -180,7 +182,8 @@ def _start(key: str, shape: tuple[int, ...], generator: torch.Generator | None) 
 
 def facts(config: ReftConfig, have: Shapes, roles: Roles) -> Facts:
     """Return the widths that the tensors speak for."""
-    votes = [shape[1] for key, shape in have.items() if ".reft_" in key and len(shape) == 2]
+    names = (".source.weight", ".projection.weight")
+    votes = [shape[1] for key, shape in have.items() if ".reft_" in key and key.endswith(names) and len(shape) == 2]
     return Facts(widths=tuple(votes), left_out=config.left_out)
 
 
@@ -209,10 +212,11 @@ class Rotation(Derived):
     def computed(self) -> Tensor:
         """Return (base · Q · D)ᵀ; the reflections are not defined in half precision, so single is used."""
         import torch
+        from torch.nn.functional import pad
 
         reflections, signs, base = self.sources
         dtype = reflections.dtype if reflections.dtype == torch.float64 else torch.float32
-        below = reflections.to(dtype).mT.tril(diagonal=-1)
+        below = pad(reflections.to(dtype), (1, 0)).triu(diagonal=1).mT
         tau = 2 / (1 + below.square().sum(dim=-2))
         # A sign is a whole number, as in torch's parametrisation; what lies between counts as zero.
         q = torch.linalg.householder_product(below, tau) * signs.to(dtype).trunc()

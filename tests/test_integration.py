@@ -40,11 +40,20 @@ IN_FRONT = (
     "mam[prefix_length=3,bottleneck_size=5]",
     "unipelt[prefix_length=3,bottleneck_size=5]",
 )
-OPTIONS = SITES + LINEARS + IN_FRONT
+FURTHER = (
+    "compacter[reduction_factor=4]+loreft[r=2,tied_weights=true,dropout=0]",
+    "compacter++[reduction_factor=4,shared_W_phm=true,factorized_phm_rule=true]",
+    "seq_bn_inv[reduction_factor=4]",
+    "loreft[r=2,suffix_positions=2,layers=[0,1],dropout=0]",
+    "direft[layers=[1],tied_weights=true,suffix_positions=1,non_linearity=relu,dropout=0]",
+)
+OPTIONS = SITES + LINEARS + IN_FRONT + FURTHER
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [SITES, LINEARS, IN_FRONT], ids=["sites", "linears", "in front"])
+@pytest.mark.parametrize(
+    "options", [SITES, LINEARS, IN_FRONT, FURTHER], ids=["sites", "linears", "in front", "further"]
+)
 @pytest.mark.parametrize("family", ["bert", "distilbert"])
 def test_a_compiled_model_follows_every_activation_without_a_graph_break(family: str, options: tuple[str, ...]) -> None:
     base = model(family)

@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from adapterhub.loader import AdapterSet, attach
+from adapterhub.methods import method_of
 
 WIDTH, VOCABULARY = 32, 100
 SIZES: dict[str, Any] = {
@@ -95,11 +96,13 @@ def inputs(rows: int = 4, length: int = 9, seed: int = 1) -> dict[str, torch.Ten
 
 
 def randomise(adapters: AdapterSet, name: str, seed: int = 2) -> None:
-    """Give an adapter random weights, so that it changes the outputs clearly."""
+    """Give an adapter random weights, so that it changes the outputs clearly; what never trains stays."""
     generator = torch.Generator().manual_seed(seed)
+    loaded = adapters._loaded[name]
     with torch.no_grad():
-        for parameter in adapters._loaded[name].bank.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3)
+        for key, parameter in loaded.bank.tensors().items():
+            if not any(method_of(config).frozen(config, key) for config in loaded.config):
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3)
 
 
 def with_adapters(base: PreTrainedModel, **methods: str) -> AdapterSet:

@@ -43,6 +43,7 @@ LEAVES = (
     ("projection.parametrizations.weight.original", "projection.reflections"),
     ("projection.parametrizations.weight.0.base", "projection.base"),
 )
+REFLECTIONS, SIGNS = ".projection.reflections", ".projection.signs"
 
 
 def claims(fields: Fields) -> bool:
@@ -114,9 +115,9 @@ def read(config: ReftConfig, tensors: Tensors, places: Places) -> Tensors:
     """Return the diagonals apart from the rest."""
     found = dict(tensors)
     for key, tensor in tensors.items():
-        if key.endswith(".projection.reflections") and tensor.ndim == 2:
-            found[key] = tensor.clone().fill_diagonal_(0)
-            found[key.replace(".reflections", ".signs")] = tensor.diagonal().clone()
+        if key.endswith(REFLECTIONS) and tensor.ndim == 2 and tensor.shape[0] < tensor.shape[1]:
+            found[key] = tensor[_beside(tensor)].view(tensor.shape[0], -1)
+            found[key.replace(REFLECTIONS, SIGNS)] = tensor.diagonal().clone()
     return found
 
 
@@ -124,11 +125,20 @@ def write(config: ReftConfig, tensors: Tensors, places: Places) -> Tensors:
     """Return the diagonals where the library has them."""
     found = dict(tensors)
     for key in tensors:
-        if key.endswith(".projection.signs"):
-            whole = key.replace(".signs", ".reflections")
-            found[whole] = found[whole].clone()
-            found[whole].diagonal().copy_(found.pop(key))
+        if key.endswith(SIGNS):
+            rest, signs = found[key.replace(SIGNS, REFLECTIONS)], found.pop(key)
+            whole = rest.new_empty(rest.shape[0], rest.shape[1] + 1)
+            whole[_beside(whole)] = rest.reshape(-1)
+            whole.diagonal().copy_(signs)
+            found[key.replace(SIGNS, REFLECTIONS)] = whole
     return found
+
+
+def _beside(matrix: torch.Tensor) -> torch.Tensor:
+    """Return a mask of what does not lie on the diagonal of a matrix with more columns than rows."""
+    import torch
+
+    return ~torch.eye(*matrix.shape, dtype=torch.bool)
 
 
 CODEC = Codec(config=ReftConfig, claims=claims, decode=decode, encode=encode, entries=entries, read=read, write=write)
