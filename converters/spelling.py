@@ -29,7 +29,8 @@ def kept(source: Mapping[str, JSON], built: Mapping[str, JSON]) -> Kept:
 def respelled(built: Mapping[str, JSON], spelling: Kept) -> dict[str, JSON]:
     """Return built with everything that was kept; respelled(built, kept(source, built)) == source."""
     absent, changed = spelling.get("absent", ()), spelling.get("set", {})
-    return {key: value for key, value in built.items() if key not in absent} | changed
+    found: dict[str, JSON] = {key: value for key, value in built.items() if key not in absent} | changed
+    return found
 
 
 def restored(

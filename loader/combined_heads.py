@@ -37,13 +37,18 @@ class HeadOutputs(ModelOutput):
 class Heads:
     """Several heads, each for its rows of the batch."""
 
-    __slots__ = ("distinct", "labels", "places", "problem", "takes", "which")
+    __slots__ = ("distinct", "generates", "labels", "places", "problem", "takes", "which")
+
+    labels: int
+    problem: str | None
+    takes: tuple[str, ...]
 
     def __init__(self, heads: Sequence[HeadOp], which: Which) -> None:
         """Make it; which tells the number of the head of each row."""
         self.distinct = list({id(head): head for head in heads}.values())
         self.places = [next(i for i, one in enumerate(self.distinct) if one is head) for head in heads]
         self.which = which
+        self.generates = all(head.generates for head in heads)
         self.takes = tuple(dict.fromkeys(name for head in heads for name in head.takes))
         labels, problems = {head.labels for head in heads}, {head.problem for head in heads}
         self.labels = labels.pop() if len(labels) == 1 else 0
@@ -65,7 +70,7 @@ class Heads:
                 raise UnsupportedError("the heads of these adapters call the base model in different ways")
         return first
 
-    def __call__(self, seen: Seen) -> dict[str, Any]:
+    def __call__(self, seen: Seen) -> Any:
         """Return `outputs`, and `logits` of all rows where they have one shape."""
         device = seen.hidden.device
         owner = torch.tensor(self.places, device=device)[self.which(len(seen.hidden), device)]
@@ -147,4 +152,6 @@ def side_by_side(children: Sequence[Binding], which: Which) -> HeadOp | None:
             "some rows of the batch would have an answer of a head, and others none",
             hint="give every adapter a head, or none; or say whose head answers: activate(…, head=name)",
         )
-    return heads[0] if all(head is heads[0] for head in heads) else Heads(heads, which)
+    if all(head is heads[0] for head in heads):
+        return heads[0]
+    return Heads(heads, which)

@@ -500,7 +500,8 @@ class HeadForward:
         others = (*HEAD_ARGUMENTS, *(name for name in own.parameters if name not in base.parameters))
         kept = (*head.takes, "return_dict", "num_items_in_batch")
         self.refused = tuple(name for name in dict.fromkeys(others) if name not in kept)
-        self.classes = tuple((cls, tuple(f.name for f in fields(cls))) for cls in head.outputs())
+        classes: tuple[Any, ...] = head.outputs()
+        self.classes = tuple((cls, tuple(f.name for f in fields(cls))) for cls in classes)
         # Trainers and generate() read the signature to know what the model takes.
         self.__signature__ = _with(base, head.takes, without=self.refused)
 

@@ -92,7 +92,7 @@ def survey(model: nn.Module, architecture: Architecture | None = None) -> Ground
         embeddings=tuple(_embeddings(row, bare, modules)),
         vocabulary=_vocabulary(model, row, modules),
         reads=row.reads,
-        parameters={path: tuple(module._parameters[name].shape) for path, (module, name) in owners.items()},
+        parameters={path: tuple(module.get_parameter(name).shape) for path, (module, name) in owners.items()},
         tied=_tied(owners),
     )
     _all_there(layout, layers, modules, row)

@@ -131,7 +131,8 @@ class Installation:
         else:
             self._config.id2label = dict(enumerate(plan.labels))
             self._config.label2id = {label: i for i, label in enumerate(plan.labels)}
-            self._config.problem_type = plan.problem or self._shown[2]
+            # The configuration's type lists what transformers knows; a head says nothing else.
+            vars(self._config)["problem_type"] = plan.problem or self._shown[2]
 
 
 def build(

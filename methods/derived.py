@@ -54,5 +54,5 @@ class Derived:
 
     def __getstate__(self) -> Any:
         """Return what a copy takes over: all but the value."""
-        kept, slots = super().__getstate__()  # type: ignore[misc]  # with slots it is a pair
-        return kept, {**slots, "made": None}
+        pair: Any = super().__getstate__()  # with slots it is a pair
+        return pair[0], {**pair[1], "made": None}

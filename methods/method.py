@@ -18,7 +18,7 @@ from ..sites import Layout, Linear, Projection
 if TYPE_CHECKING:
     import torch
     from torch import nn
-    from transformers.utils import ModelOutput
+    from transformers.utils.generic import ModelOutput
 
     Tensor = torch.Tensor
     Normalise = Callable[[Tensor], Tensor]

@@ -174,7 +174,7 @@ def _start(key: str, shape: tuple[int, ...], generator: torch.Generator | None) 
     if key.endswith("projection.base"):
         orthogonal: Tensor = torch.linalg.qr(tensor.normal_(generator=generator))[0].contiguous()
         return orthogonal
-    if key.endswith("projection.reflections") or key.endswith("source.bias"):
+    if key.endswith(("projection.reflections", "source.bias")):
         return tensor
     bound = 1 / math.sqrt(shape[-1])
     return tensor.uniform_(-bound, bound, generator=generator)
@@ -220,7 +220,8 @@ class Rotation(Derived):
         tau = 2 / (1 + below.square().sum(dim=-2))
         # A sign is a whole number, as in torch's parametrisation; what lies between counts as zero.
         q = torch.linalg.householder_product(below, tau) * signs.to(dtype).trunc()
-        return (base.to(dtype) @ q).mT.to(reflections.dtype)
+        found: Tensor = (base.to(dtype) @ q).mT.to(reflections.dtype)
+        return found
 
 
 class Unit:

@@ -7,6 +7,7 @@ import pickle
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
@@ -72,7 +73,8 @@ def test_torch_compile_makes_one_graph_of_a_composition(setup: Composition | lis
     with active(adapters, setup):
         wanted = run(adapters.model)
         compiled = torch.compile(adapters.model, backend="eager", fullgraph=True)
-        assert torch.allclose(run(compiled), wanted, atol=1e-5)
+        with torch.no_grad():
+            assert torch.allclose(compiled(**inputs(4)).last_hidden_state, wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("setup", SETUPS, ids=str)
@@ -106,7 +108,7 @@ def test_checkpointed_layers_get_the_same_gradients(setup: Composition | list[st
     for other in grads[1:]:
         for a, b in zip(grads[0], other, strict=True):
             assert (a is None) == (b is None)
-            assert a is None or torch.allclose(a, b, atol=1e-6)
+            assert a is None or b is None or torch.allclose(a, b, atol=1e-6)
 
 
 @pytest.mark.parametrize("setup", SETUPS, ids=str)
@@ -144,11 +146,11 @@ def test_a_thousand_loaded_adapters_cost_their_own_memory_and_nothing_on_the_for
     plain = run(adapters.model)
     adapters.add("a0", "lora[r=4]")
     value = adapters.adapter("a0")
-    one = sum(tensor.numel() * tensor.element_size() for tensor in value.tensors.values())
+    one = sum(tensor.nbytes for tensor in value.tensors.values())
     for number in range(1, 1000):
         adapters.load(value, name=f"a{number}")
-    held = sum(p.numel() * p.element_size() for p in adapters.model.adapterhub.parameters())
-    assert held == 1000 * one
+    parameters: list[Any] = list(adapters.model.adapterhub.parameters())
+    assert sum(parameter.nbytes for parameter in parameters) == 1000 * one
     assert torch.equal(run(adapters.model), plain)
     adapters.activate("a999")
     assert adapters.active == "a999"

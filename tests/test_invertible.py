@@ -104,7 +104,12 @@ def test_it_computes_its_equation_behind_the_whole_embedding_module() -> None:
 def test_odd_widths_are_divided_and_put_together_again() -> None:
     from transformers import BertConfig, BertModel
 
-    sizes = {"num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 4, "vocab_size": 100}
+    sizes: dict[str, Any] = {
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+        "intermediate_size": 4,
+        "vocab_size": 100,
+    }
     base = BertModel(BertConfig(hidden_size=7, **sizes)).eval()
     op = coupling(with_adapters(base, x="invertible[inv_reduction_factor=1]"))
     h = torch.randn(2, 3, 7)
@@ -158,10 +163,10 @@ def test_a_head_of_its_own_has_the_inverse_in_front_of_its_last_layer() -> None:
                 parameter.copy_(torch.randn(parameter.shape) * 0.3)
     adapters.activate("x")
     assert any(key.startswith("head.") for key in tensors)
-    config = adapters.adapter("x").config[1]
+    config: Any = adapters.adapter("x").config[1]
     without = dataclasses.replace(
         adapters.adapter("x"), config=(adapters.adapter("x").config[0], dataclasses.replace(config, inverts=False))
-    )  # type: ignore[type-var]
+    )
     expected = language_logits(base)
     adapters.load(without, name="y", set_active=True)
     assert not torch.allclose(language_logits(base), expected, atol=1e-3)
@@ -227,7 +232,7 @@ def test_a_stack_is_undone_in_the_order_from_its_end(languages: AdapterSet) -> N
     h = torch.randn(2, 3, 32)
     a, b = coupling(languages, "a"), coupling(languages, "b")
     with torch.no_grad():
-        assert torch.allclose(stacked[0].op.inverse(b(a(h))), h, atol=1e-5)  # type: ignore[attr-defined]
+        assert torch.allclose(stacked[0].op.inverse(b(a(h))), h, atol=1e-5)
 
 
 def test_what_has_no_inverse_is_named(languages: AdapterSet) -> None:

@@ -20,7 +20,7 @@ from .pooling import Pooling, chosen, vectors
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers.utils import ModelOutput
+    from transformers.utils.generic import ModelOutput
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,7 @@ from .layers import MOST_LABELS
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers.utils import ModelOutput
+    from transformers.utils.generic import ModelOutput
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,7 @@ from .layers import MOST_LAYERS, start
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers.utils import ModelOutput
+    from transformers.utils.generic import ModelOutput
 
 OF_THE_BASE = "hidden_act"
 """Stands for the name of the base model's own hidden activation."""
@@ -172,7 +172,11 @@ class LanguageModelHead:
         """Return the classes of the answer."""
         from transformers.modeling_outputs import CausalLMOutputWithPast, MaskedLMOutput, Seq2SeqLMOutput
 
-        kinds = {"masked": MaskedLMOutput, "causal": CausalLMOutputWithPast, "seq2seq": Seq2SeqLMOutput}
+        kinds: dict[str, type[ModelOutput]] = {
+            "masked": MaskedLMOutput,
+            "causal": CausalLMOutputWithPast,
+            "seq2seq": Seq2SeqLMOutput,
+        }
         return kinds[self.config.kind], Seq2SeqLMOutput
 
     def enter(self, inputs: dict[str, Any]) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def vectors(pooling: Pooling | None, seen: Seen, live: Live) -> Tensor:
         case "mean":
             return _mean(seen)
         case "eos":
-            at = _end(seen, live)
+            at: Tensor | None = _end(seen, live)
         case _:
             at = _last(seen, live)
     return hidden[:, -1] if at is None else hidden[arange(hidden.shape[0], device=hidden.device), at]
@@ -83,8 +83,10 @@ def _last(seen: Seen, live: Live) -> Tensor | None:
         return None
     if live.compat:
         # adapters 1.3.0 counts tokens, which is their last one's place only where padding stands behind them.
-        return real.sum(dim=-1) - 1
-    return _rightmost(real) + seen.hidden.shape[1] - real.shape[1]
+        count: Tensor = real.sum(dim=-1) - 1
+        return count
+    place: Tensor = _rightmost(real) + seen.hidden.shape[1] - real.shape[1]
+    return place
 
 
 def _end(seen: Seen, live: Live) -> Tensor:

@@ -18,7 +18,7 @@ from .entering import entering
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers.utils import ModelOutput
+    from transformers.utils.generic import ModelOutput
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +88,8 @@ class QuestionAnsweringHead:
 
     def loss(self, answer: Mapping[str, Tensor], seen: Seen, items: Tensor | int | None) -> Tensor | None:
         """Return the mean of both cross entropies; places behind the text do not count."""
-        places = [seen.inputs.get(name) for name in self.takes]
-        if places[0] is None or places[1] is None:
+        places = [place for name in self.takes if (place := seen.inputs.get(name)) is not None]
+        if len(places) < len(self.takes):
             return None
         both = [
             losses.classes(logits, place.view(-1).clamp(0, logits.shape[1]), items, ignored=logits.shape[1])

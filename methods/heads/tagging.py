@@ -18,7 +18,7 @@ from .entering import entering
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers.utils import ModelOutput
+    from transformers.utils.generic import ModelOutput
 
 
 @dataclass(frozen=True, kw_only=True)
