@@ -13,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import family, hidden, inputs, model, randomise, with_adapters
+from torch import Tensor
 
 from adapterhub.adapter import Adapter, Base, Manifest
 from adapterhub.composition import Average, Split, Stack
