@@ -68,14 +68,20 @@ def _field(text: str, whole: str) -> tuple[str, Any]:
 
 
 def _value(text: str) -> Any:
-    """Return a JSON value, a Python constant, or the text itself."""
+    """Return a JSON value, a Python constant, a list of such, or the text itself.
+
+    >>> _value("[query, key]"), _value("2.5"), _value("relu")
+    (['query', 'key'], 2.5, 'relu')
+    """
     words = {"True": True, "False": False, "None": None}
     if text in words:
         return words[text]
     try:
         return json.loads(text)
     except json.JSONDecodeError:
-        return text
+        if not (text.startswith("[") and text.endswith("]")):
+            return text
+        return [_value(item.strip()) for item in _split(text[1:-1], ",")]
 
 
 def _split(text: str, separators: str) -> Iterator[str]:

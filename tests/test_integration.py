@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +120,20 @@ def test_half_precision_stays_close_to_float32(text: str, dtype: torch.dtype) ->
     found = hidden(half_base)
     assert found.dtype == dtype
     assert (found.float() - expected).abs().max() < 0.05 * expected.abs().max()
+
+
+@pytest.mark.parametrize("text", OPTIONS)
+def test_a_copy_and_a_pickled_model_answer_alike_without_the_original(text: str) -> None:
+    base = model()
+    adapters = with_adapters(base, a=text)
+    adapters.activate("a")
+    expected = hidden(base)
+    twins = copy.deepcopy(base), pickle.loads(pickle.dumps(base))
+    adapters.detach()
+    with torch.no_grad():
+        for parameter in base.parameters():
+            parameter.zero_()
+    assert all(torch.equal(hidden(twin), expected) for twin in twins)
 
 
 def tokenizer(folder: Path) -> BertTokenizerFast:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 from collections.abc import Callable
 from functools import cache
@@ -201,29 +200,16 @@ def with_tensors(case: str, change: Callable[[dict[str, Tensor]], Any]) -> Parts
     return Parts(parts.documents, {"adapter": own})
 
 
-def drop(key: str, own: dict[str, Any]) -> None:
-    del own[key]
-
-
-def rename(key: str, own: dict[str, Any]) -> None:
-    own[f"{key}x"] = own.pop(key)
-
-
-def reshape(key: str, own: dict[str, Any]) -> None:
-    own[key] = own[key][..., None]
-
-
 @pytest.mark.parametrize(
     "case", ["bert-lora-gated-q", "gpt2-lora-all", "bert-ia3", "bert-dora-all", "bert-dvora", "bert-mtl", "mt5-vera-q"]
 )
 def test_every_tensor_counts(case: str) -> None:
-    for key in parts_of(case).tensors["adapter"]:
-        with pytest.raises(FormatError):
-            adapters.decode(with_tensors(case, functools.partial(drop, key)))
-        with pytest.raises(FormatError):
-            adapters.decode(with_tensors(case, functools.partial(rename, key)))
-        with pytest.raises(FormatError):
-            adapters.decode(with_tensors(case, functools.partial(reshape, key)))
+    own = parts_of(case).tensors["adapter"]
+    for key in own:
+        rest = {name: tensor for name, tensor in own.items() if name != key}
+        for spoilt in (rest, rest | {f"{key}x": own[key]}, rest | {key: own[key][..., None]}):
+            with pytest.raises(FormatError):
+                adapters.decode(Parts(parts_of(case).documents, {"adapter": spoilt}))
 
 
 def test_shared_matrices_that_were_not_saved_are_missed_by_name() -> None:

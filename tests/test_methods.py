@@ -81,6 +81,13 @@ def test_every_preset_comes_back_from_its_string() -> None:
         assert parse_method(describe(preset)) == preset
 
 
+def test_a_list_may_have_bare_words() -> None:
+    assert parse_method("lora[targets=[query, key],r=4]") == parse_method('lora[targets=["query","key"],r=4]')
+    assert parse_method("seq_bn[leave_out=[0,1]]") != parse_method("seq_bn[leave_out=[0]]")
+    with pytest.raises(UsageError, match="expected a list"):
+        parse_method("lora[targets=[[query]]]")
+
+
 def test_unions_are_joined_by_plus_or_bar() -> None:
     assert parse_method("double_seq_bn+layer_norm") == parse_method("double_seq_bn | layer_norm")
     assert [c.method for c in parse_method("double_seq_bn+layer_norm")] == ["bottleneck", "layer_norm"]
