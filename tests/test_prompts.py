@@ -258,7 +258,7 @@ def test_a_prompt_starts_from_words_again_and_again() -> None:
 @pytest.mark.parametrize("text", [TOKENS, BEHIND, "prefix_tuning[prefix_length=3]"])
 def test_what_stands_in_front_cannot_be_merged_and_says_so(text: str) -> None:
     adapters = with_adapters(model(), a=f"lora+{text}")
-    with pytest.raises(UnsupportedError, match="prompts|prefixes"):
+    with pytest.raises(UnsupportedError, match=r"prompts|prefixes"):
         adapters.merge("a")
 
 
