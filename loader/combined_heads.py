@@ -37,7 +37,7 @@ class HeadOutputs(ModelOutput):
 class Heads:
     """Several heads, each for its rows of the batch."""
 
-    __slots__ = ("distinct", "labels", "places", "problem", "takes", "which")
+    __slots__ = ("distinct", "generates", "labels", "places", "problem", "takes", "which")
 
     def __init__(self, heads: Sequence[HeadOp], which: Which) -> None:
         """Make it; which tells the number of the head of each row."""
@@ -45,6 +45,7 @@ class Heads:
         self.places = [next(i for i, one in enumerate(self.distinct) if one is head) for head in heads]
         self.which = which
         self.takes = tuple(dict.fromkeys(name for head in heads for name in head.takes))
+        self.generates = all(head.generates for head in self.distinct)
         labels, problems = {head.labels for head in heads}, {head.problem for head in heads}
         self.labels = labels.pop() if len(labels) == 1 else 0
         self.problem = problems.pop() if len(problems) == 1 else None
