@@ -48,8 +48,8 @@ class Heads:
         self.distinct = list({id(head): head for head in heads}.values())
         self.places = [next(i for i, one in enumerate(self.distinct) if one is head) for head in heads]
         self.which = which
-        self.generates = all(head.generates for head in heads)
         self.takes = tuple(dict.fromkeys(name for head in heads for name in head.takes))
+        self.generates = all(head.generates for head in self.distinct)
         labels, problems = {head.labels for head in heads}, {head.problem for head in heads}
         self.labels = labels.pop() if len(labels) == 1 else 0
         self.problem = problems.pop() if len(problems) == 1 else None

@@ -353,6 +353,24 @@ def test_generate_goes_on_with_the_head_of_the_active_adapter_and_its_cache(name
     assert torch.equal(base.generate(ids, **settings), plain)
 
 
+def test_rows_generate_each_with_the_head_of_its_own_adapter() -> None:
+    base = family("gpt2", "GPT2LMHeadModel")
+    adapters = attach(base)
+    for number, name in enumerate("ab"):
+        adapters.add(name, f"{SEQ}+causal_lm_head")
+        randomise(adapters, name, seed=number)
+    adapters.add("c", "tagging_head")
+    ids = inputs(rows=2, length=4)["input_ids"]
+    settings: dict[str, Any] = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    with adapters.per_row(["a", "b"]):
+        together = base.generate(ids, **settings)
+    for row, name in enumerate("ab"):
+        with adapters.using(name):
+            assert torch.equal(base.generate(ids[row : row + 1], **settings)[0], together[row])
+    with adapters.per_row(["a", "c"]), pytest.raises(UsageError, match="no next token"):
+        base.generate(ids, **settings)
+
+
 def test_an_encoder_decoder_generates_with_the_head_of_the_active_adapter() -> None:
     base = family("t5", "T5ForConditionalGeneration", num_decoder_layers=2)
     adapters = attach(base)

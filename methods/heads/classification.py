@@ -96,13 +96,14 @@ def bind_image(config: ImageClassificationHeadConfig, tensors: Mapping[str, Tens
 class ClassificationHead:
     """The head in the forward pass."""
 
-    __slots__ = ("config", "dense", "labels", "live", "problem", "takes")
+    __slots__ = ("compat", "config", "dense", "labels", "problem", "settings", "takes")
 
     generates = False
 
     def __init__(self, config: ClassificationHeadConfig, tensors: Mapping[str, Tensor], live: Live) -> None:
         self.config = config
-        self.live = live
+        self.settings = live.settings
+        self.compat = live.compat
         self.dense = layers.Dense(config, tensors, live)
         self.labels = config.num_labels
         self.takes: tuple[str, ...] = ("labels",)
@@ -121,11 +122,11 @@ class ClassificationHead:
 
     def enter(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Return the base model's inputs."""
-        return entering(inputs, self.takes, self.live.settings)
+        return entering(inputs, self.takes, self.settings)
 
     def __call__(self, seen: Seen) -> dict[str, Tensor]:
         """Return logits (batch, labels)."""
-        return {"logits": self.dense(vectors(self.config.pooling, seen, self.live))}
+        return {"logits": self.dense(vectors(self.config.pooling, seen, self.settings, compat=self.compat))}
 
     def loss(self, answer: Mapping[str, Tensor], seen: Seen, items: Tensor | int | None) -> Tensor | None:
         """Return cross entropy, that of each class by itself, or the squared error."""

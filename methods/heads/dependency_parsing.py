@@ -83,12 +83,13 @@ def bind(config: DependencyParsingHeadConfig, tensors: Mapping[str, Tensor], liv
 class DependencyParsingHead:
     """The head in the forward pass."""
 
-    __slots__ = ("arcs", "dropout", "labels", "live", "padding", "problem", "relations", "takes")
+    __slots__ = ("arcs", "dropout", "labels", "mode", "padding", "problem", "relations", "settings", "takes")
 
     generates = False
 
     def __init__(self, config: DependencyParsingHeadConfig, tensors: Mapping[str, Tensor], live: Live) -> None:
-        self.live = live
+        self.settings = live.settings
+        self.mode = live.mode
         self.arcs, self.relations = tensors["head.arcs.weight"], tensors["head.relations.weight"]
         self.dropout = live.settings.dropout if config.dropout_prob is None else config.dropout_prob
         # The id stands in word_starts and labels where there is no word.
@@ -105,7 +106,7 @@ class DependencyParsingHead:
 
     def enter(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Return the base model's inputs."""
-        return entering(inputs, self.takes, self.live.settings)
+        return entering(inputs, self.takes, self.settings)
 
     def __call__(self, seen: Seen) -> dict[str, Tensor]:
         """Return rel_preds (batch, words, heads, labels) and arc_preds (batch, words, heads).
@@ -116,7 +117,7 @@ class DependencyParsingHead:
         from torch.nn.functional import dropout, pad
 
         hidden = seen.hidden
-        if self.dropout and self.live.mode.training:
+        if self.dropout and self.mode.training:
             hidden = dropout(hidden, self.dropout)
         starts = seen.inputs.get("word_starts")
         if starts is None:

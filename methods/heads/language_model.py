@@ -152,11 +152,11 @@ def bind(config: LanguageModelHeadConfig, tensors: Mapping[str, Tensor], live: L
 class LanguageModelHead:
     """The head in the forward pass."""
 
-    __slots__ = ("act", "config", "generates", "inner", "labels", "last", "live", "problem", "takes")
+    __slots__ = ("act", "config", "generates", "inner", "labels", "last", "problem", "settings", "takes")
 
     def __init__(self, config: LanguageModelHeadConfig, tensors: Mapping[str, Tensor], live: Live) -> None:
         self.config = config
-        self.live = live
+        self.settings = live.settings
         name = config.activation_function
         self.act = None if name is None else function(live.settings.activation if name == OF_THE_BASE else name)
         layers = [(tensors[f"head.{k}.weight"], tensors.get(f"head.{k}.bias")) for k in range(config.layers)]
@@ -181,7 +181,7 @@ class LanguageModelHead:
 
     def enter(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Return the base model's inputs; a decoder that has to produce labels reads them one place late."""
-        return entering(inputs, self.takes, self.live.settings, inputs.get("labels"))
+        return entering(inputs, self.takes, self.settings, inputs.get("labels"))
 
     def __call__(self, seen: Seen) -> dict[str, Tensor]:
         """Return logits (batch, sequence, tokens), of the last places only where `logits_to_keep` says so."""
@@ -191,13 +191,13 @@ class LanguageModelHead:
         h = seen.hidden
         if keep is not None:
             h = h[:, -keep or None :] if isinstance(keep, int) else h[:, keep]
-        scale = self.live.settings.scale
+        scale = self.settings.scale
         h = h if scale == 1.0 else h * scale
         for weight, bias, gain, offset in self.inner:
             h = linear(h, weight, bias)
             h = h if self.act is None else self.act(h)
             if gain is not None:
-                h = layer_norm(h, gain.shape, gain, offset, self.live.settings.norm_eps)
+                h = layer_norm(h, gain.shape, gain, offset, self.settings.norm_eps)
         if seen.invert is not None and self.config.inverts:
             h = seen.invert(h)
         return {"logits": linear(h, *self.last)}

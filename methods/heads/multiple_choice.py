@@ -79,13 +79,14 @@ def bind(config: MultipleChoiceHeadConfig, tensors: Mapping[str, Tensor], live: 
 class MultipleChoiceHead:
     """The head in the forward pass."""
 
-    __slots__ = ("config", "dense", "labels", "live", "problem", "takes")
+    __slots__ = ("compat", "config", "dense", "labels", "problem", "settings", "takes")
 
     generates = False
 
     def __init__(self, config: MultipleChoiceHeadConfig, tensors: Mapping[str, Tensor], live: Live) -> None:
         self.config = config
-        self.live = live
+        self.settings = live.settings
+        self.compat = live.compat
         self.dense = layers.Dense(config, tensors, live)
         self.labels = config.labels
         self.takes: tuple[str, ...] = ("labels",)
@@ -99,11 +100,11 @@ class MultipleChoiceHead:
 
     def enter(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Return the base model's inputs: each choice is a text of its own."""
-        return entering(flattened(inputs), self.takes, self.live.settings)
+        return entering(flattened(inputs), self.takes, self.settings)
 
     def __call__(self, seen: Seen) -> dict[str, Tensor]:
         """Return logits (batch, choices)."""
-        scores = self.dense(vectors(self.config.pooling, seen, self.live))
+        scores = self.dense(vectors(self.config.pooling, seen, self.settings, compat=self.compat))
         return {"logits": scores.view(-1, self._choices(seen.inputs))}
 
     def loss(self, answer: Mapping[str, Tensor], seen: Seen, items: Tensor | int | None) -> Tensor | None:

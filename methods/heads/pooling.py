@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ...errors import StateError, UnsupportedError, UsageError
 from ...sites import Layout
-from ..method import Live, Seen
+from ..method import Seen, Settings
 from .losses import lengthened
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ def chosen(pooling: Pooling | None, layout: Layout) -> Pooling:
     return found
 
 
-def vectors(pooling: Pooling | None, seen: Seen, live: Live) -> Tensor:
-    """Return what a head reads of each text (batch, width)."""
+def vectors(pooling: Pooling | None, seen: Seen, settings: Settings, *, compat: bool) -> Tensor:
+    """Return what a head reads of each text (batch, width); compat: as in Live."""
     from torch import arange
 
     hidden = seen.hidden
@@ -52,9 +52,9 @@ def vectors(pooling: Pooling | None, seen: Seen, live: Live) -> Tensor:
         case "mean":
             return _mean(seen)
         case "eos":
-            at: Tensor | None = _end(seen, live)
+            at: Tensor | None = _end(seen, settings)
         case _:
-            at = _last(seen, live)
+            at = _last(seen, settings.padding, compat=compat)
     return hidden[:, -1] if at is None else hidden[arange(hidden.shape[0], device=hidden.device), at]
 
 
@@ -72,16 +72,16 @@ def _mean(seen: Seen) -> Tensor:
     return (seen.hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
 
 
-def _last(seen: Seen, live: Live) -> Tensor | None:
+def _last(seen: Seen, padding: int | None, *, compat: bool) -> Tensor | None:
     """Return the place of the last token that is no padding (batch), None where nothing tells it from the others."""
-    ids, mask, padding = seen.entered.get("input_ids"), seen.entered.get("attention_mask"), live.settings.padding
+    ids, mask = seen.entered.get("input_ids"), seen.entered.get("attention_mask")
     if ids is not None and padding is not None:
         real = ids != padding
-    elif mask is not None and mask.dim() == 2 and not live.compat:
+    elif mask is not None and mask.dim() == 2 and not compat:
         real = mask != 0
     else:
         return None
-    if live.compat:
+    if compat:
         # adapters 1.3.0 counts tokens, which is their last one's place only where padding stands behind them.
         count: Tensor = real.sum(dim=-1) - 1
         return count
@@ -89,7 +89,7 @@ def _last(seen: Seen, live: Live) -> Tensor | None:
     return place
 
 
-def _end(seen: Seen, live: Live) -> Tensor:
+def _end(seen: Seen, settings: Settings) -> Tensor:
     """Return the place of the last end token (batch)."""
     from torch.compiler import is_compiling
 
@@ -102,10 +102,10 @@ def _end(seen: Seen, live: Live) -> Tensor:
             f"the decoder's {seen.hidden.shape[1]}",
             hint="leave decoder_input_ids away, or give as many",
         )
-    real = (ids.unsqueeze(-1) == ids.new_tensor(live.settings.end)).any(dim=-1)
+    real = (ids.unsqueeze(-1) == ids.new_tensor(settings.end)).any(dim=-1)
     if not is_compiling() and not bool(real.any(dim=-1).all()):
         raise UsageError(
-            f"a text has no end token (id {', '.join(map(str, live.settings.end)) or 'not configured'}), which the "
+            f"a text has no end token (id {', '.join(map(str, settings.end)) or 'not configured'}), which the "
             "head reads",
             hint="let the tokenizer add its special tokens",
         )

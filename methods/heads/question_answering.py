@@ -58,12 +58,12 @@ def bind(config: QuestionAnsweringHeadConfig, tensors: Mapping[str, Tensor], liv
 class QuestionAnsweringHead:
     """The head in the forward pass."""
 
-    __slots__ = ("dense", "labels", "live", "problem", "scale", "takes")
+    __slots__ = ("dense", "labels", "problem", "scale", "settings", "takes")
 
     generates = False
 
     def __init__(self, config: QuestionAnsweringHeadConfig, tensors: Mapping[str, Tensor], live: Live) -> None:
-        self.live = live
+        self.settings = live.settings
         self.dense = layers.Dense(config, tensors, live)
         self.scale = live.settings.scale if config.scaled else 1.0
         self.labels = 0
@@ -78,7 +78,7 @@ class QuestionAnsweringHead:
 
     def enter(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Return the base model's inputs."""
-        return entering(inputs, self.takes, self.live.settings)
+        return entering(inputs, self.takes, self.settings)
 
     def __call__(self, seen: Seen) -> dict[str, Tensor]:
         """Return start_logits and end_logits (batch, sequence)."""

@@ -61,12 +61,12 @@ def bind(config: TaggingHeadConfig, tensors: Mapping[str, Tensor], live: Live) -
 class TaggingHead:
     """The head in the forward pass."""
 
-    __slots__ = ("dense", "labels", "live", "problem", "takes")
+    __slots__ = ("dense", "labels", "problem", "settings", "takes")
 
     generates = False
 
     def __init__(self, config: TaggingHeadConfig, tensors: Mapping[str, Tensor], live: Live) -> None:
-        self.live = live
+        self.settings = live.settings
         self.dense = layers.Dense(config, tensors, live)
         self.labels = config.num_labels
         self.takes: tuple[str, ...] = ("labels",)
@@ -80,7 +80,7 @@ class TaggingHead:
 
     def enter(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Return the base model's inputs."""
-        return entering(inputs, self.takes, self.live.settings)
+        return entering(inputs, self.takes, self.settings)
 
     def __call__(self, seen: Seen) -> dict[str, Tensor]:
         """Return logits (batch, sequence, labels)."""
