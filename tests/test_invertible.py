@@ -259,7 +259,7 @@ def test_what_cannot_be_is_refused_with_its_reason(text: str, says: str) -> None
         parse_method("invertible[non_linearity=prelu]")
 
 
-# ---- files -------------------------------------------------------------------------------------------------------------
+# ---- files
 
 
 def folder(tmp_path: Path, **changes: Any) -> Path:
@@ -343,7 +343,7 @@ def test_an_adapter_made_here_survives_the_format(text: str) -> None:
 def test_what_the_format_cannot_say_is_refused(name: str, says: str) -> None:
     base = family(name)
     made = with_adapters(base, x="invertible[before_output=true]").adapter("x")
-    with pytest.raises(UnsupportedError, match="no invertible|of its own alone") as raised:
+    with pytest.raises(UnsupportedError, match=r"no invertible|of its own alone") as raised:
         adapters_format.encode(made)
     assert says in str(raised.value)
 
