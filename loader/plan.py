@@ -18,6 +18,7 @@ from transformers import GenerationMixin, PreTrainedModel
 from ..architectures import named
 from ..errors import StateError, UnsupportedError
 from ..methods import Binding, BlockOp, EmbeddingOp, HeadOp, LinearOp, PrefixOp, PromptOp, SiteOp
+from ..methods.method import Problem
 from ..sites import Site
 from .attention_forms import prefix_forward
 from .combined import TaskIds
@@ -71,7 +72,7 @@ class Plan:
 
     forwards: tuple[tuple[dict[str, Any], Forward], ...]
     labels: tuple[str, ...] | None = None
-    problem: str | None = None
+    problem: Problem | None = None
     generate: Forward | None = None
 
 
@@ -189,7 +190,7 @@ class _Builder:
         self._inputs: dict[int, StackInputs] = {}
         self._generate: Forward | None = None
 
-    def plan(self, labels: tuple[str, ...] | None = None, problem: str | None = None) -> Plan:
+    def plan(self, labels: tuple[str, ...] | None = None, problem: Problem | None = None) -> Plan:
         forwards = tuple((module.__dict__, forward) for module, forward in self._forwards.values())
         return Plan(forwards, labels, problem, self._generate)
 

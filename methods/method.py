@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 Shapes = dict[str, tuple[int, ...]]
 
+Problem = Literal["regression", "single_label_classification", "multi_label_classification"]
+"""What transformers calls the kinds of classification."""
+
 
 class SiteOp(Protocol):
     """Acts at a residual site; see sites.Site for d, x and the norm."""
@@ -220,7 +223,7 @@ class HeadOp(Protocol):
 
     labels: int
     """Number of classes that have names, 0 where the answer is none of named classes."""
-    problem: str | None
+    problem: Problem | None
     """What `problem_type` in model.config says while the head is active."""
     takes: tuple[str, ...]
     """Arguments of a call that are the head's and not the base model's: `labels`, …"""

@@ -20,6 +20,7 @@ from adapterhub.converters import adapters as adapters_format
 from adapterhub.errors import AdapterHubError, UnsupportedError, UsageError
 from adapterhub.loader import AdapterSet, attach
 from adapterhub.methods import ClassificationHeadConfig, ImageClassificationHeadConfig, parse_method
+from adapterhub.methods.method import Problem
 
 SEQ = "seq_bn[reduction_factor=4]"
 KINDS: dict[str, tuple[str, str]] = {
@@ -258,30 +259,32 @@ def test_names_are_given_to_as_many_classes_as_the_head_has() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "problem"),
+    ("kind", "before", "problem"),
     [
-        ("classification", "single_label_classification"),
-        ("regression", "regression"),
-        ("multilabel", "multi_label_classification"),
-        ("tagging", "given before"),
-        ("answer", "given before"),
-        ("masked", "given before"),
+        ("classification", "regression", "single_label_classification"),
+        ("regression", "single_label_classification", "regression"),
+        ("multilabel", None, "multi_label_classification"),
+        ("tagging", "regression", "regression"),
+        ("answer", "regression", "regression"),
+        ("masked", None, None),
     ],
 )
-def test_the_configuration_shows_classes_and_problem_of_the_active_head_only(kind: str, problem: str) -> None:
+def test_the_configuration_shows_classes_and_problem_of_the_active_head_only(
+    kind: str, before: Problem | None, problem: Problem | None
+) -> None:
     base = family(KINDS[kind][0])
-    vars(base.config)["problem_type"] = "given before"
-    before = (base.config.id2label, base.config.label2id)
+    base.config.problem_type = before
+    names = (base.config.id2label, base.config.label2id)
     adapters = attach(base)
     adapters.add("a", KINDS[kind][1], set_active=True)
     assert base.config.problem_type == problem
     if kind in ("answer", "masked"):
-        assert (base.config.id2label, base.config.label2id) == before
+        assert (base.config.id2label, base.config.label2id) == names
     else:
-        assert base.config.id2label[0] == "LABEL_0"
+        assert base.config.id2label is not names[0]
     adapters.activate(None)
-    assert (base.config.id2label, base.config.label2id) == before
-    assert vars(base.config)["problem_type"] == "given before"
+    assert (base.config.id2label, base.config.label2id) == names
+    assert base.config.problem_type == before
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama"])

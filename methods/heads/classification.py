@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from ...sites import Layout
-from ..method import Binding, Live, Method, Seen, Shapes
+from ..method import Binding, Live, Method, Problem, Seen, Shapes
 from . import layers, losses
 from .entering import entering
 from .pooling import Pooling, chosen, vectors
@@ -107,9 +107,9 @@ class ClassificationHead:
         self.dense = layers.Dense(config, tensors, live)
         self.labels = config.num_labels
         self.takes: tuple[str, ...] = ("labels",)
-        self.problem: str | None = self._problem()
+        self.problem: Problem | None = self._problem()
 
-    def _problem(self) -> str:
+    def _problem(self) -> Problem:
         if self.config.multilabel:
             return "multi_label_classification"
         return "regression" if self.labels == 1 else "single_label_classification"
@@ -143,7 +143,7 @@ class ImageClassificationHead(ClassificationHead):
 
     __slots__ = ()
 
-    def _problem(self) -> str:
+    def _problem(self) -> Problem:
         # With one label adapters 1.3.0 takes a number for the answer, whatever multilabel says.
         return "regression" if self.labels == 1 else super()._problem()
 

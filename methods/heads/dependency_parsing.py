@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ...errors import UsageError
 from ...sites import Layout
 from ..config import Config
-from ..method import Binding, Facts, Live, Method, Roles, Seen, Shapes
+from ..method import Binding, Facts, Live, Method, Problem, Roles, Seen, Shapes
 from . import losses
 from .entering import entering
 from .layers import MOST_LABELS
@@ -96,7 +96,7 @@ class DependencyParsingHead:
         self.padding = -1 if live.settings.padding is None else live.settings.padding
         self.labels = config.num_labels
         self.takes: tuple[str, ...] = ("word_starts", "labels_arcs", "labels_rels")
-        self.problem: str | None = None
+        self.problem: Problem | None = None
 
     def outputs(self) -> tuple[type[ModelOutput], type[ModelOutput]]:
         """Return the class of the answer."""

@@ -20,7 +20,7 @@ from ...errors import UnsupportedError, UsageError
 from ...sites import Layout
 from ..activations import function, known
 from ..config import Config
-from ..method import Binding, Facts, Live, Method, Roles, Seen, Shapes
+from ..method import Binding, Facts, Live, Method, Problem, Roles, Seen, Shapes
 from . import losses
 from .entering import entering
 from .layers import MOST_LAYERS, start
@@ -166,7 +166,7 @@ class LanguageModelHead:
         self.generates = config.kind != "masked"
         self.labels = 0
         self.takes: tuple[str, ...] = ("labels", "logits_to_keep") if config.kind == "causal" else ("labels",)
-        self.problem: str | None = None
+        self.problem: Problem | None = None
 
     def outputs(self) -> tuple[type[ModelOutput], type[ModelOutput]]:
         """Return the classes of the answer."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...errors import UsageError
 from ...sites import Layout
-from ..method import Binding, Live, Method, Seen, Shapes
+from ..method import Binding, Live, Method, Problem, Seen, Shapes
 from . import layers, losses
 from .entering import entering, flattened
 from .pooling import Pooling, chosen, vectors
@@ -90,7 +90,7 @@ class MultipleChoiceHead:
         self.dense = layers.Dense(config, tensors, live)
         self.labels = config.labels
         self.takes: tuple[str, ...] = ("labels",)
-        self.problem: str | None = None
+        self.problem: Problem | None = None
 
     def outputs(self) -> tuple[type[ModelOutput], type[ModelOutput]]:
         """Return the class of the answer."""

@@ -44,17 +44,13 @@ def vectors(pooling: Pooling | None, seen: Seen, settings: Settings, *, compat: 
     from torch import arange
 
     hidden = seen.hidden
-    match pooling:
-        case "pooler":
-            return _pooler(seen)
-        case "first":
-            return hidden[:, 0]
-        case "mean":
-            return _mean(seen)
-        case "eos":
-            at: Tensor | None = _end(seen, settings)
-        case _:
-            at = _last(seen, settings.padding, compat=compat)
+    if pooling == "pooler":
+        return _pooler(seen)
+    if pooling == "first":
+        return hidden[:, 0]
+    if pooling == "mean":
+        return _mean(seen)
+    at = _end(seen, settings) if pooling == "eos" else _last(seen, settings.padding, compat=compat)
     return hidden[:, -1] if at is None else hidden[arange(hidden.shape[0], device=hidden.device), at]
 
 
@@ -76,7 +72,7 @@ def _last(seen: Seen, padding: int | None, *, compat: bool) -> Tensor | None:
     """Return the place of the last token that is no padding (batch), None where nothing tells it from the others."""
     ids, mask = seen.entered.get("input_ids"), seen.entered.get("attention_mask")
     if ids is not None and padding is not None:
-        real = ids != padding
+        real: Tensor = ids != padding
     elif mask is not None and mask.dim() == 2 and not compat:
         real = mask != 0
     else:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...sites import Layout
-from ..method import Binding, Live, Method, Seen, Shapes
+from ..method import Binding, Live, Method, Problem, Seen, Shapes
 from . import layers, losses
 from .entering import entering
 
@@ -68,7 +68,7 @@ class QuestionAnsweringHead:
         self.scale = live.settings.scale if config.scaled else 1.0
         self.labels = 0
         self.takes: tuple[str, ...] = ("start_positions", "end_positions")
-        self.problem: str | None = None
+        self.problem: Problem | None = None
 
     def outputs(self) -> tuple[type[ModelOutput], type[ModelOutput]]:
         """Return the classes of the answer."""
@@ -88,12 +88,12 @@ class QuestionAnsweringHead:
 
     def loss(self, answer: Mapping[str, Tensor], seen: Seen, items: Tensor | int | None) -> Tensor | None:
         """Return the mean of both cross entropies; places behind the text do not count."""
-        places = [place for name in self.takes if (place := seen.inputs.get(name)) is not None]
-        if len(places) < len(self.takes):
+        start, end = (seen.inputs.get(name) for name in self.takes)
+        if start is None or end is None:
             return None
         both = [
             losses.classes(logits, place.view(-1).clamp(0, logits.shape[1]), items, ignored=logits.shape[1])
-            for logits, place in zip((answer["start_logits"], answer["end_logits"]), places, strict=True)
+            for logits, place in ((answer["start_logits"], start), (answer["end_logits"], end))
         ]
         return (both[0] + both[1]) / 2
 

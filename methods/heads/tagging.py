@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...sites import Layout
-from ..method import Binding, Live, Method, Seen, Shapes
+from ..method import Binding, Live, Method, Problem, Seen, Shapes
 from . import layers, losses
 from .entering import entering
 
@@ -70,7 +70,7 @@ class TaggingHead:
         self.dense = layers.Dense(config, tensors, live)
         self.labels = config.num_labels
         self.takes: tuple[str, ...] = ("labels",)
-        self.problem: str | None = None
+        self.problem: Problem | None = None
 
     def outputs(self) -> tuple[type[ModelOutput], type[ModelOutput]]:
         """Return the class of the answer."""
