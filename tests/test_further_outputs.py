@@ -105,7 +105,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("case", LACKING, ids=name_of)
 def test_a_compacter_without_what_its_layers_share_is_refused_by_name(case: dict[str, Any]) -> None:
-    with pytest.raises(FormatError, match="shared_parameters.*without a head"):
+    with pytest.raises(FormatError, match=r"shared_parameters.*without a head"):
         read(FOLDER / name_of(case))
 
 

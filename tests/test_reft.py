@@ -151,7 +151,7 @@ def test_a_mask_that_does_not_tell_padding_is_refused() -> None:
         base(input_ids=torch.ones(1, 3, dtype=torch.long), attention_mask=torch.zeros(1, 1, 3, 3))
 
 
-# ---- the rotation --------------------------------------------------------------------------------------------------------
+# ---- the rotation --------------------------------------------------------------------------------------------------
 
 
 def rotation(r: int = 4, width: int = WIDTH) -> Rotation:
@@ -231,7 +231,7 @@ def test_dropout_acts_on_the_whole_new_state_in_training_only() -> None:
     assert torch.allclose(dropped[:, :3][~zero], 2 * still[:, :3][~zero], atol=1e-4)
 
 
-# ---- models --------------------------------------------------------------------------------------------------------------
+# ---- models --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
@@ -243,8 +243,8 @@ def test_tokens_that_are_generated_with_a_cache_are_left_alone(name: str) -> Non
     mask = torch.tensor([[1, 1, 1, 1], [0, 1, 1, 1]])
     settings: dict[str, Any] = {"max_new_tokens": 5, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
     adapters.activate("x")
-    cached = base.generate(input_ids=ids, attention_mask=mask, **settings)  # type: ignore[operator]
-    plain = base.generate(input_ids=ids, attention_mask=mask, use_cache=False, **settings)  # type: ignore[operator]
+    cached = base.generate(input_ids=ids, attention_mask=mask, **settings)
+    plain = base.generate(input_ids=ids, attention_mask=mask, use_cache=False, **settings)
     assert torch.equal(cached, plain)
     adapters.activate("y")
     prompt = base(input_ids=ids, attention_mask=mask, use_cache=True)
@@ -293,10 +293,10 @@ def test_an_encoder_decoder_generates_the_same_with_and_without_a_cache() -> Non
         "eos_token_id": None,
         "decoder_start_token_id": 2,
     }
-    plain = base.generate(**inputs(rows=2), **settings)  # type: ignore[operator]
+    plain = base.generate(**inputs(rows=2), **settings)
     adapters.activate("x")
-    cached = base.generate(**inputs(rows=2), **settings)  # type: ignore[operator]
-    assert torch.equal(cached, base.generate(**inputs(rows=2), use_cache=False, **settings))  # type: ignore[operator]
+    cached = base.generate(**inputs(rows=2), **settings)
+    assert torch.equal(cached, base.generate(**inputs(rows=2), use_cache=False, **settings))
     assert not torch.equal(cached, plain)
 
 
@@ -349,7 +349,7 @@ def test_more_orthonormal_rows_than_there_can_be_are_refused() -> None:
         parse_method("loreft[non_linearity=prelu]")
 
 
-# ---- files -------------------------------------------------------------------------------------------------------------
+# ---- files ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_direft_of_the_library_is_what_its_file_says_and_can_be_made_what_it_was() -> None:

@@ -1,4 +1,4 @@
-"""Make tests/data/further-cases.tar.gz: Compacter, invertible adapters and ReFT as the library `adapters` computes them.
+"""Make tests/data/further-cases.tar.gz: Compacter, invertible adapters and ReFT as `adapters` computes them.
 
     python make_further_cases.py [ARCHIVE]    needs adapters 1.3.0 and transformers 4.57.6, two minutes
 
