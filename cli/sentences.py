@@ -66,6 +66,23 @@ def _bottleneck(config: Config) -> str:
     return ", ".join([*parts, *_left_out(config)])
 
 
+def _compacter(config: Config) -> str:
+    return f"{_bottleneck(config)}, weights of {config['phm_dim']} Kronecker products"
+
+
+def _invertible(config: Config) -> str:
+    where = ", undone in front of the output embeddings" if config["before_output"] else ""
+    return f"an invertible adapter behind the embeddings, {config['non_linearity']}{where}"
+
+
+def _reft(config: Config) -> str:
+    name = "LoReFT" if config["orthogonality"] else "NoReFT"
+    ends = (("first", config["prefix_positions"]), ("last", config["suffix_positions"]))
+    places = " and ".join(f"the {end} {count}" for end, count in ends if count) or "no"
+    layers = "" if config["layers"] == "all" else f", in layers {', '.join(map(str, config['layers']))}"
+    return f"{name if config['subtract_projection'] else 'DiReFT'} of rank {config['r']} at {places} positions{layers}"
+
+
 def _width(factor: float | Mapping[str, float]) -> str:
     if isinstance(factor, Mapping):
         parts = ", ".join(f"{layer}: {_short(value)}" for layer, value in factor.items())
@@ -217,6 +234,14 @@ def _positive_or_none(value: JSON) -> bool:
     return value is None or _positive(value)
 
 
+def _count(value: JSON) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _all_or_list(value: JSON) -> bool:
+    return value == "all" or isinstance(value, list)
+
+
 def _read(value: JSON) -> bool:
     return value in tuple(_READS)
 
@@ -231,18 +256,19 @@ _LAYERED: Usual = {"layers": _positive, "activation_function": _text_or_none}
 _POOLED: Usual = {**_LAYERED, "pooling": _read}
 _CLASSES: Usual = {**_POOLED, "num_labels": _positive}
 
+_BOTTLENECK: Usual = {
+    **_ANYWHERE,
+    **dict.fromkeys(("mh_adapter", "cross_adapter", "output_adapter", "is_parallel", "use_gating"), _flag),
+    **dict.fromkeys(("ln_before", "ln_after"), _flag),
+    "reduction_factor": _positive,
+    "non_linearity": _text,
+    "scaling": _scaling,
+}
+
 _SENTENCES: Mapping[str, tuple[Usual, Callable[[Config], str]]] = {
-    "bottleneck": (
-        {
-            **_ANYWHERE,
-            **dict.fromkeys(("mh_adapter", "cross_adapter", "output_adapter", "is_parallel", "use_gating"), _flag),
-            **dict.fromkeys(("ln_before", "ln_after"), _flag),
-            "reduction_factor": _positive,
-            "non_linearity": _text,
-            "scaling": _scaling,
-        },
-        _bottleneck,
-    ),
+    "bottleneck": (_BOTTLENECK, _bottleneck),
+    "compacter": ({**_BOTTLENECK, "phm_dim": _positive}, _compacter),
+    "invertible": ({"before_output": _flag, "non_linearity": _text}, _invertible),
     "lora": (
         {
             **_LINEAR,
@@ -267,6 +293,15 @@ _SENTENCES: Mapping[str, tuple[Usual, Callable[[Config], str]]] = {
     ),
     "prompt_tuning": ({"prompt_length": _positive}, _prompt),
     "p_tuning": ({"prompt_length": _positive, "encoder": _text}, _p_tuning),
+    "reft": (
+        {
+            "layers": _all_or_list,
+            "r": _positive,
+            **dict.fromkeys(("prefix_positions", "suffix_positions"), _count),
+            **dict.fromkeys(("orthogonality", "subtract_projection"), _flag),
+        },
+        _reft,
+    ),
     "layer_norm": ({"modules": _list_or_none}, _layer_norm),
     "classification_head": (_CLASSES, _head),
     "image_classification_head": (_CLASSES, _head),

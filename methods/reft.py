@@ -7,8 +7,9 @@ with W and R: r × d, at the first p positions of a text that are no padding and
 its own unless they are tied; where the ends meet, the last ones win. While tokens of a text are generated one by one
 with a cache, the prompt alone is intervened on.
 
-The orthonormal rows are those that torch's `orthogonal` parametrisation makes of a matrix X: d × r: with Q the first r
-columns of the product of the Householder reflections below its diagonal, its diagonal D of signs, and an orthogonal base
+The orthonormal rows are those that torch's `orthogonal` parametrisation makes of a matrix X: d × r. With Q the first r
+columns of the product of the Householder reflections below its diagonal, D its diagonal of signs, and an orthogonal
+base,
 
     Rᵀ = base · Q · D
 
@@ -157,7 +158,7 @@ def _unit_shapes(config: ReftConfig, block: Block) -> Shapes:
 
 
 def initial(config: ReftConfig, layout: Layout, base: Callable[[str], Tensor]) -> dict[str, Tensor]:
-    """Return start values, float32: those of torch's linear layers; R a random one with orthonormal rows."""
+    """Return start values, float32: weights as in torch's linear layers; R a random one with orthonormal rows."""
     import torch
 
     seed = config.init_weights_seed
@@ -246,7 +247,8 @@ class Unit:
         rows = self.projection() if isinstance(self.projection, Rotation) else self.projection
         source = linear(h, *self.source)
         source = source if self.act is None else self.act(source)
-        return (source - linear(h, rows) if self.subtracts else source) @ rows
+        added: Tensor = (source - linear(h, rows) if self.subtracts else source) @ rows
+        return added
 
 
 class Reft:

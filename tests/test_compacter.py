@@ -13,7 +13,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import family, hidden, inputs, model, randomise, with_adapters
-from torch import Tensor
 
 from adapterhub.adapter import Adapter, Base, Manifest
 from adapterhub.composition import Average, Split, Stack
@@ -47,7 +46,7 @@ def adapters(request: pytest.FixtureRequest) -> AdapterSet:
     return found
 
 
-def bank(adapters: AdapterSet) -> dict[str, Tensor]:
+def bank(adapters: AdapterSet) -> dict[str, torch.Tensor]:
     return dict(adapters._loaded["x"].bank.tensors())
 
 
@@ -100,7 +99,7 @@ def test_the_weight_is_the_transposed_sum_of_kronecker_products() -> None:
 def test_compacter_is_the_bottleneck_with_its_dense_weights(adapters: AdapterSet) -> None:
     expected = hidden(adapters.model)
     config = adapters.adapter("x").config[0]
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, torch.Tensor] = {}
     fields = {name: value for name, value in config.to_json().items() if name in field_types(BottleneckConfig)}
     plain = configs_from_json([{**fields, "method": "bottleneck"}])
     for path, op in operations(adapters).items():
@@ -264,8 +263,8 @@ def test_rows_that_are_computed_at_once_are_those_of_alike_compacters() -> None:
     adapters = with_adapters(model(), x=SHARED)
     op = next(iter(operations(adapters).values()))
     assert isinstance(op, PhmBottleneck)
-    config: Any = op.config
-    biased = dataclasses.replace(config, phm_bias=False)
+    assert isinstance(op.config, CompacterConfig)
+    biased = dataclasses.replace(op.config, phm_bias=False)
     assert op.alike == next(iter(operations(adapters).values())).alike
     assert op.alike != PhmBottleneck(biased, _tensors(op), op.mode, _site(adapters)).alike
 

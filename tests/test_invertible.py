@@ -29,6 +29,7 @@ from adapterhub.methods import (
     BottleneckConfig,
     EmbeddingOp,
     InvertibleConfig,
+    LanguageModelHeadConfig,
     configs_from_json,
     describe,
     parse_method,
@@ -152,24 +153,15 @@ def test_a_model_without_output_embeddings_and_one_behind_detach_are_left_alone(
 
 def test_a_head_of_its_own_has_the_inverse_in_front_of_its_last_layer() -> None:
     base = model()
-    adapters = attach(base)
-    adapters.add("x", "invertible+masked_lm_head")
-    plain = attach(model())
-    plain.add("x", "masked_lm_head")
-    tensors = adapters.adapter("x").tensors
-    with torch.no_grad():
-        for key, parameter in adapters._loaded["x"].bank.tensors().items():
-            if "invertible" in key:
-                parameter.copy_(torch.randn(parameter.shape) * 0.3)
+    adapters = with_adapters(base, x="invertible+masked_lm_head")
     adapters.activate("x")
-    assert any(key.startswith("head.") for key in tensors)
-    config: Any = adapters.adapter("x").config[1]
-    without = dataclasses.replace(
-        adapters.adapter("x"), config=(adapters.adapter("x").config[0], dataclasses.replace(config, inverts=False))
-    )
-    expected = language_logits(base)
-    adapters.load(without, name="y", set_active=True)
-    assert not torch.allclose(language_logits(base), expected, atol=1e-3)
+    with_inverse = language_logits(base)
+    made = adapters.adapter("x")
+    head = made.config[1]
+    assert isinstance(head, LanguageModelHeadConfig)
+    config = (made.config[0], dataclasses.replace(head, inverts=False))
+    adapters.load(dataclasses.replace(made, config=config), name="y", set_active=True)
+    assert not torch.allclose(language_logits(base), with_inverse, atol=1e-3)
 
 
 def test_gradients_reach_both_nets_and_a_copy_has_its_own() -> None:
@@ -259,7 +251,7 @@ def test_what_cannot_be_is_refused_with_its_reason(text: str, says: str) -> None
         parse_method("invertible[non_linearity=prelu]")
 
 
-# ---- files
+# ---- files ---------------------------------------------------------------------------------------------------------
 
 
 def folder(tmp_path: Path, **changes: Any) -> Path:

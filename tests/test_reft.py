@@ -151,7 +151,7 @@ def test_a_mask_that_does_not_tell_padding_is_refused() -> None:
         base(input_ids=torch.ones(1, 3, dtype=torch.long), attention_mask=torch.zeros(1, 1, 3, 3))
 
 
-# ---- the rotation
+# ---- the rotation --------------------------------------------------------------------------------------------------
 
 
 def rotation(r: int = 4, width: int = WIDTH) -> Rotation:
@@ -231,7 +231,7 @@ def test_dropout_acts_on_the_whole_new_state_in_training_only() -> None:
     assert torch.allclose(dropped[:, :3][~zero], 2 * still[:, :3][~zero], atol=1e-4)
 
 
-# ---- models
+# ---- models --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
@@ -349,7 +349,7 @@ def test_more_orthonormal_rows_than_there_can_be_are_refused() -> None:
         parse_method("loreft[non_linearity=prelu]")
 
 
-# ---- files
+# ---- files ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_direft_of_the_library_is_what_its_file_says_and_can_be_made_what_it_was() -> None:
@@ -410,7 +410,7 @@ def test_positions_that_the_library_counts_otherwise_are_not_written() -> None:
     made = with_adapters(family("bart"), x="noreft[suffix_positions=1]").adapter("x")
     with pytest.raises(UnsupportedError, match="positions=adapters"):
         adapters_format.encode(made)
-    same = dataclasses.replace(made, config=(dataclasses.replace(made.config[0], positions="adapters"),))
+    same = dataclasses.replace(made, config=(dataclasses.replace(made.config[0], positions="adapters"),))  # type: ignore[type-var]
     assert adapters_format.decode(adapters_format.encode(same)).config == same.config
 
 

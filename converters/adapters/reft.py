@@ -85,7 +85,7 @@ def encode(config: ReftConfig, source: Source) -> dict[str, JSON]:
     positions = _positions(config.suffix_positions, source.row)
     if config.positions != positions:
         raise UnsupportedError(
-            f"in the adapters format positions in {source.row.name} models are counted as positions={positions} says",
+            f"the adapters format counts the positions in {source.row.name} models as positions={positions} says",
             hint=f"set positions={positions}, or write it in the native format",
         )
     fields = {name: value for name, value in config.to_json().items() if name in FIELDS}
