@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from . import models
-from .library import Attach, Forward, Way
+from .library import Attach, Attached, Forward, Way
 from .measure import cpu_seconds, operations, python_calls
 from .serve import Task
 
@@ -30,7 +30,7 @@ class Passes:
     def __init__(self, attach: Attach) -> None:
         self.attach = attach
         self._bases: dict[str, torch.nn.Module] = {}
-        self._forwards: dict[str, Forward] = {}
+        self._forwards: dict[str, tuple[Attached, Forward]] = {}
 
     def tasks(self) -> Mapping[str, Task]:
         """Return request name → what answers it."""
@@ -78,5 +78,6 @@ class Passes:
             attached = self.attach(copy.deepcopy(self._base(model)))
             for name in dict.fromkeys(name for name in names if name is not None):
                 attached.add(name, name.rpartition("-")[0])
-            self._forwards[key] = attached.arrange(way, names)
-        return self._forwards[key]
+            # Kept, because an arrangement may last only as long as what made it.
+            self._forwards[key] = attached, attached.arrange(way, names)
+        return self._forwards[key][1]
