@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from . import forward, loading, recognition, startup
+from . import forward, loading, recognition, startup, together
 from .report import Row, table
 from .session import Session
 
@@ -21,11 +21,16 @@ GROUPS: tuple[tuple[tuple[int, ...], Callable[[Session], Iterable[Row]]], ...] =
     ((1,), startup.help_row),
     ((2,), startup.import_row),
     ((3,), startup.lookup_rows),
+    ((4,), loading.lora_rows),
     ((5,), loading.load_rows),
     ((6,), loading.many_row),
     ((7,), loading.swap_rows),
+    ((8,), loading.hot_swap_rows),
     ((9, 10), forward.rows),
     ((11,), forward.lora_rows),
+    ((12,), together.batch_rows),
+    ((13,), together.fuse_rows),
+    ((14,), together.stack_rows),
     ((18,), recognition.rows),
 )
 """Rows of the list of bounds → what measures them."""

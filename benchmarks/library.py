@@ -1,31 +1,29 @@
-"""What a worker can be asked, written once; a library says only how it does each step."""
+"""What a worker can be asked of loading and swapping, written once; a library says only how it does each step."""
 
 from __future__ import annotations
 
 import copy
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 
 from . import models
-from .measure import cpu_seconds, operations, python_calls
+from .measure import cpu_seconds
 from .serve import Task
 
-FORWARDS = 20
+Way = Literal["alone", "none", "stack", "fuse", "rows"]
+"""How adapters work together: one alone; loaded and none active; or several at once, `rows` one for each row."""
+
+Forward = Callable[..., Any]
+"""Model inputs → an answer whose first item are the hidden states."""
 
 
 class Attached(Protocol):
-    """One base model with a library's adapters on it.
-
-    Attributes:
-        model: what is called for a forward pass; its answer's first item are the hidden states.
-    """
-
-    model: Any
+    """One base model with a library's adapters on it."""
 
     def add(self, name: str, method: str) -> None:
         """Add an adapter with random weights, not active."""
@@ -36,6 +34,9 @@ class Attached(Protocol):
     def load(self, saved: str, name: str) -> None:
         """Load a saved adapter under a name, not active."""
 
+    def replace(self, saved: str, name: str) -> None:
+        """Load a saved adapter in place of the active one of this name, and leave it active."""
+
     def forget(self) -> None:
         """Drop what the library remembers of the saved file, so that the next load does all its checks."""
 
@@ -45,16 +46,19 @@ class Attached(Protocol):
     def activate(self, name: str | None) -> None:
         """Make one adapter active, or none."""
 
+    def arrange(self, way: Way, names: Sequence[str | None]) -> Forward:
+        """Let adapters work together, and return the model's forward; None is a row of the base model."""
+
 
 Attach = Callable[[torch.nn.Module], Attached]
 
 
 class Library:
-    """The tasks of one worker.
+    """The tasks of loading and swapping.
 
     Attributes:
         attach: puts the library onto a fresh base model.
-        method: the method of the loading and swapping tasks.
+        method: the method of the tasks that name none.
         folder: an empty folder for saved adapters.
     """
 
@@ -62,16 +66,17 @@ class Library:
         self.attach = attach
         self.method = method
         self.folder = folder
+        self._saved: dict[str, str] = {}
+        self._full: dict[str, tuple[Attached, list[str]]] = {}
 
     def tasks(self) -> Mapping[str, Task]:
         """Return request name → what answers it."""
         return {
             "attach": self.attach_once,
-            "counts": self.counts,
+            "hot_swap": self.hot_swap,
             "load": self.load,
             "load_many": self.load_many,
             "swap": self.swap,
-            "times": self.times,
         }
 
     @cached_property
@@ -79,24 +84,30 @@ class Library:
         return models.bert_base()
 
     @cached_property
-    def _loading(self) -> tuple[Attached, str]:
-        """A BERT-base with the library on it, and a saved adapter for it."""
-        attached = self.attach(copy.deepcopy(self._base))
-        attached.add("saved", self.method)
-        saved = attached.save("saved", self.folder)
-        attached.delete("saved")
-        attached.load(saved, "warm")
-        attached.delete("warm")
-        return attached, saved
+    def _loading(self) -> Attached:
+        """A BERT-base with the library on it."""
+        return self.attach(copy.deepcopy(self._base))
+
+    def saved(self, method: str | None = None) -> str:
+        """Return an adapter of a method, saved once, loaded and deleted again."""
+        method = method or self.method
+        if method not in self._saved:
+            attached, name = self._loading, f"saved-{method}"
+            attached.add(name, method)
+            self._saved[method] = attached.save(name, self.folder)
+            attached.delete(name)
+            attached.load(self._saved[method], "warm")
+            attached.delete("warm")
+        return self._saved[method]
 
     def attach_once(self) -> dict[str, float]:
         """Return the time to put the library onto a BERT-base."""
         model = copy.deepcopy(self._base)
         return {"seconds": cpu_seconds(lambda: self.attach(model))}
 
-    def load(self) -> dict[str, float]:
+    def load(self, method: str | None = None) -> dict[str, float]:
         """Return the time to load one saved adapter."""
-        attached, saved = self._loading
+        attached, saved = self._loading, self.saved(method)
         attached.forget()
         seconds = cpu_seconds(lambda: attached.load(saved, "one"))
         attached.delete("one")
@@ -104,7 +115,7 @@ class Library:
 
     def load_many(self, count: int) -> dict[str, float]:
         """Return the times of the first and of the last of `count` loads that all stay, each a median of three."""
-        attached, saved = self._loading
+        attached, saved = self._loading, self.saved()
         names = [f"a{i}" for i in range(count)]
         seconds = []
         for name in names:
@@ -114,17 +125,19 @@ class Library:
             attached.delete(name)
         return {"first": statistics.median(seconds[:3]), "last": statistics.median(seconds[-3:])}
 
-    @cached_property
-    def _swapping(self) -> tuple[Attached, list[str]]:
-        attached = self.attach(copy.deepcopy(self._base))
-        return attached, []
+    def _filled(self, loaded: int, method: str) -> tuple[Attached, list[str]]:
+        """Return a BERT-base with at least so many adapters of a method, and their names."""
+        if method not in self._full:
+            self._full[method] = self.attach(copy.deepcopy(self._base)), []
+        attached, names = self._full[method]
+        while len(names) < loaded:
+            names.append(f"a{len(names)}")
+            attached.add(names[-1], method)
+        return attached, names
 
     def swap(self, loaded: int, times: int) -> dict[str, float]:
         """Return the time of one change from an active adapter to another, with `loaded` adapters loaded."""
-        attached, names = self._swapping
-        while len(names) < loaded:
-            names.append(f"a{len(names)}")
-            attached.add(names[-1], self.method)
+        attached, names = self._filled(loaded, self.method)
         first, last = names[0], names[loaded - 1]
 
         def there_and_back() -> None:
@@ -134,40 +147,12 @@ class Library:
         there_and_back()
         return {"seconds": cpu_seconds(there_and_back, times) / 2}
 
-    @cached_property
-    def _forwards(self) -> tuple[torch.nn.Module, Attached, dict[str, torch.Tensor]]:
-        """The bare overhead model, one with the library on it and an adapter of each method, and inputs."""
-        base = models.overhead_model()
-        attached = self.attach(copy.deepcopy(base))
-        for method in self.methods():
-            attached.add(method, method)
-        return base, attached, models.overhead_inputs()
-
-    def methods(self) -> tuple[str, ...]:
-        """Return the methods whose forward pass is measured."""
-        return models.METHODS if self.method in models.METHODS else (self.method,)
-
-    def counts(self, method: str | None) -> dict[str, Any]:
-        """Return what a forward costs more than the base's, in operations and in Python calls."""
-        base, attached, inputs = self._forwards
-        attached.activate(method)
-        model = attached.model
-        with torch.inference_mode():
-            expected, actual = base(**inputs)[0], model(**inputs)[0]
-        return {
-            "operations": operations(lambda: model(**inputs)) - operations(lambda: base(**inputs)),
-            "calls": python_calls(lambda: model(**inputs)) - python_calls(lambda: base(**inputs)),
-            "identical": torch.equal(expected, actual),
-        }
-
-    def times(self, method: str | None) -> dict[str, float]:
-        """Return the times of a forward of the base and of the model with an adapter active, taken in turn."""
-        base, attached, inputs = self._forwards
-        attached.activate(method)
-        model = attached.model
-        total = {"base": 0.0, "with": 0.0}
-        with torch.inference_mode():
-            for _ in range(FORWARDS):
-                total["base"] += cpu_seconds(lambda: base(**inputs))
-                total["with"] += cpu_seconds(lambda: model(**inputs))
-        return total
+    def hot_swap(self, loaded: int, method: str) -> dict[str, float]:
+        """Return the time to put a saved adapter in place of the active one, with `loaded` adapters loaded."""
+        saved = self.saved(method)
+        attached, names = self._filled(loaded, method)
+        attached.delete(names[0])
+        attached.load(saved, names[0])
+        attached.activate(names[0])
+        attached.forget()
+        return {"seconds": cpu_seconds(lambda: attached.replace(saved, names[0]))}

@@ -1,20 +1,36 @@
-"""Rows 5 to 7: loading adapters onto a BERT-base, and changing from one to another."""
+"""Rows 4 to 8: loading adapters onto a BERT-base, and changing from one to another."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from .processes import Worker
 from .report import Row
 from .session import Sample, Session
 
 MANY = 50
 
 
-def rows(session: Session) -> Iterator[Row]:
-    """Yield the rows of loading and swapping."""
-    yield from load_rows(session)
-    yield from many_row(session)
-    yield from swap_rows(session)
+def lora_rows(session: Session) -> Iterator[Row]:
+    """Yield row 4: one load of a LoRA of rank 8."""
+    asked: dict[str, Sample] = {
+        "ours": lambda: session.ours.ask("load", method="lora"),
+        "PEFT": lambda: session.peft.ask("load", method="lora"),
+        "adapters": lambda: session.adapters.ask("load", method="lora"),
+    }
+    seconds = {name: found["seconds"] for name, found in session.medians(asked).items()}
+    ours = seconds.pop("ours")
+    for peer, part in (("PEFT", 8), ("adapters", 3)):
+        yield Row(
+            number=4,
+            what=f"load LoRA, digest checked, against {peer}",
+            ours=ours,
+            unit="ms",
+            peers={peer: seconds[peer]},
+            value=ours / seconds[peer],
+            limit=1 / part,
+            bound=f"≤ 1/{part} of {peer}",
+        )
 
 
 def load_rows(session: Session) -> Iterator[Row]:
@@ -88,3 +104,29 @@ def swap(session: Session, worker: str, loaded: int, times: int) -> Sample:
     """Return what takes one sample of a worker's swap."""
     asked = {"ours": session.ours, "adapters": session.adapters, "peft": session.peft}[worker]
     return lambda: asked.ask("swap", loaded=loaded, times=times)
+
+
+def hot_swap_rows(session: Session) -> Iterator[Row]:
+    """Yield row 8: putting an adapter from disk in place of the active one."""
+    for loaded in (1, MANY):
+        asked = {
+            "ours": hot_swap(session.ours, loaded),
+            "PEFT hotswap": hot_swap(session.peft, loaded),
+        }
+        seconds = {name: found["seconds"] for name, found in session.medians(asked).items()}
+        ours = seconds.pop("ours")
+        yield Row(
+            number=8,
+            what=f"hot swap of LoRA from disk, {loaded} loaded",
+            ours=ours,
+            unit="ms",
+            peers=seconds,
+            value=ours / seconds["PEFT hotswap"],
+            limit=1 / 3,
+            bound="≤ 1/3 of PEFT",
+        )
+
+
+def hot_swap(worker: Worker, loaded: int) -> Sample:
+    """Return what takes one sample of a worker's hot swap."""
+    return lambda: worker.ask("hot_swap", loaded=loaded, method="lora")

@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,15 @@ from typing import Any
 from jsonschema import Draft202012Validator
 
 import adapterhub
-from adapterhub import schemas
+from adapterhub import Fuse, Stack, schemas
 from adapterhub.loader.fingerprint import check_fingerprint, fingerprint
 from adapterhub.loader.layout import Ground, survey
 from adapterhub.registry import Artifact, ArtifactBase, Index
 
 from . import models
-from .library import Library
+from .library import Forward, Library, Way
 from .measure import cpu_seconds
+from .passes import Passes
 from .serve import Task, serve
 
 BASE = "benchmark/bert-base"
@@ -34,24 +36,27 @@ class OursAttached:
         self.model = model
         self.adapters = adapterhub.attach(model, base_id=BASE)
         self.cache = Path()
+        self.index = Index()
+        self.rows = ExitStack()
 
     def add(self, name: str, method: str) -> None:
         """Add an adapter, not active."""
         self.adapters.add(name, method)
 
     def save(self, name: str, folder: Path) -> str:
-        """Save an adapter into a registry of its own, which becomes the default one."""
+        """Save an adapter into the registry of the model, which becomes the default one."""
         path = self.adapters.save(name, folder / f"{name}.safetensors")
         content = path.read_bytes()
         artifact = Artifact(
             base=ArtifactBase(id=BASE, architecture="bert"),
-            method="seq_bn",
+            method=self.adapters.adapter(name).config[0].method,
             format="native",
             url=path.name,
             digest=f"sha256:{hashlib.sha256(content).hexdigest()}",
             size=len(content),
         )
-        Index().add(name, "1.0.0", artifact, published="2026-01-01T00:00:00Z").write(folder / "index.json")
+        self.index = self.index.add(name, "1.0.0", artifact, published="2026-01-01T00:00:00Z")
+        self.index.write(folder / "index.json")
         os.environ["ADAPTERHUB_REGISTRY"] = str(folder)
         self.cache = folder / "cache"
         os.environ["ADAPTERHUB_CACHE"] = str(self.cache)
@@ -60,6 +65,10 @@ class OursAttached:
     def load(self, saved: str, name: str) -> None:
         """Load the adapter of the registry under a name."""
         self.adapters.load(saved, name=name)
+
+    def replace(self, saved: str, name: str) -> None:
+        """Load the adapter of the registry over the one of this name."""
+        self.adapters.load(saved, name=name, overwrite_ok=True, set_active=True)
 
     def forget(self) -> None:
         """Touch the stored file: digests are remembered only as long as nothing about a file changes."""
@@ -73,6 +82,18 @@ class OursAttached:
     def activate(self, name: str | None) -> None:
         """Make one adapter active, or none."""
         self.adapters.activate(name)
+
+    def arrange(self, way: Way, names: Sequence[str | None]) -> Forward:
+        """Let adapters work together."""
+        if way == "rows":
+            self.rows.enter_context(self.adapters.per_row(names))
+            return self.model
+        present = [name for name in names if name is not None]
+        if way == "fuse":
+            self.adapters.add(Fuse(*present).key, "fusion")
+        setups = {"alone": present[0], "none": None, "stack": Stack(*present), "fuse": Fuse(*present)}
+        self.adapters.activate(setups[way])
+        return self.model
 
 
 class OursLibrary(Library):
@@ -90,8 +111,7 @@ class OursLibrary(Library):
 
     def artifact(self) -> dict[str, str]:
         """Return the path of a native file."""
-        _, saved = self._loading
-        return {"path": str(self.folder / f"{saved}.safetensors")}
+        return {"path": str(self.folder / f"{self.saved()}.safetensors")}
 
     @cached_property
     def _ground(self) -> Ground:
@@ -130,4 +150,4 @@ def validate_slowly(path: str) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    serve(OursLibrary(OursAttached, "seq_bn", Path(sys.argv[1])).tasks())
+    serve({**OursLibrary(OursAttached, "seq_bn", Path(sys.argv[1])).tasks(), **Passes(OursAttached).tasks()})

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.utils.hotswap import hotswap_adapter
 
 from . import models
-from .library import Library
+from .library import Forward, Library, Way
+from .passes import Passes
 from .serve import serve
 
 HOST = "host"
@@ -41,6 +45,10 @@ class PeftAttached:
         """Load a folder under a name."""
         self.model.load_adapter(saved, adapter_name=name)
 
+    def replace(self, saved: str, name: str) -> None:
+        """Put the weights of a folder in place of those of the active adapter."""
+        hotswap_adapter(self.model, saved, adapter_name=name)
+
     def forget(self) -> None:
         """Do nothing: no digest is checked."""
 
@@ -57,6 +65,13 @@ class PeftAttached:
         if name is not None:
             self.model.set_adapter(name)
 
+    def arrange(self, way: Way, names: Sequence[str | None]) -> Forward:
+        """Let adapters work together, as far as there are ways to."""
+        if way == "rows":
+            return partial(self.model, adapter_names=["__base__" if name is None else name for name in names])
+        self.activate({"alone": names[0], "none": None}[way])
+        return self.model
+
 
 if __name__ == "__main__":
-    serve(Library(PeftAttached, "lora", Path(sys.argv[1])).tasks())
+    serve({**Library(PeftAttached, "lora", Path(sys.argv[1])).tasks(), **Passes(PeftAttached).tasks()})

@@ -171,9 +171,8 @@ class Update:
         return RowsUpdate(rows, self.dropout, self.mode)
 
     def whole(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return A, s B and s c."""
-        a, b = self.factors()
-        return a, b * self.scale, None if self.c is None else self.c * self.scale
+        """Return A, B and c, without the scale."""
+        return *self.factors(), self.c
 
     @property
     def chains(self) -> bool:
@@ -206,9 +205,9 @@ class Update:
 
 
 class RowsUpdate:
-    """y + s · (B A x + c) with other matrices for each row of a batch; the scales are in B and c."""
+    """y + s · (B A x + c) with other matrices for each row of a batch; scales that differ are in B and c."""
 
-    __slots__ = ("a", "b", "c", "dropout", "mode")
+    __slots__ = ("a", "b", "c", "dropout", "mode", "scale")
 
     def __init__(self, rows: Sequence[Update | PartsUpdate | None], dropout: float, mode: nn.Module) -> None:
         self.mode, self.dropout = mode, dropout
@@ -216,6 +215,16 @@ class RowsUpdate:
         self.a, self.b = (stack([None if one is None else one[place] for one in factors]) for place in (0, 1))
         biased = any(one is not None and one[2] is not None for one in factors)
         self.c = stack([None if one is None else one[2] for one in factors]) if biased else None
+        scales = [op.scale for op in rows if op is not None]
+        is_same = all(scale == scales[0] for scale in scales)
+        self.scale = scales[0] if is_same else self._scaled([0.0 if op is None else op.scale for op in rows])
+
+    def _scaled(self, scales: Sequence[float]) -> float:
+        """Put a scale of each row into B and c, and return the one that is left for all."""
+        each = self.b.new_tensor(scales)
+        self.b = self.b * each.view(-1, 1, 1)
+        self.c = None if self.c is None else self.c * each.view(-1, 1)
+        return 1.0
 
     def __call__(self, forward: Apply, x: Tensor) -> Tensor:
         """Return the adapted y (rows, …, outputs)."""
@@ -226,9 +235,9 @@ class RowsUpdate:
         if self.dropout and self.mode.training:
             x = dropout(x, self.dropout)
         h = affine(x.reshape(x.shape[0], -1, x.shape[-1]), self.a)
-        flat = torch.baddbmm(y.reshape(y.shape[0], -1, y.shape[-1]), h, self.b.transpose(1, 2))
+        flat = torch.baddbmm(y.reshape(y.shape[0], -1, y.shape[-1]), h, self.b.transpose(1, 2), alpha=self.scale)
         moved = flat.view(y.shape)
-        return moved if self.c is None else moved + along(self.c, moved)
+        return moved if self.c is None else torch.add(moved, along(self.c, moved), alpha=self.scale)
 
     def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Refuse: one weight cannot hold what differs from row to row."""
@@ -290,11 +299,11 @@ class PartsUpdate:
         return RowsUpdate(rows, self.dropout, self.mode)
 
     def whole(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return A and s B of the whole map: B with each part's block in its own rows and columns; no bias."""
+        """Return A and B of the whole map, without the scale; B has each part's block in its own rows and columns."""
         import torch
 
         a, b = self.factors()
-        blocks = [part * self.scale for part in b.chunk(max(1, len(self.target.parts)))]
+        blocks = b.chunk(max(1, len(self.target.parts)))
         if not self.target.parts:
             return a, blocks[0], None
         found = a.new_zeros(self.target.linear.outputs, a.shape[0])

@@ -99,10 +99,16 @@ def test_a_worker_that_dies_says_why(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_our_worker_answers_every_request(tmp_path: Path) -> None:
     with Session(tmp_path, rounds=1) as session:
-        none = session.ours.ask("counts", method=None)
-        active = session.ours.ask("counts", method="seq_bn")
-        assert none == {"operations": 0, "calls": 0, "identical": True}
+        none = session.ours.ask("counts", way="none", names=["seq_bn-0", "lora-0"])
+        active = session.ours.ask("counts", way="alone", names=["seq_bn-0"])
+        assert none == {"operations": 0, "first": 0, "calls": 0, "identical": True}
         assert 0 < active["operations"] <= 75
+        for way in ("stack", "fuse", "rows"):
+            names = [f"seq_bn-{row % 2}" for row in range(16)] if way == "rows" else ["seq_bn-0", "seq_bn-1"]
+            assert session.ours.ask("counts", way=way, names=names)["operations"] > 0, way
+        assert session.ours.ask("times", arrangements={"one": ["alone", ["lora-0"]]})["one"] > 0
+        assert session.ours.ask("load", method="lora")["seconds"] > 0
+        assert session.ours.ask("hot_swap", loaded=2, method="lora")["seconds"] > 0
         assert session.ours.ask("load")["seconds"] > 0
         assert session.ours.ask("swap", loaded=2, times=3)["seconds"] > 0
         assert set(session.ours.ask("fingerprint")) == {"make", "check", "md5"}

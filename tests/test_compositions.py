@@ -11,6 +11,7 @@ from tiny_models import inputs, model
 from torch import Tensor
 
 from adapterhub import Average, BatchSplit, Fuse, MultiTask, Parallel, Split, Stack
+from adapterhub.benchmarks.measure import operations
 from adapterhub.composition import Composition
 from adapterhub.errors import NotFoundError, UnsupportedError, UsageError
 from adapterhub.loader import AdapterSet, attach
@@ -101,6 +102,22 @@ def test_many_rows_with_many_adapters_are_right(adapters: AdapterSet) -> None:
         found = run(adapters, len(names))
     for row, name in enumerate(names):
         assert near(found[row], wanted[name][row]), name
+
+
+@pytest.mark.parametrize("alphas", [(8,) * 8, tuple(range(1, 9))], ids=["same", "different"])
+def test_the_operations_of_a_mixed_batch_do_not_depend_on_the_number_of_adapters(
+    adapters: AdapterSet, alphas: tuple[int, ...]
+) -> None:
+    for number, alpha in enumerate(alphas):
+        adapters.add(f"l{number}", f"lora[alpha={alpha}]")
+        adapters.add(f"b{number}", "seq_bn")
+    counts = []
+    for many in (2, 8):
+        names = [f"{'lb'[row % 2]}{row // 2 % many}" for row in range(16)]
+        with adapters.per_row(names):
+            counts.append([operations(lambda: adapters.model(**inputs(16))) for _ in range(2)])
+    assert counts[0] == counts[1]
+    assert counts[0][0] > counts[0][1], "the first pass gathers the weights"
 
 
 def test_weights_that_change_inside_per_row_are_seen(adapters: AdapterSet) -> None:
