@@ -52,8 +52,8 @@ class VeraConfig(Config):
         d_initial: what Λ_d starts with on its diagonal.
         b_initial: what Λ_b starts with on its diagonal.
         init_weights_seed: seed of A and B and of the gates' start values, or None for torch's global generator.
-        projection_seed: what A and B are drawn with whenever the adapter is bound, None where they are its tensors. PEFT
-            may leave them out of its files.
+        projection_seed: what A and B are drawn with whenever the adapter is bound, None where they are its tensors.
+            PEFT may leave them out of its files.
     """
 
     method: ClassVar[str] = "vera"

@@ -48,8 +48,8 @@ def refused(fields: Fields) -> list[str]:
     start = fields.get("init_lora_weights")
     if not isinstance(start, (bool, str)) or start not in PLAIN_STARTS:
         found.append(
-            f"init_lora_weights is {start!r}: PEFT changes the base model's weights when it loads this adapter; save it "
-            "with path_initial_model_for_weight_conversion"
+            f"init_lora_weights is {start!r}: PEFT changes the base model's weights when it loads this adapter; save "
+            "it with path_initial_model_for_weight_conversion"
         )
     parameters = fields.get("target_parameters")
     if parameters and not (isinstance(parameters, list) and all(str(item).endswith(".weight") for item in parameters)):
@@ -175,8 +175,10 @@ CODEC = Codec(
         *CHANGED,
         *("init_lora_weights", "target_parameters"),
     ),
-    idle=("corda_config", "ensure_weight_tying", "eva_config", "fan_in_fan_out", "loftq_config", "lora_ga_config")
-    + ("megatron_core", "qalora_group_size"),
+    idle=(
+        *("corda_config", "ensure_weight_tying", "eva_config", "fan_in_fan_out", "loftq_config", "lora_ga_config"),
+        *("megatron_core", "qalora_group_size"),
+    ),
     refused=refused,
     decode=decode,
     encode=encode,
