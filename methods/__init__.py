@@ -16,13 +16,17 @@ from ..errors import UsageError
 from ..sites import Layout
 from . import (
     adalora,
+    beft,
     boft,
     bottleneck,
     c3a,
     compacter,
+    deft,
     delora,
     fourierft,
     fusion,
+    glora,
+    gralora,
     hira,
     hra,
     ia3,
@@ -36,23 +40,32 @@ from . import (
     oft,
     p_tuning,
     parameters,
+    peanut,
     prefix_tuning,
     prompt_tuning,
+    randlora,
     reft,
     road,
     shira,
+    supertuning,
     trainable_tokens,
+    vblora,
     vera,
+    waveft,
 )
 from .adalora import AdaloraConfig
+from .beft import BeftConfig
 from .boft import BoftConfig
 from .bottleneck import BottleneckConfig
 from .c3a import C3aConfig
 from .compacter import CompacterConfig
 from .config import config_from_json, field_types
+from .deft import DeftConfig
 from .delora import DeloraConfig
 from .fourierft import FourierftConfig
 from .fusion import FusionConfig
+from .glora import GloraConfig
+from .gralora import GraloraConfig
 from .heads import (
     HEAD_ARGUMENTS,
     HEADS,
@@ -100,20 +113,26 @@ from .mtl_lora import MtlLoraConfig
 from .oft import OftConfig
 from .p_tuning import PTuningConfig
 from .parameters import ParametersConfig
+from .peanut import PeanutConfig
 from .prefix_tuning import PrefixTuningConfig
 from .prompt_tuning import PromptTuningConfig
+from .randlora import RandloraConfig
 from .reft import ReftConfig
 from .road import RoadConfig
 from .shira import ShiraConfig
+from .supertuning import SupertuningConfig
 from .text import parse
 from .trainable_tokens import TrainableTokensConfig
+from .vblora import VbloraConfig
 from .vera import VeraConfig
+from .waveft import WaveftConfig
 
 __all__ = [
     "HEAD_ARGUMENTS",
     "METHODS",
     "PRESETS",
     "AdaloraConfig",
+    "BeftConfig",
     "Binding",
     "BlockOp",
     "BoftConfig",
@@ -122,6 +141,7 @@ __all__ = [
     "Chainable",
     "ClassificationHeadConfig",
     "CompacterConfig",
+    "DeftConfig",
     "DeloraConfig",
     "DependencyParsingHeadConfig",
     "EmbeddingOp",
@@ -129,6 +149,8 @@ __all__ = [
     "FourierftConfig",
     "FusionConfig",
     "FusionOp",
+    "GloraConfig",
+    "GraloraConfig",
     "HeadConfig",
     "HeadOp",
     "HiraConfig",
@@ -150,12 +172,14 @@ __all__ = [
     "OftConfig",
     "PTuningConfig",
     "ParametersConfig",
+    "PeanutConfig",
     "PrefixOp",
     "PrefixTuningConfig",
     "Prefixed",
     "PromptOp",
     "PromptTuningConfig",
     "QuestionAnsweringHeadConfig",
+    "RandloraConfig",
     "ReftConfig",
     "RoadConfig",
     "Seen",
@@ -163,9 +187,12 @@ __all__ = [
     "Shapes",
     "ShiraConfig",
     "SiteOp",
+    "SupertuningConfig",
     "TaggingHeadConfig",
     "TrainableTokensConfig",
+    "VbloraConfig",
     "VeraConfig",
+    "WaveftConfig",
     "configs_from_json",
     "default_head",
     "describe",
@@ -190,18 +217,27 @@ METHODS: tuple[Method, ...] = (
     p_tuning.METHOD,
     reft.METHOD,
     adalora.METHOD,
+    beft.METHOD,
     boft.METHOD,
     c3a.METHOD,
+    deft.METHOD,
     delora.METHOD,
     fourierft.METHOD,
+    glora.METHOD,
+    gralora.METHOD,
     hira.METHOD,
     hra.METHOD,
     loha.METHOD,
     lokr.METHOD,
     miss.METHOD,
     oft.METHOD,
+    peanut.METHOD,
+    randlora.METHOD,
     road.METHOD,
     shira.METHOD,
+    supertuning.METHOD,
+    vblora.METHOD,
+    waveft.METHOD,
     layer_norm.METHOD,
     parameters.METHOD,
     trainable_tokens.METHOD,

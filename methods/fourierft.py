@@ -47,7 +47,7 @@ class FourierftConfig(UpdatingConfig):
 
     def faults(self) -> list[str]:
         """Return what is wrong with the values, one phrase each."""
-        faults = bounds(frequencies=self.frequencies, own_frequencies=self.own_frequencies)
+        faults = bounds(most=MOST_PLACES, frequencies=self.frequencies, own_frequencies=self.own_frequencies)
         return faults if abs(self.seed) < 2**63 else [*faults, "seed must have at most 63 bits"]
 
 

@@ -58,14 +58,14 @@ def at(values: Mapping[str, V], linear: Linear, otherwise: V) -> V:
     return next((values[name] for name in (linear.path, *linear.roles) if name in values), otherwise)
 
 
-def bounds(**values: int | Mapping[str, int]) -> list[str]:
-    """Return a fault for each number, or number in a mapping, that is not 1 to MOST."""
+def bounds(*, most: int = MOST, **values: int | Mapping[str, int]) -> list[str]:
+    """Return a fault for each number, or number in a mapping, that is not 1 to most."""
     flat = [
         (f"{name}[{key!r}]" if key else name, number)
         for name, value in values.items()
         for key, number in (value.items() if isinstance(value, Mapping) else [("", value)])
     ]
-    return [f"{name} is {number}, expected 1 to {MOST}" for name, number in flat if not 1 <= number <= MOST]
+    return [f"{name} is {number}, expected 1 to {most}" for name, number in flat if not 1 <= number <= most]
 
 
 Base = Callable[[str], "Tensor"]
@@ -90,6 +90,9 @@ class Rule:
         sized: whether the shapes tell inputs and outputs.
         kinds: kinds of maps that the method is defined for.
         shared: configuration and maps → `shared.<name>` → shape.
+        drawn: configuration and maps → `shared.<name>` → tensor that is no tensor of the adapter but drawn with a seed.
+        settled: configuration and maps → the configuration with what it leaves to them filled in.
+        frozen: names of shared tensors that stay as they are in training.
     """
 
     config: type[Any]
@@ -101,6 +104,9 @@ class Rule:
     sized: bool = True
     kinds: tuple[Kind, ...] = ("linear", "conv1d")
     shared: Callable[[Any, Sequence[Linear]], Shapes] = _no_shared
+    drawn: Callable[[Any, Sequence[Linear]], dict[str, Tensor]] = lambda config, linears: {}
+    settled: Callable[[Any, Sequence[Linear]], Any] = lambda config, linears: config
+    frozen: tuple[str, ...] = ()
 
 
 def method(rule: Rule) -> Method:
@@ -130,7 +136,11 @@ def method(rule: Rule) -> Method:
 
     def bind(config: Any, tensors: Mapping[str, Tensor], live: Live) -> Binding:
         found = maps(config, live.layout)
-        shared = {name: tensors[name] for name in rule.shared(config, found)}
+        wanted = rule.shared(config, found)
+        shared = {name: tensors[name] for name in wanted}
+        if not wanted and found and tensors:
+            like = next(iter(tensors.values()))
+            shared = {name: tensor.to(like) for name, tensor in rule.drawn(config, found).items()}
         ops = {}
         for one in found:
             own = {name: tensors[f"{one.path}.{name}"] for name in rule.shapes(config, one)}
@@ -142,7 +152,16 @@ def method(rule: Rule) -> Method:
         sized = widths(linears.values()) if rule.sized else ()
         return Facts(widths=sized, linears=linears, left_out=config.leave_out)
 
-    return Method(config=rule.config, presets=rule.presets, shapes=shapes, initial=initial, bind=bind, facts=facts)
+    return Method(
+        config=rule.config,
+        presets=rule.presets,
+        shapes=shapes,
+        initial=initial,
+        bind=bind,
+        facts=facts,
+        frozen=lambda config, key: key in rule.frozen,
+        settled=lambda config, layout: rule.settled(config, maps(config, layout)),
+    )
 
 
 def _seen(rule: Rule, config: Any, have: Shapes, roles: Roles) -> dict[str, Linear]:
@@ -153,6 +172,7 @@ def _seen(rule: Rule, config: Any, have: Shapes, roles: Roles) -> dict[str, Line
     for key, shape in have.items():
         path, _, name = key.rpartition(".")
         together.setdefault(path, {})[name] = shape
+    together.pop(SHARED.removesuffix("."), None)
     found = {}
     for path, own in together.items():
         linear = rule.seen(config, path, own)

@@ -1,8 +1,8 @@
 """What PEFT saves along with an adapter: modules that were trained in full, biases, rows of the word embeddings.
 
-`modules_to_save` names modules, by the end of their path; their parameters stand in the file under their own paths,
-and only the adapter's copy of the module has them. A bias that was trained along (`bias`), or the table of an embedding that
-is adapted, is the base model's own parameter: it counts wherever the model uses it.
+`modules_to_save` names modules, by the end of their path; their parameters stand in the file under their own paths, and
+only the adapter's copy of the module has them. A bias that was trained along (`bias`), or the table of an embedding
+that is adapted, is the base model's own parameter: it counts wherever the model uses it.
 
 Source: PEFT 0.21.2, utils/other.py and tuners/tuners_utils.py (`_get_learnable_bias_state_dict`).
 """

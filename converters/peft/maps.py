@@ -5,20 +5,29 @@ from __future__ import annotations
 from typing import Any
 
 from ...methods import (
+    BeftConfig,
     BoftConfig,
     C3aConfig,
+    DeftConfig,
     DeloraConfig,
     FourierftConfig,
+    GloraConfig,
+    GraloraConfig,
     HiraConfig,
     HraConfig,
     LohaConfig,
     LokrConfig,
     MissConfig,
+    PeanutConfig,
     RoadConfig,
     ShiraConfig,
+    SupertuningConfig,
+    VbloraConfig,
+    WaveftConfig,
 )
+from ...methods.peanut import MOST_DEPTH
 from .codec import Codec, Fields
-from .simple import Own, Row, codec
+from .simple import Own, Row, Turn, codec
 
 RANKS = Own(ours=("r", "ranks"), theirs="r", pattern="rank_pattern")
 ALPHAS = Own(ours=("alpha", "alphas"), theirs="alpha", pattern="alpha_pattern")
@@ -37,6 +46,25 @@ def _to_variant(value: Any) -> str:
 def _from_variant(value: str) -> Any:
     return True if value == "plain" else value
 
+
+def _turn(**words: str) -> Turn:
+    """Return how PEFT's words, the keys, are turned into ours and back."""
+    back = {word: theirs for theirs, word in words.items()}
+    return (lambda value: words.get(value, value)), (lambda value: back.get(value, value))
+
+
+def _wavelets(fields: Fields) -> list[str]:
+    family = fields.get("wavelet_family")
+    haar = family == "db1" or not fields.get("use_idwt")
+    return [] if haar else [f"wavelet_family is {family!r}, and only db1 (Haar's) is computed; {CONVERT}"]
+
+
+def _places(fields: Fields) -> list[str]:
+    saved = fields.get("save_precomputed_indices")
+    return [] if saved else ["save_precomputed_indices is off: the file does not say which entries were trained"]
+
+
+CONVERT = "make a LoRA of it with peft.convert_to_lora and save that"
 
 ROWS: tuple[Row, ...] = (
     Row(
@@ -149,6 +177,100 @@ ROWS: tuple[Row, ...] = (
             )
         },
         idle=("init_weights",),
+    ),
+    Row(
+        type="GRALORA",
+        config=GraloraConfig,
+        leaves=("gralora_A", "gralora_B", "gralora_A_general.weight", "gralora_B_general.weight"),
+        fields={
+            "r": "r",
+            "alpha": "alpha",
+            "gralora_k": "blocks",
+            "hybrid_r": "hybrid_r",
+            "gralora_dropout": "dropout",
+        },
+        idle=("init_weights", "fan_in_fan_out"),
+    ),
+    Row(
+        type="GLORA",
+        config=GloraConfig,
+        leaves=tuple(f"glora_{letter}.{leaf}" for letter in "ABCDE" for leaf in ("Xd", "Xu", "X", "zeros")),
+        fields={"r": "r", "config_A_B": "weight", "config_C": "inputs", "config_D_E": "outputs"},
+        turns={
+            "config_A_B": _turn(lora="product", constant="number"),
+            "config_C": _turn(lora="product"),
+            "config_D_E": _turn(constant="number"),
+        },
+        idle=("init_weights",),
+    ),
+    Row(
+        type="VBLORA",
+        config=VbloraConfig,
+        leaves=tuple(f"vblora_logits_{side}{end}" for side in "AB" for end in ("", "_topk_indices", "_topk_weights")),
+        shared=("vblora_vector_bank",),
+        fields={
+            "r": "r",
+            "num_vectors": "vectors",
+            "vector_length": "length",
+            "topk": "topk",
+            "save_only_topk_weights": "only_top",
+            "vblora_dropout": "dropout",
+        },
+        idle=("init_logits_std", "init_vector_bank_bound", "fan_in_fan_out"),
+    ),
+    Row(
+        type="WAVEFT",
+        config=WaveftConfig,
+        leaves=("waveft_spectrum",),
+        fields={"scaling": "scale", "random_loc_seed": "seed", "use_idwt": "haar"},
+        own=(
+            Own(
+                ours=("frequencies", "own_frequencies"),
+                theirs="n_frequency",
+                pattern="n_frequency_pattern",
+                leaf=("waveft_spectrum", 0),
+            ),
+        ),
+        idle=("init_weights", "fan_in_fan_out", "wavelet_family", "proportional_parameters"),
+        refused=_wavelets,
+    ),
+    Row(type="BEFT", config=BeftConfig, leaves=("beft_bias",), idle=("init_weights",)),
+    Row(
+        type="DEFT",
+        config=DeftConfig,
+        leaves=("deft_P", "deft_R"),
+        fields={"r": "r", "alpha": "alpha", "decomposition_method": "projection", "para": "removes_only"},
+        idle=("init_weights", "init_scale", "deft_dropout", "fan_in_fan_out"),
+    ),
+    Row(
+        type="PEANUT",
+        config=PeanutConfig,
+        leaves=(
+            "peanut_A.weight",
+            "peanut_B.weight",
+            *(f"peanut_{part}.{i}.weight" for part in ("encoders", "decoders") for i in range(MOST_DEPTH)),
+        ),
+        fields={"r": "r", "depth": "depth", "scaling": "scale", "act_fn": "activation"},
+        idle=("init_weights",),
+    ),
+    Row(
+        type="SUPERTUNING",
+        config=SupertuningConfig,
+        leaves=(
+            "supertuning_values",
+            "supertuning_indices",
+            "supertuning_lora_A.weight",
+            "supertuning_lora_B.weight",
+        ),
+        fields={
+            "sparsity": "sparsity",
+            "select_top": "largest",
+            "r": "r",
+            "lora_alpha": "alpha",
+            "lora_dropout": "dropout",
+        },
+        idle=("init_weights", "save_precomputed_indices"),
+        refused=_places,
     ),
 )
 

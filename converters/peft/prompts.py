@@ -255,4 +255,23 @@ CODECS: tuple[PromptCodec, ...] = (
         decode=decode_p_tuning,
         encode=encode_p_tuning,
     ),
+    # These two make their prompt and prefix in a way of their own while they train; what they save are just those.
+    PromptCodec(
+        type="CPT",
+        config=PromptTuningConfig,
+        idle=(
+            *SIZES,
+            *("cpt_token_ids", "cpt_mask", "cpt_tokens_type_mask", "opt_weighted_loss_type", "opt_loss_decay_factor"),
+            *("opt_projection_epsilon", "opt_projection_format_epsilon", "tokenizer_name_or_path"),
+        ),
+        decode=decode_prompt,
+        encode=encode_prompt,
+    ),
+    PromptCodec(
+        type="CARTRIDGE",
+        config=PrefixTuningConfig,
+        idle=(*SIZES, "num_frozen_tokens"),
+        decode=decode_prefix,
+        encode=encode_prefix,
+    ),
 )

@@ -54,10 +54,11 @@ class Row:
     Attributes:
         type: the value of peft_type.
         config: the class of our configuration.
-        leaves: names of the tensors at a map; theirs are ours but for a last `.weight`.
+        leaves: names of the tensors at a map; see _ours.
         fields: PEFT's field → ours.
         turns: PEFT's field → how its values are turned into ours and back.
         own: numbers that single maps may have.
+        shared: names of the tensors that all maps share.
         counted: our field → PEFT's field for it, and the tensor and dimension that say it on reading.
         idle: fields that cannot change what a trained adapter computes.
         refused: foreign configuration → why it is not read, one phrase each.
@@ -69,6 +70,7 @@ class Row:
     fields: Mapping[str, str] = field(default_factory=dict)
     turns: Mapping[str, Turn] = field(default_factory=dict)
     own: tuple[Own, ...] = ()
+    shared: tuple[str, ...] = ()
     counted: Mapping[str, tuple[str, str, int]] = field(default_factory=dict)
     idle: tuple[str, ...] = ()
     refused: Callable[[Fields], list[str]] = lambda fields: []
@@ -81,13 +83,23 @@ def codec(row: Row) -> Codec:
     return Codec(
         type=row.type,
         config=row.config,
-        leaves={leaf: leaf.removesuffix(".weight") for leaf in row.leaves},
+        leaves={leaf: _ours(leaf) for leaf in row.leaves},
+        shared={name: name for name in row.shared},
         meant=tuple(named),
         idle=row.idle,
         refused=row.refused,
         decode=partial(decode, row),
         encode=partial(encode, row),
     )
+
+
+def _ours(leaf: str) -> str:
+    """Return our name of a tensor.
+
+    >>> _ours("peanut_encoders.0.weight"), _ours("glora_A.Xd"), _ours("miss_block")
+    ('peanut_encoders_0', 'glora_A_Xd', 'miss_block')
+    """
+    return leaf.removesuffix(".weight").replace(".", "_")
 
 
 def decode(row: Row, fields: Fields, places: Places) -> MethodConfig:

@@ -6,30 +6,74 @@ docs/peft-types.md shows this table; a test makes it from here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from ...adapter import MethodConfig
 from ...errors import UnsupportedError
 from ...methods import ParametersConfig
-from . import adalora, ia3, lora, maps, norms, oft, prompts, tokens, vera
+from . import adalora, ia3, lora, maps, norms, oft, prompts, randlora, tokens, vera
 from .codec import Codec
 from .prompts import PromptCodec
 
 State = Literal["native", "converted", "refused"]
-"""Read and written; read once PEFT has made a LoRA of it, exactly or nearly; not read."""
+"""Read and run; read once PEFT has made a LoRA of it; not read."""
 
 ALONG: tuple[Codec, ...] = (norms.CODEC, tokens.CODEC)
 """Types whose configuration may also stand beside that of another type."""
 
-CODECS: tuple[Codec, ...] = (lora.CODEC, ia3.CODEC, vera.CODEC, adalora.CODEC, oft.CODEC, *maps.CODECS, *ALONG)
-
-CONVERT = "make a LoRA of it with peft.convert_to_lora and save that"
-MERGE = "merge it into its base model with PEFT (merge_and_unload)"
-
-REFUSED: Mapping[str, tuple[State, str, str]] = __import__("collections").defaultdict(
-    lambda: ("refused", "not yet", "")
+CODECS: tuple[Codec, ...] = (
+    lora.CODEC,
+    ia3.CODEC,
+    vera.CODEC,
+    adalora.CODEC,
+    oft.CODEC,
+    randlora.CODEC,
+    *maps.CODECS,
+    *ALONG,
 )
-"""Type → state, the reason, what to do instead."""
+
+CONVERT = "make a LoRA of it with peft.save_as_lora, whose rank says how exact it is, and load that"
+MERGE = "merge it into its base model with PEFT (merge_and_unload), and use that model"
+STAY = "use it with PEFT"
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why a type is not read.
+
+    Attributes:
+        reason: behind "an adapter of this type is not read: ".
+        instead: what to do.
+    """
+
+    reason: str
+    instead: str
+
+    @property
+    def state(self) -> State:
+        """Whether PEFT itself turns it into something that is read."""
+        return "converted" if self.instead == CONVERT else "refused"
+
+
+REFUSED: Mapping[str, Refused] = {
+    "ADAMSS": Refused(
+        "its subspaces are clusters of the base model's singular vectors, found with scikit-learn", MERGE
+    ),
+    "ADAPTION_PROMPT": Refused("its prompts have an attention of their own beside the model's", STAY),
+    "FROD": Refused("it replaces a weight by one in a basis that is made of the base model's weights", MERGE),
+    "LILY": Refused("its update of one text depends on the other texts of the batch", STAY),
+    "MULTITASK_PROMPT_TUNING": Refused("every call has to say which task each text is of", STAY),
+    "OSF": Refused("it replaces singular vectors of the base model's weights, which its file does not hold", MERGE),
+    "POLY": Refused("every call has to say which task each text is of", STAY),
+    "PSOFT": Refused("it turns singular vectors of the base model's weights, which its file does not hold", CONVERT),
+    "PVERA": Refused("its update is drawn at random while it trains", MERGE),
+    "SHADOW": Refused("it is a second model that runs along with the base model", STAY),
+    "TINYLORA": Refused("what its numbers multiply are singular vectors of the base model's weights", CONVERT),
+    "UNILORA": Refused("its file holds one vector, and says nothing of the modules that it is spread over", CONVERT),
+    "XLORA": Refused("it mixes several LoRA adapters by what the model says of each text", STAY),
+}
+"""Type → why it is not read."""
 
 
 def codec_of(kind: str) -> Codec | PromptCodec:
@@ -41,8 +85,8 @@ def codec_of(kind: str) -> Codec | PromptCodec:
     for codec in (*CODECS, *prompts.CODECS):
         if codec.type == kind:
             return codec
-    _, reason, instead = REFUSED[kind]
-    raise UnsupportedError(f"an adapter of PEFT's type {kind} is not read: {reason}", hint=instead)
+    refused = REFUSED[kind]
+    raise UnsupportedError(f"an adapter of PEFT's type {kind} is not read: {refused.reason}", hint=refused.instead)
 
 
 def parted(configs: Sequence[MethodConfig]) -> tuple[MethodConfig, list[MethodConfig], Codec | PromptCodec]:
@@ -51,8 +95,8 @@ def parted(configs: Sequence[MethodConfig]) -> tuple[MethodConfig, list[MethodCo
     Raises:
         UnsupportedError: PEFT has no type for them together.
     """
-    every = (*CODECS, *prompts.CODECS)
-    mains = [(config, codec) for codec in every for config in configs if isinstance(config, codec.config)]
+    writers = {codec.config: codec for codec in reversed((*CODECS, *prompts.CODECS))}
+    mains = [(config, writers[type(config)]) for config in configs if type(config) in writers]
     alone = [pair for pair in mains if pair[1] not in ALONG]
     trained = [(config, norms.CODEC) for config in configs if isinstance(config, ParametersConfig)]
     chosen = alone or mains[:1] or trained[:1]

@@ -164,6 +164,11 @@ def other(name: str, kind: str, base: str = "bert", **arguments: Any) -> Row:
     return name, base, kind, {"target_modules": targets[base], **arguments}
 
 
+def prompt(name: str, kind: str, base: str = "llama", **arguments: Any) -> Row:
+    """Return a case of a type that adds to the text or the attentions."""
+    return name, base, kind, {"task_type": "CAUSAL_LM", **arguments}
+
+
 OTHERS: tuple[Row, ...] = (
     other("adalora", "AdaLoraConfig", init_r=4, target_r=2, lora_alpha=6, total_step=10),
     other("adalora", "AdaLoraConfig", "gpt2", init_r=4, target_r=2, lora_alpha=6, total_step=10, fan_in_fan_out=True),
@@ -223,16 +228,25 @@ OTHERS: tuple[Row, ...] = (
     other("randlora", "RandLoraConfig", r=4, randlora_alpha=10),
     other("randlora-noproj", "RandLoraConfig", r=4, randlora_alpha=10, save_projection=False),
     other("randlora-sparse", "RandLoraConfig", r=4, randlora_alpha=10, sparse=True),
+    other("randlora-very-sparse", "RandLoraConfig", r=4, very_sparse=True, save_projection=False),
+    other("randlora-sizes", "RandLoraConfig", r=4, target_modules=["query", "dense"]),
+    other("randlora", "RandLoraConfig", "gpt2", r=4, target_modules=["c_attn", "c_fc"], fan_in_fan_out=True),
     other("vblora", "VBLoRAConfig", r=2, num_vectors=8, vector_length=16, topk=2),
     other("vblora-topk", "VBLoRAConfig", r=2, num_vectors=8, vector_length=16, topk=2, save_only_topk_weights=True),
     other("waveft", "WaveFTConfig", n_frequency=10),
     other("waveft-sym4", "WaveFTConfig", n_frequency=10, wavelet_family="sym4"),
     other("waveft-plain", "WaveFTConfig", n_frequency=10, use_idwt=False, n_frequency_pattern={"query": 7}),
+    other(
+        "waveft-all", "WaveFTConfig", n_frequency=10, proportional_parameters=True, target_modules=["query", "dense"]
+    ),
+    other("waveft", "WaveFTConfig", "gpt2", n_frequency=10, target_modules=["c_attn"], fan_in_fan_out=True),
     other("gralora", "GraloraConfig", r=4, gralora_k=2, alpha=6),
     other("gralora-hybrid", "GraloraConfig", r=4, gralora_k=2, alpha=6, hybrid_r=2),
     other("glora", "GloraConfig", r=4),
     other("glora-vectors", "GloraConfig", r=4, config_A_B="vector", config_C="vector", config_D_E="vector"),
     other("glora-none", "GloraConfig", r=4, config_A_B="constant", config_C="none", config_D_E="none"),
+    other("gralora", "GraloraConfig", "gpt2", r=4, target_modules=["c_attn"], fan_in_fan_out=True),
+    other("glora-no-bias", "GloraConfig", "llama", r=4),
     other("lily", "LilyConfig", r=4),
     other("lily-stride", "LilyConfig", r=4, stride_A=2, num_B=3, scaling=0.5),
     other("unilora", "UniLoraConfig", r=2, theta_d_length=16),
@@ -241,14 +255,14 @@ OTHERS: tuple[Row, ...] = (
     other("peanut", "PeanutConfig", r=4),
     other("peanut-deep", "PeanutConfig", r=4, depth=2, act_fn="gelu", scaling=0.5),
     other("supertuning", "SupertuningConfig", sparsity=0.9),
+    other("supertuning-lora", "SupertuningConfig", sparsity=0.9, r=2, select_top=False),
     other("deft", "DeftConfig", r=4),
+    other("deft-scaled", "DeftConfig", r=4, alpha=6, init_weights=False),
     other("deft-qr", "DeftConfig", r=4, decomposition_method="qr", para=True),
     other("beft", "BeftConfig", target_modules=["value"]),
     other("osf", "OSFConfig", effective_rank=4),
-    other("adamss", "AdamssConfig", r=8, num_subspaces=2),
     other("frod", "FrodConfig", progressbar=False),
     other("pvera", "PveraConfig", r=4),
-    other("poly", "PolyConfig", r=4, n_tasks=2, n_skills=2),
     other("ln-tuning", "LNTuningConfig", target_modules=["LayerNorm"]),
     other("ln-tuning-cls", "LNTuningConfig", "bert_cls", target_modules=["LayerNorm"], task_type="SEQ_CLS"),
     other("tokens", "TrainableTokensConfig", "llama", target_modules=["embed_tokens"], token_indices=[5, 28]),
@@ -257,6 +271,15 @@ OTHERS: tuple[Row, ...] = (
     other(
         "ia3-cls", "IA3Config", "bert_cls", target_modules=["key", "value"], feedforward_modules=[], task_type="SEQ_CLS"
     ),
+    prompt(
+        "cpt",
+        "CPTConfig",
+        num_virtual_tokens=3,
+        cpt_token_ids=[5, 6, 7],
+        cpt_mask=[1] * 3,
+        cpt_tokens_type_mask=[1, 2, 4],
+    ),
+    prompt("cartridge", "CartridgeConfig", num_virtual_tokens=3, num_frozen_tokens=1),
     other("vera", "VeraConfig", r=4),
     other("vera-noproj", "VeraConfig", r=4, save_projection=False, projection_prng_key=3),
     other("vera-cls", "VeraConfig", "bert_cls", r=4, task_type="SEQ_CLS"),
