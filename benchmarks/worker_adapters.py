@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,16 +57,16 @@ class AdaptersModel:
         if way == "fuse":
             self.model.add_adapter_fusion(Fuse(*names), "dynamic")
             self.model.eval()
-        self.model.set_active_adapters(
-            {
-                "alone": lambda: names[0],
-                "none": lambda: None,
-                "stack": lambda: Stack(*names),
-                "fuse": lambda: Fuse(*names),
-                "rows": lambda: BatchSplit(*names, batch_sizes=[1] * len(names)),
-            }[way]()
-        )
-        return self.model
+        ways: dict[Way, Callable[[], Any]] = {
+            "alone": lambda: names[0],
+            "none": lambda: None,
+            "stack": lambda: Stack(*names),
+            "fuse": lambda: Fuse(*names),
+            "rows": lambda: BatchSplit(*names, batch_sizes=[1] * len(names)),
+        }
+        self.model.set_active_adapters(ways[way]())
+        forward: Forward = self.model
+        return forward
 
 
 if __name__ == "__main__":

@@ -85,15 +85,16 @@ class OursAttached:
 
     def arrange(self, way: Way, names: Sequence[str | None]) -> Forward:
         """Let adapters work together."""
+        forward: Forward = self.model
         if way == "rows":
             self.rows.enter_context(self.adapters.per_row(names))
-            return self.model
+            return forward
         present = [name for name in names if name is not None]
         if way == "fuse":
             self.adapters.add(Fuse(*present).key, "fusion")
         setups = {"alone": present[0], "none": None, "stack": Stack(*present), "fuse": Fuse(*present)}
         self.adapters.activate(setups[way])
-        return self.model
+        return forward
 
 
 class OursLibrary(Library):

@@ -70,7 +70,8 @@ class PeftAttached:
         if way == "rows":
             return partial(self.model, adapter_names=["__base__" if name is None else name for name in names])
         self.activate({"alone": names[0], "none": None}[way])
-        return self.model
+        forward: Forward = self.model
+        return forward
 
 
 if __name__ == "__main__":

@@ -73,7 +73,8 @@ def change(config: DeftConfig, own: Own, linear: Linear, weight: Tensor) -> Tens
     if not config.removes_only:
         scale = config.alpha / p.shape[1] if config.alpha else 1.0
         rows = rows + own["deft_R"].float() * scale
-    return w + left @ rows
+    turned: Tensor = w + left @ rows
+    return turned
 
 
 def op(config: DeftConfig, own: Own, linear: Linear, live: Live) -> Changed:

@@ -97,7 +97,8 @@ def _haar(coefficients: Tensor) -> Tensor:
     import torch
 
     upper, lower = coefficients.chunk(2)
-    return torch.stack([upper + lower, upper - lower], dim=1).flatten(0, 1) * 0.5**0.5
+    taken: Tensor = torch.stack([upper + lower, upper - lower], dim=1).flatten(0, 1) * 0.5**0.5
+    return taken
 
 
 def op(config: WaveftConfig, own: Own, linear: Linear, live: Live) -> Added:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     Tensors = dict[str, torch.Tensor]
 
+ConfigClass = type[Any]
+"""A class of our configurations; spelled here, since the codecs have a field named type."""
+
 Fields = Mapping[str, JSON]
 """An adapter_config.json, with the default of every field that it leaves out."""
 
@@ -124,7 +127,7 @@ class Codec:
     """
 
     type: str
-    config: type[Any]
+    config: ConfigClass
     leaves: Mapping[str, str]
     shared: Mapping[str, str] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)

@@ -21,7 +21,7 @@ from ...methods.p_tuning import ejected
 from ...methods.prefix_tuning import SPARE, flattened
 from ...sites import Layout
 from ..layers import MOST_LAYERS
-from .codec import Fields
+from .codec import ConfigClass, Fields
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +44,7 @@ class PromptCodec:
     """
 
     type: str
-    config: type[Any]
+    config: ConfigClass
     idle: tuple[str, ...]
     decode: Callable[[Fields, torch.Tensor, Architecture], tuple[MethodConfig, Tensors]]
     encode: Callable[[Any, Mapping[str, torch.Tensor], Layout], tuple[dict[str, JSON], torch.Tensor]]

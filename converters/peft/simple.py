@@ -18,7 +18,7 @@ from ...adapter import JSON, MethodConfig
 from ...errors import UnsupportedError
 from ...methods.config import config_from_json
 from ...sites import Layout
-from .codec import Codec, Fields, Places
+from .codec import Codec, ConfigClass, Fields, Places
 
 Turn = tuple[Callable[[Any], Any], Callable[[Any], Any]]
 """PEFT's value → ours, and back."""
@@ -65,7 +65,7 @@ class Row:
     """
 
     type: str
-    config: type[Any]
+    config: ConfigClass
     leaves: tuple[str, ...]
     fields: Mapping[str, str] = field(default_factory=dict)
     turns: Mapping[str, Turn] = field(default_factory=dict)
@@ -117,7 +117,8 @@ def decode(row: Row, fields: Fields, places: Places) -> MethodConfig:
             said[one.ours[1]] = {path: size for path, size in sizes.items() if size != usual}
     for ours, (_, leaf, dimension) in row.counted.items():
         said[ours] = max((_size(places, path, (leaf, dimension)) for path in places.theirs), default=0)
-    return config_from_json(row.config, said)
+    config: MethodConfig = config_from_json(row.config, said)
+    return config
 
 
 def encode(row: Row, config: Any, places: Places, layout: Layout) -> dict[str, JSON]:

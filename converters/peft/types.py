@@ -82,7 +82,8 @@ def codec_of(kind: str) -> Codec | PromptCodec:
     Raises:
         UnsupportedError: this version does not read it; says why.
     """
-    for codec in (*CODECS, *prompts.CODECS):
+    every: tuple[Codec | PromptCodec, ...] = (*CODECS, *prompts.CODECS)
+    for codec in every:
         if codec.type == kind:
             return codec
     refused = REFUSED[kind]
@@ -95,7 +96,8 @@ def parted(configs: Sequence[MethodConfig]) -> tuple[MethodConfig, list[MethodCo
     Raises:
         UnsupportedError: PEFT has no type for them together.
     """
-    writers = {codec.config: codec for codec in reversed((*CODECS, *prompts.CODECS))}
+    every: tuple[Codec | PromptCodec, ...] = (*CODECS, *prompts.CODECS)
+    writers = {codec.config: codec for codec in reversed(every)}
     mains = [(config, writers[type(config)]) for config in configs if type(config) in writers]
     alone = [pair for pair in mains if pair[1] not in ALONG]
     trained = [(config, norms.CODEC) for config in configs if isinstance(config, ParametersConfig)]
