@@ -12,6 +12,7 @@ from transformers.utils.generic import ModelOutput
 
 from ..errors import UnsupportedError
 from ..methods import Binding, HeadOp, Seen
+from ..methods.method import Problem
 from .combined_prefixes import Which
 
 
@@ -40,7 +41,7 @@ class Heads:
     __slots__ = ("distinct", "generates", "labels", "places", "problem", "takes", "which")
 
     labels: int
-    problem: str | None
+    problem: Problem | None
     takes: tuple[str, ...]
 
     def __init__(self, heads: Sequence[HeadOp], which: Which) -> None:
