@@ -52,7 +52,7 @@ class VeraConfig(Config):
         d_initial: what Λ_d starts with on its diagonal.
         b_initial: what Λ_b starts with on its diagonal.
         init_weights_seed: seed of A and B and of the gates' start values, or None for torch's global generator.
-        projection_seed: what A and B are drawn with whenever the adapter is bound, None where they are its tensors.
+        projection_seed: what A and B are drawn with whenever the adapter is bound, None where they are its tensors;
             PEFT may leave them out of its files.
     """
 
@@ -233,7 +233,8 @@ class Scaled:
 
     def __call__(self) -> tuple[Tensor, Tensor]:
         """Return both, cut to the map's size."""
-        a, b = self.a[:, : self.inputs], self.b[: self.outputs]
+        # Drawn ones are no parameters, so that they do not follow where the model is moved.
+        a, b = self.a[:, : self.inputs].to(self.inner), self.b[: self.outputs].to(self.inner)
         if self.inner.ndim == 1:
             return a, b * self.inner * self.outer.unsqueeze(1)
         return a, self.outer @ (b @ self.inner)

@@ -103,6 +103,7 @@ REFUSED: dict[str, tuple[MethodConfig, str]] = {
     "a factor of nothing": (IA3Config(inputs=(), rest=2.0), "without a vector"),
     "VeRA of the paper": (VeraConfig(r=4), "form=matrices"),
     "VeRA without scale": (VeraConfig(r=4, form="matrices"), "number for alpha"),
+    "a seed for VeRA": (VeraConfig(r=4, alpha=4, form="matrices", projection_seed=0), "not what they are drawn with"),
     "a scaled gate of VeRA": (VeraConfig(r=4, alpha=3, form="matrices", gating=True), "no alpha with a gate"),
     "DVoRA of the paper": (VeraConfig(r=4, alpha=3, form="matrices", magnitude="dora"), "another norm"),
     "a scaled gate of MTL-LoRA": (MtlLoraConfig(gating=True, alpha=3), "no alpha with a gate"),

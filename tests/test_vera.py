@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from maps import FLAT, KINDS, PATH, attached, bound, make, merged, start, tensors
-from tiny_models import inputs, model, with_adapters
+from tiny_models import cast, hidden, inputs, model, with_adapters
 from torch import Tensor
 
 from adapterhub.adapter import MethodConfig
@@ -156,6 +156,15 @@ def test_the_random_matrices_stay_as_they_are_in_training() -> None:
         assert len(trained) == len(own) - (0 if text.startswith("mtl") else 2)
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in trained), text
         assert all(p.grad is None for p in base.parameters() if not any(p is one for one in trained))
+
+
+def test_matrices_that_are_drawn_follow_the_model_to_another_dtype() -> None:
+    base = model()
+    adapters = with_adapters(base, a="vera[r=4,projection_seed=1]")
+    assert "shared.vera_A" not in adapters.adapter("a").tensors
+    adapters.activate("a")
+    exact = hidden(base)
+    assert close(hidden(cast(base, torch.bfloat16)), exact, 0.05)
 
 
 def test_parts_of_a_merged_map_are_refused_by_name() -> None:

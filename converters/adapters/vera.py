@@ -84,6 +84,8 @@ def encode(config: VeraConfig, source: Source) -> dict[str, JSON]:
     reasons = linears.beyond(config.targets)
     if config.form == "vectors":
         reasons.append("its VeRA has matrices (form=matrices)")
+    if config.projection_seed is not None:
+        reasons.append("its random matrices are written, not what they are drawn with")
     if config.alpha is None:
         reasons.append("its scale is alpha / r, with a number for alpha")
     if alpha is None:
