@@ -41,7 +41,9 @@ def stack(tensors: Sequence[Tensor | None]) -> Tensor:
 
     present = [tensor for tensor in tensors if tensor is not None]
     shape = tuple(max(sizes) for sizes in zip(*(tensor.shape for tensor in present), strict=True))
-    zeros = None if len(present) == len(tensors) else present[0].new_zeros(shape)
+    if len(present) == len(tensors):
+        return torch.stack([_filled(tensor, shape) for tensor in present])
+    zeros = present[0].new_zeros(shape)
     return torch.stack([zeros if tensor is None else _filled(tensor, shape) for tensor in tensors])
 
 
