@@ -214,7 +214,7 @@ def from_json(cls: type[T], data: JSON) -> T:
     The data are to be checked against their schema first (schemas.check); here only types are built.
 
     >>> from_json(Base, {"architecture": "bert"})
-    Base(architecture='bert', id='', revision=None, fingerprint=None)
+    Base(architecture='bert', id='', revision=None, fingerprint=None, others=())
     """
     hints = _hints(cls)
     return cls(**{name: _build(hints[name], value) for name, value in data.items()})

@@ -3,7 +3,8 @@
     D = s · U ⊗ V,      U: outputs₁ × inputs₁, V: outputs₂ × inputs₂[, kernel], s = alpha / r
 
 outputs₁ · outputs₂ are the outputs, inputs₁ · inputs₂ the inputs; both are split near their square root, or at a
-factor. V is of rank r where that saves anything, U too if `both` is set; a convolution's V may have a core for its kernel.
+factor. V is of rank r where that saves anything, U too if `both` is set; a convolution's V may have a core for its
+kernel.
 
 Source: Yeh et al. 2024 (arXiv 2309.14859) §3.2; PEFT 0.21.2, tuners/lokr/layer.py.
 """
