@@ -19,11 +19,11 @@ from ... import schemas
 from ...adapter import JSON, Adapter, Base, Manifest, MethodConfig, from_json, to_json
 from ...architectures import ARCHITECTURES, Architecture, by_name
 from ...errors import FormatError, SchemaError, UnsupportedError, UsageError
-from ...methods import configs_from_json, shapes
+from ...methods import configs_from_json, is_head, shapes
 from .. import accounting
 from ..format import Format, Parts
 from ..spelling import kept, respelled, restored
-from . import along, documents, families, folder, keys, prompts, targets, types
+from . import along, documents, families, folder, heads, keys, prompts, targets, types
 from .codec import Codec, Places
 from .documents import CONFIG, NAME, NOTE
 from .families import Naming, naming, outer_words
@@ -199,8 +199,8 @@ def _names(adapter: Adapter, row: Architecture) -> Naming:
 
 def _wrapping(adapter: Adapter, row: Architecture) -> tuple[str, str | None]:
     around = {key.partition(".")[0] for key in adapter.tensors} & outer_words(row)
-    head = any(config.method.endswith("_head") for config in adapter.config)
-    return documents.wrapping(adapter.manifest, row, head=head, around=around)
+    head = next((heads.encode(config, adapter.tensors, row) for config in adapter.config if is_head(config)), None)
+    return documents.wrapping(adapter.manifest, row, head=head[0] if head else None, around=around)
 
 
 def _written(adapter: Adapter, names: Naming) -> tuple[dict[str, JSON], dict[str, torch.Tensor]]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from ...adapter import JSON, MethodConfig
 from ...architectures.architecture import named
 from ...errors import FormatError
-from ...methods import LayerNormConfig, ParametersConfig, TrainableTokensConfig
+from ...methods import HeadConfig, LayerNormConfig, ParametersConfig, TrainableTokensConfig, is_head
 from . import heads
 from .families import Naming, layers_of
 from .targets import ordered
@@ -228,7 +228,7 @@ def encode(
             )
         elif isinstance(config, ParametersConfig):
             _write_parameters(config, tensors, names, adapted, found, modules)
-        elif config.method.endswith("_head"):
+        elif is_head(config):
             _write_head(config, tensors, names, found, modules)
         else:
             found.faults.append(f"PEFT has no word for {config.method} beside another method")
@@ -293,13 +293,15 @@ def _with_others(name: str, copies: Iterable[str]) -> bool:
 
 
 def _write_head(
-    config: MethodConfig, tensors: Mapping[str, torch.Tensor], names: Naming, found: Written, modules: list[str]
+    config: HeadConfig, tensors: Mapping[str, torch.Tensor], names: Naming, found: Written, modules: list[str]
 ) -> None:
-    written = heads.encode(config, names.row)  # type: ignore[arg-type]
+    written = heads.encode(config, tensors, names.row)
     if written is None:
-        found.faults.append(f"no class of {names.row.name} models has this head")
+        found.faults.append(f"no class of {names.row.name} models has this {config.method}")
         return
-    _, keys = written
+    head, keys = written
+    if heads.task_of(head) is None:
+        found.fields["auto_mapping"] = heads.mapping(head, names.row)
     for ours, theirs in keys.items():
         if ours in tensors:
             found.tensors[theirs] = tensors[ours]

@@ -11,13 +11,13 @@ from functools import cache
 from importlib.resources import files
 
 from ...adapter import JSON, Base, Manifest, Provenance
-from ...architectures import Architecture
+from ...architectures import Architecture, HeadName
 from ...errors import FormatError, UnsupportedError
 from ..identity import hub_id, manifest_name, own_version
 from ..spelling import same
 from .codec import Codec
 from .families import Naming
-from .heads import TASKS
+from .heads import TASKS, task_of
 from .prompts import PromptCodec
 
 NAME = "peft"
@@ -155,18 +155,20 @@ def written(
     return found
 
 
-def wrapping(manifest: Manifest, row: Architecture, *, head: bool, around: Collection[str]) -> tuple[str, str | None]:
+def wrapping(
+    manifest: Manifest, row: Architecture, *, head: HeadName | None, around: Collection[str]
+) -> tuple[str, str | None]:
     """Return the prefix and the task of the class that an adapter is written for.
 
     Args:
         manifest: what is known of the adapter: from where it came, its class is known.
         row: the family.
-        head: whether it has a classification head.
+        head: its head, None if it has none that a class has.
         around: first words of its modules around the base model.
     """
     prefix = row.prefixes[0] if row.prefixes else ""
-    if head:
-        return prefix, "SEQ_CLS"
+    if head is not None:
+        return "" if head.own_base else prefix, task_of(head)
     if around:
         return prefix, _task(row, around)
     kinds = {one.kind: one for one in row.heads}

@@ -113,7 +113,7 @@ _USUAL = {"lm_head", "classifier", "score", "qa_outputs", "cls", "pre_classifier
 
 
 def _score(row: Architecture, prefix: str, kinds: Sequence[str]) -> int:
-    """Return how much of these paths a row knows with a prefix: 2 for a module that it names, 1 inside its layers."""
+    """Return how much of these paths a row knows with a prefix: 2 for each module that it names, 1 in its layers."""
     found = 0
     outer = outer_words(row)
     for kind in kinds:

@@ -1,7 +1,8 @@
-"""Prediction heads that were trained beside an adapter: modules of the wrapped class that PEFT saves in full.
+"""Prediction heads in files of PEFT: a head of one of transformers' classes, saved in full as `modules_to_save`.
 
-A head that is whole and of a kind that we run becomes ours, and fits every class of the family; what is saved of other
-heads stays what it is: parameters of the wrapped class.
+The document says which class was wrapped, or the task, and the row of the family which modules are the head. A head
+that answers a question about a text becomes ours, and fits every class of the family; a head over the vocabulary, or a
+part of a head, stays what it is: parameters of the wrapped class.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...adapter import JSON
-from ...architectures import Architecture
-from ...architectures.architecture import HeadName
+from ...architectures import Architecture, HeadName
 from ...errors import UsageError
-from ...methods import ClassificationHeadConfig
+from ...methods import HeadConfig
+from .. import class_heads
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +29,9 @@ TASKS: Mapping[str, tuple[str, ...]] = {
 }
 """Task of PEFT → kinds of heads in architectures/."""
 
+OURS = ("classification", "image_classification", "multiple_choice", "tagging", "question_answering")
+"""Kinds of heads that become ours."""
+
 
 @dataclass(frozen=True, slots=True)
 class Head:
@@ -38,60 +42,73 @@ class Head:
         keys: parameter path around the base model → key of ours.
     """
 
-    config: ClassificationHeadConfig
+    config: HeadConfig
     keys: Mapping[str, str]
 
 
 def decode(document: Mapping[str, JSON], saved: Mapping[str, torch.Tensor], row: Architecture) -> Head | None:
-    """Return the head that parameters around the base model are, or None if they are none that we run.
+    """Return the head that parameters around the base model are, or None if they are none that becomes ours.
 
     saved: parameter path → tensor.
     """
     for head in row.heads:
         keys = _keys(head)
-        have = {key for key in saved if key in keys}
-        weights = {key for key in keys if key.endswith(".weight")}
-        if weights <= have and _meant(head, document):
-            config = _config(head, saved, f"{head.linears[-1]}.bias" in have)
-            if config is not None and have == {key for key in keys if key != f"{head.linears[-1]}.bias" or config.bias}:
-                return Head(config, {key: keys[key] for key in have})
+        have = {ours: tuple(saved[theirs].shape) for theirs, ours in keys.items() if theirs in saved}
+        if head.kind not in OURS or not _meant(head, document):
+            continue
+        last = f"head.{len(head.linears) - 1}."
+        if all(ours in have or ours == f"{last}bias" for ours in keys.values()) and len(have[f"{last}weight"]) == 2:
+            config = _config(head, have)
+            if config is not None:
+                return Head(config, {theirs: ours for theirs, ours in keys.items() if theirs in saved})
     return None
 
 
-def encode(config: ClassificationHeadConfig, row: Architecture) -> tuple[HeadName, dict[str, str]] | None:
+def encode(
+    config: HeadConfig, tensors: Mapping[str, torch.Tensor], row: Architecture
+) -> tuple[HeadName, dict[str, str]] | None:
     """Return the class of the family that has this head, and key of ours → parameter path; None if none has it."""
+    have = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    wanted = _answer(config)
     for head in row.heads:
-        if head.kind == "classification" and _built(head, config.num_labels, config.bias) == config:
-            return head, {ours: theirs for theirs, ours in _keys(head).items()}
+        names = {ours: theirs for theirs, ours in _keys(head).items()}
+        if head.kind in OURS and {key for key in have if key.startswith("head.")} <= names.keys():
+            found = _config(head, have)
+            if found is not None and _answer(found) == wanted:
+                return head, names
     return None
+
+
+def mapping(head: HeadName, row: Architecture) -> dict[str, JSON]:
+    """Return `auto_mapping`, which tells the wrapped class where no task does."""
+    package = row.model_types[0].replace("-", "_")
+    return {"base_model_class": head.classes[0], "parent_library": f"transformers.models.{package}.modeling_{package}"}
+
+
+def task_of(head: HeadName) -> str | None:
+    """Return the task of the classes that have this head, None where PEFT has no word for it."""
+    return next((task for task, kinds in TASKS.items() if head.kind in kinds), None)
+
+
+def _answer(config: HeadConfig) -> dict[str, JSON]:
+    """Return what of a configuration counts for its answer, without what only training or a loss asks for."""
+    return {key: value for key, value in config.to_json().items() if key not in ("dropout_prob", "multilabel")}
 
 
 def _meant(head: HeadName, document: Mapping[str, JSON]) -> bool:
-    """Return whether the document says that the wrapped class has this head, which is one that we run."""
-    if head.kind != "classification" or head.norm is not None:
-        return False
-    mapping = document.get("auto_mapping")
-    name = mapping.get("base_model_class") if isinstance(mapping, dict) else None
+    """Return whether the document says that the wrapped class has this head."""
+    said = document.get("auto_mapping")
+    name = said.get("base_model_class") if isinstance(said, dict) else None
     return name in head.classes or (name is None and head.kind in TASKS.get(str(document.get("task_type")), ()))
 
 
 def _keys(head: HeadName) -> dict[str, str]:
-    return {f"{path}.{leaf}": f"head.{k}.{leaf}" for k, path in enumerate(head.linears) for leaf in ("weight", "bias")}
+    """Return parameter path around the base model → key of ours."""
+    return {theirs: ours for ours, every in class_heads.places(head).items() for theirs in every}
 
 
-def _config(head: HeadName, saved: Mapping[str, torch.Tensor], bias: bool) -> ClassificationHeadConfig | None:
-    last = saved[f"{head.linears[-1]}.weight"]
-    return _built(head, last.shape[0], bias) if last.ndim == 2 else None
-
-
-def _built(head: HeadName, labels: int, bias: bool) -> ClassificationHeadConfig | None:
+def _config(head: HeadName, have: Mapping[str, tuple[int, ...]]) -> HeadConfig | None:
     try:
-        return ClassificationHeadConfig(
-            num_labels=labels,
-            layers=len(head.linears),
-            activation_function=head.activation,
-            pooling=head.pooling,  # type: ignore[arg-type]
-            bias=bias,
-        )
+        return class_heads.decode(head, None, have, inverts=head.inverts)
     except UsageError:
         return None

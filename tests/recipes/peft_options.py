@@ -24,6 +24,25 @@ LLAMA: Arguments = {
     "bos_token_id": 2,
     "eos_token_id": 3,
 }
+GPT2: Arguments = {
+    "n_embd": 32,
+    "n_inner": 48,
+    "n_layer": 2,
+    "n_head": 4,
+    "vocab_size": 100,
+    "n_positions": 64,
+    "bos_token_id": 2,
+    "eos_token_id": 3,
+    "pad_token_id": 1,
+}
+VIT: Arguments = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "image_size": 8,
+    "patch_size": 4,
+}
 VOCABULARY: Arguments = {"vocab_size": 100, "max_position_embeddings": 64, "pad_token_id": 1}
 
 # Base → class of transformers, class of its configuration, arguments of that.
@@ -31,6 +50,7 @@ BASES: dict[str, tuple[str, str, Arguments]] = {
     "bert": ("BertModel", "BertConfig", BERT | VOCABULARY),
     "bert_cls": ("BertForSequenceClassification", "BertConfig", BERT | VOCABULARY | {"num_labels": 3}),
     "bert_qa": ("BertForQuestionAnswering", "BertConfig", BERT | VOCABULARY),
+    "bert_tokens": ("BertForTokenClassification", "BertConfig", BERT | VOCABULARY | {"num_labels": 5}),
     "bert_mlm": ("BertForMaskedLM", "BertConfig", BERT | VOCABULARY),
     "roberta_cls": ("RobertaForSequenceClassification", "RobertaConfig", BERT | VOCABULARY | {"num_labels": 3}),
     "distilbert_cls": (
@@ -38,12 +58,7 @@ BASES: dict[str, tuple[str, str, Arguments]] = {
         "DistilBertConfig",
         {"dim": 32, "hidden_dim": 48, "n_layers": 2, "n_heads": 4, "num_labels": 3} | VOCABULARY,
     ),
-    "gpt2": (
-        "GPT2LMHeadModel",
-        "GPT2Config",
-        {"n_embd": 32, "n_inner": 48, "n_layer": 2, "n_head": 4, "vocab_size": 100, "n_positions": 64}
-        | {"bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 1},
-    ),
+    "gpt2": ("GPT2LMHeadModel", "GPT2Config", GPT2),
     "llama": ("LlamaForCausalLM", "LlamaConfig", LLAMA),
     "llama_tied": ("LlamaForCausalLM", "LlamaConfig", LLAMA | {"tie_word_embeddings": True}),
     "llama_cls": ("LlamaForSequenceClassification", "LlamaConfig", LLAMA | {"num_labels": 3}),
@@ -53,12 +68,9 @@ BASES: dict[str, tuple[str, str, Arguments]] = {
         {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "vocab_size": 100}
         | {"pad_token_id": 1, "eos_token_id": 3, "decoder_start_token_id": 1},
     ),
-    "vit": (
-        "ViTModel",
-        "ViTConfig",
-        {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
-        | {"image_size": 8, "patch_size": 4},
-    ),
+    "gpt2_cls": ("GPT2ForSequenceClassification", "GPT2Config", GPT2 | {"num_labels": 3}),
+    "vit": ("ViTModel", "ViTConfig", VIT),
+    "vit_cls": ("ViTForImageClassification", "ViTConfig", VIT | {"num_labels": 3}),
 }
 
 QV = ["query", "value"]
@@ -102,6 +114,9 @@ LORAS: tuple[Row, ...] = (
     lora("cls-no-task", "bert_cls", target_modules=QV, modules_to_save=["classifier"]),
     lora("cls-adapted", "bert_cls", target_modules=["query", "classifier"]),
     lora("qa", "bert_qa", target_modules=QV, task_type="QUESTION_ANS"),
+    lora("tokens", "bert_tokens", target_modules=QV, task_type="TOKEN_CLS"),
+    lora("cls", "gpt2_cls", target_modules=["c_attn"], task_type="SEQ_CLS", fan_in_fan_out=True),
+    lora("cls", "vit_cls", target_modules=["q_proj", "v_proj"], modules_to_save=["classifier"]),
     lora("mlm", "bert_mlm", target_modules=[*QV, "decoder"]),
     lora("mlm-saved", "bert_mlm", target_modules=QV, modules_to_save=["cls"]),
     lora("feature", target_modules=QV, task_type="FEATURE_EXTRACTION"),

@@ -1,6 +1,7 @@
 """Prediction heads in files of `adapters`: flexible heads of any era, and the heads of transformers' own classes.
 
-kinds.py and fixed.py know what the documents mean and what the tensors are called; this file reads and writes them.
+kinds.py and converters/class_heads.py know what the documents mean and what the tensors are called; this file reads and
+writes them.
 
 Source: adapters 1.3.0, heads/ and head_utils.py.
 """
@@ -12,12 +13,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ....adapter import JSON
-from ....architectures import Architecture
-from ....errors import FormatError, UnsupportedError
+from ....architectures import Architecture, HeadName
+from ....errors import FormatError, UnsupportedError, UsageError
 from ....methods import HeadConfig, Shapes
+from ... import class_heads
 from ..codec import Source
 from ..keys import identical
-from . import fixed, kinds
+from . import kinds
 
 if TYPE_CHECKING:
     import torch
@@ -78,8 +80,8 @@ def encode(config: HeadConfig, labels: Sequence[str], tensors: Tensors, wanted: 
     """
     label2id = {label: number for number, label in enumerate(labels)} or None
     if wanted:
-        head = fixed.named(wanted, source.row)
-        if config == fixed.decode(head, source.version, config.labels or None, _shapes(tensors)):
+        head = _named(wanted, source.row)
+        if config == _fixed(head, source.version, config.labels or None, _shapes(tensors)):
             count = {"num_labels": config.labels} if config.labels else {}
             return {"config": None, "label2id": label2id, "model_class": wanted, "name": None, **count}
     return {"config": {**kinds.encode(config, source.row, _shapes(tensors)), "label2id": label2id}}
@@ -104,12 +106,12 @@ def written(
     if document.get("config") is not None:
         names = _flexible(config, document["name"])
         return {name: tensors[key] for key, (name,) in names.items() if key in tensors}
-    head = fixed.named(document.get("model_class"), row)
+    head = _named(document.get("model_class"), row)
     last = f"head.{len(head.linears) - 1}.bias"
     own = {key: tensor.reshape(1, -1) if head.bias_row and key == last else tensor for key, tensor in tensors.items()}
     return {
         name: own[key]
-        for key, names in fixed.places(head).items()
+        for key, names in class_heads.places(head).items()
         for name in names
         if key in own and name not in absent
     }
@@ -117,18 +119,46 @@ def written(
 
 def _decode_fixed(document: Mapping[str, JSON], tensors: Tensors, row: Architecture) -> Head:
     """Return the head of a class of transformers."""
-    head = fixed.named(document.get("model_class"), row)
-    places = fixed.places(head)
+    head = _named(document.get("model_class"), row)
+    places = class_heads.places(head)
     base = {path: tensor for key, tensor in tensors.items() if (path := _in_base(key, row))}
     found, faults = _renamed({key: t for key, t in tensors.items() if not _in_base(key, row)}, places)
     last = f"head.{len(head.linears) - 1}.bias"
     if head.bias_row and last in found:
         found[last] = found[last].reshape(-1)
-    config = fixed.decode(head, document.get("version"), document.get("num_labels"), _shapes(found))
+    config = _fixed(head, document.get("version"), document.get("num_labels"), _shapes(found))
     absent = tuple(name for key in found for name in places[key] if name not in tensors)
     labels = _labels(document.get("label2id"), config.labels)
     faults += _miscounted(config, found)
     return Head(config, found, labels, str(document["model_class"]), absent, base, tuple(faults))
+
+
+def _named(name: JSON, row: Architecture) -> HeadName:
+    """Return how a class names the layers of its head.
+
+    Raises:
+        UnsupportedError: the class is not one whose head is known.
+    """
+    for head in row.heads:
+        if name in head.classes:
+            return head
+    raise UnsupportedError(
+        f"the adapter has the head of a {name}, which this version does not run",
+        hint="take head_config.json and its weights out of a copy of the folder to read the adapter alone",
+    )
+
+
+def _fixed(head: HeadName, version: JSON, num_labels: JSON, have: Shapes) -> HeadConfig:
+    """Return what the head of a class computes; version: of the library that wrote the file.
+
+    Raises:
+        FormatError: a size is wrong.
+    """
+    inverts = head.inverts or not str(version).startswith("adapters.")
+    try:
+        return class_heads.decode(head, num_labels, have, inverts=inverts)
+    except UsageError as error:
+        raise FormatError(f"head_config.json: {error.message}", hint=kinds.AGAIN) from None
 
 
 def _in_base(key: str, row: Architecture) -> str:

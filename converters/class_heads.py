@@ -1,9 +1,7 @@
-"""Heads of the classes of transformers that have one of their own, as `adapters` saves them.
+"""Heads of the classes of transformers that have one of their own, as files of foreign formats hold them.
 
 Their tensors have the names of the class's modules, which the architecture's row lists; what they compute is known from
 the class. The sizes are those of the tensors.
-
-Source: adapters 1.3.0, loading.py (`PredictionHeadLoader`) and head_utils.py.
 """
 
 from __future__ import annotations
@@ -11,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ....adapter import JSON
-from ....architectures import Architecture, HeadName
-from ....errors import UnsupportedError
-from ....methods import (
+from ..adapter import JSON
+from ..architectures import HeadName
+from ..methods import (
     ClassificationHeadConfig,
     HeadConfig,
     ImageClassificationHeadConfig,
@@ -24,7 +21,7 @@ from ....methods import (
     Shapes,
     TaggingHeadConfig,
 )
-from .kinds import made
+from ..methods.config import config_from_json
 
 POOLED: Mapping[str, type[Any]] = {
     "classification": ClassificationHeadConfig,
@@ -38,28 +35,17 @@ OTHERS: Mapping[str, type[Any]] = {
 LANGUAGE: Mapping[str, str] = {"masked_lm": "masked", "causal_lm": "causal", "seq2seq_lm": "seq2seq"}
 
 
-def named(name: JSON, row: Architecture) -> HeadName:
-    """Return how a class names the layers of its head.
-
-    Raises:
-        UnsupportedError: the class is not one whose head is known.
-    """
-    for head in row.heads:
-        if name in head.classes:
-            return head
-    raise UnsupportedError(
-        f"the adapter has the head of a {name}, which this version does not run",
-        hint="take head_config.json and its weights out of a copy of the folder to read the adapter alone",
-    )
-
-
-def decode(head: HeadName, version: JSON, num_labels: JSON, have: Shapes) -> HeadConfig:
+def decode(head: HeadName, num_labels: JSON, have: Shapes, *, inverts: bool) -> HeadConfig:
     """Return what the head of a class computes.
 
-    version: of the library that wrote the file; num_labels: what the file says, or None; have: canonical key → shape.
+    Args:
+        head: the class's head.
+        num_labels: what the file says, or None.
+        have: canonical key → shape.
+        inverts: whether the inverse of an invertible adapter stands in a head over the vocabulary.
 
     Raises:
-        FormatError: a size is wrong.
+        UsageError: a size is wrong.
     """
     layers = len(head.linears)
     last = have.get(f"head.{layers - 1}.weight", ())
@@ -76,14 +62,14 @@ def decode(head: HeadName, version: JSON, num_labels: JSON, have: Shapes) -> Hea
             "embedding_size": last[1] if last[1:] else None,
             "layer_norm": head.norm is not None,
             "shift_labels": kind == "causal",
-            "inverts": head.inverts or not str(version).startswith("adapters."),
+            "inverts": inverts,
         }
-        return made(LanguageModelHeadConfig, values)
+        return _made(LanguageModelHeadConfig, values)
     if head.kind in POOLED:
         values["pooling"] = head.pooling
     if head.kind in ("classification", "image_classification", "tagging"):
         values["num_labels"] = (last[0] if last else 2) if num_labels is None else num_labels
-    return made({**POOLED, **OTHERS}[head.kind], values)
+    return _made({**POOLED, **OTHERS}[head.kind], values)
 
 
 def places(head: HeadName) -> dict[str, tuple[str, ...]]:
@@ -97,4 +83,9 @@ def places(head: HeadName) -> dict[str, tuple[str, ...]]:
             found[f"head.{len(head.linears) - 2}.norm.{leaf}"] = (f"{head.norm}.{leaf}",)
     if head.bias:
         found[f"head.{len(head.linears) - 1}.bias"] = head.bias
+    return found
+
+
+def _made(config: type[Any], values: Mapping[str, JSON]) -> HeadConfig:
+    found: HeadConfig = config_from_json(config, {"method": config.method, **values})
     return found
