@@ -107,7 +107,7 @@ def _keys(head: HeadName) -> dict[str, str]:
     return {theirs: ours for ours, every in class_heads.places(head).items() for theirs in every}
 
 
-def _config(head: HeadName, have: Mapping[str, tuple[int, ...]]) -> HeadConfig | None:
+def _config(head: HeadName, have: dict[str, tuple[int, ...]]) -> HeadConfig | None:
     try:
         return class_heads.decode(head, None, have, inverts=head.inverts)
     except UsageError:
