@@ -90,7 +90,8 @@ def shapes(config: CompacterConfig, layout: Layout) -> Shapes:
     """
     check(config, layout)
     sites = [site for site in layout.sites if config.takes(site)]
-    found = _shared_shapes(config, sites)
+    # Of an adapter that shares everything no key names a layer; where the model is not at hand, there is none then.
+    found = _shared_shapes(config, sites if layout.layers else [_anywhere(layout.width)])
     for site in sites:
         own = around(config, site.width, _own_shapes(config, site))
         found |= {f"{site.path}.{name}": shape for name, shape in own.items()}
@@ -130,6 +131,10 @@ def _shared_shapes(config: CompacterConfig, sites: Sequence[Site]) -> Shapes:
         for name, inputs, outputs in _projections(config, sites[0]):
             found |= _weight_shapes(config, f"shared.{name}", inputs, outputs)
     return found
+
+
+def _anywhere(width: int) -> Site:
+    return Site(path="shared", role="feed_forward", layer=0, width=width, output="", residual="")
 
 
 def _projections(config: CompacterConfig, site: Site) -> tuple[tuple[str, int, int], tuple[str, int, int]]:
@@ -227,6 +232,7 @@ class Phm(Derived):
     """The dense weight Hᵀ (outputs, inputs) of one projection."""
 
     __slots__ = ("bias", "rule", "weight")
+    is_cheap = True
 
     def __init__(self, rule: tuple[Tensor, ...], weight: tuple[Tensor, ...], bias: Tensor | None) -> None:
         super().__init__((*rule, *weight))

@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 class _Made(NamedTuple):
-    """A value, and the parameters as they were when it was made; these keep their memory from being used again."""
+    """A value, and the sources as they were when it was made.
+
+    The storages of the sources are held, so that their memory is not used again for others.
+    """
 
     value: Tensor
-    sources: tuple[Tensor, ...]
+    storages: tuple[Tensor, ...]
+    copies: tuple[Tensor, ...]
     state: tuple[tuple[int, int], ...]
 
 
 class Derived:
-    """A tensor computed from others, the sources.
+    """A tensor computed from others, the sources. A copy of the model computes its own.
 
     It is computed anew when a source was written to or got another storage. Writes that autograd does not see
-    (`parameter.data.add_`) are not seen here either; activating the adapter again shows them. A copy of the model
-    computes its own.
+    (`parameter.data.add_`) are found by comparing values on the CPU. On other devices, where that would wait for the
+    device, it is computed at each call if that is cheap; if not, such writes stay unseen there.
     """
 
     __slots__ = ("made", "sources")
+
+    is_cheap: ClassVar[bool] = False
+    """Whether a device computes it faster than it would be asked whether that is needed."""
+    constants: ClassVar[int] = 0
+    """Number of sources, the last ones, that nothing writes to past autograd."""
 
     def __init__(self, sources: Iterable[Tensor]) -> None:
         self.sources = tuple(sources)
@@ -43,13 +52,16 @@ class Derived:
         sources = self.sources
         if is_compiling() or (torch.is_grad_enabled() and any(source.requires_grad for source in sources)):
             return self.computed()
-        if any(source.is_inference() for source in sources):
+        on_cpu = sources[0].device.type == "cpu"
+        if any(source.is_inference() for source in sources) or (self.is_cheap and not on_cpu):
             return self.computed()
         state = tuple((source.data_ptr(), source._version) for source in sources)
-        if self.made is None or self.made.state != state:
+        if self.made is None or self.made.state != state or not all(map(torch.equal, self.made.copies, sources)):
+            changing = sources[: len(sources) - self.constants] if on_cpu else ()
             # What is kept must serve calls with and without gradients, in any precision of automatic casts.
             with torch.inference_mode(False), torch.no_grad(), torch.autocast(sources[0].device.type, enabled=False):
-                self.made = _Made(self.computed(), tuple(source.detach() for source in sources), state)
+                storages = tuple(source.detach() for source in sources)
+                self.made = _Made(self.computed(), storages, tuple(source.clone() for source in changing), state)
         return self.made.value
 
     def __getstate__(self) -> Any:

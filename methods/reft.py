@@ -209,6 +209,7 @@ class Rotation(Derived):
     """R (r, width) with orthonormal rows."""
 
     __slots__ = ()
+    constants = 1
 
     def computed(self) -> Tensor:
         """Return (base · Q · D)ᵀ; the reflections are not defined in half precision, so single is used."""

@@ -16,6 +16,7 @@ from tiny_models import family, hidden, inputs, model, randomise, with_adapters
 
 from adapterhub.adapter import Adapter, Base, Manifest
 from adapterhub.composition import Average, Split, Stack
+from adapterhub.converters import adapters as adapters_format
 from adapterhub.errors import UnsupportedError, UsageError
 from adapterhub.loader import AdapterSet, attach
 from adapterhub.methods import (
@@ -129,6 +130,8 @@ def test_every_write_to_a_parameter_is_seen(adapters: AdapterSet) -> None:
             assert changed(), key
             parameter.data = parameter.data.clone()
             assert not changed(), key
+            parameter.data.mul_(1.2)  # past autograd
+            assert changed(), key
     adapters.model.load_state_dict({k: v * 1.1 if "W" in k else v for k, v in adapters.model.state_dict().items()})
     assert changed()
 
@@ -174,6 +177,25 @@ def test_rules_that_are_not_learnt_stay_while_the_rest_trains() -> None:
         adapters = with_adapters(model(), x=f"compacter[reduction_factor=4,learn_phm=false{option}]")
         trained = {id(p) for p in adapters.train("x")}
         assert all((id(p) in trained) == ("rule" not in key) for key, p in bank(adapters).items())
+
+
+def test_a_weight_shared_without_factors_is_not_written_where_the_library_fails_to_make_it() -> None:
+    made = with_adapters(model(), x="compacter[reduction_factor=4,shared_W_phm=true,factorized_phm_W=false]").adapter(
+        "x"
+    )
+    with pytest.raises(UnsupportedError, match="fails to make it"):
+        adapters_format.encode(made)
+
+
+@pytest.mark.parametrize(
+    "text", [option for option in OPTIONS if "shared_W_phm=true,factorized_phm_W=false" not in option]
+)
+def test_an_adapter_made_here_survives_the_format(text: str) -> None:
+    made = with_adapters(model(), x=text).adapter("x")
+    again = adapters_format.decode(adapters_format.encode(made))
+    assert again.config == made.config
+    assert again.tensors.keys() == made.tensors.keys()
+    assert all(torch.equal(again.tensors[key], tensor) for key, tensor in made.tensors.items())
 
 
 def test_gradients_reach_every_tensor(adapters: AdapterSet) -> None:
