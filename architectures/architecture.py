@@ -78,8 +78,8 @@ class AttentionNames:
         query, key, value: linear layers; the same path several times where one module computes several (a merged
             `qkv`, whose output is three equal parts in this order).
         output: linear layer behind the heads.
-        prefix: name under which files of `adapters` keep its prefix, e.g. `self_prefix`; the word before the last
-            underscore is the name of its stack.
+        prefix: name under which files of `adapters` keep its prefix, e.g. `self_prefix`.
+        prefix_stack: name of its stack where that is not the prefix's without `_prefix`.
         cross: whether it attends to another stack.
         named: whether `query`, `key`, … as targets mean its linear layers too; where not, only their paths do.
     """
@@ -90,6 +90,7 @@ class AttentionNames:
     value: str
     output: str
     prefix: str = "self_prefix"
+    prefix_stack: str | None = None
     cross: bool = False
     named: bool = True
 
@@ -100,7 +101,7 @@ class AttentionNames:
         >>> AttentionNames(path="a", query="q", key="k", value="v", output="o", prefix="encoder_prefix").stack
         'encoder'
         """
-        return self.prefix.removesuffix("_prefix")
+        return self.prefix_stack or self.prefix.removesuffix("_prefix")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +152,7 @@ class Layers:
             rotations; "" where each self-attention does so itself, None where nothing does.
         bias: whether the self-attention of its first layer makes a relative position bias for all others.
         padded_bonus: what `adapters` adds to the attention scores of prefixes and prompts in batches with padding.
+        prefixes: module in whose files of `adapters` the prefixes of its attentions stand, or "" for the base model.
     """
 
     path: str
@@ -168,6 +170,7 @@ class Layers:
     positions: str | None = None
     bias: bool = False
     padded_bonus: float = 0.0
+    prefixes: str = ""
 
     def index(self, path: str) -> tuple[int, ...] | None:
         """Return the index, or the indices, in a path that is or begins with that of one of the layers, else None.

@@ -1,7 +1,7 @@
 """EncoderDecoderModel: an encoder and a decoder with cross-attention, each of another family, in one model.
 
 The stacks are those of the other rows with `encoder.` and `decoder.` in front, and behind the latter the word that the
-decoder's class has in front. `adapters` counts the layers of each from 0.
+decoder's class has in front. `adapters` counts the layers of each from 0 and keeps the prefixes of each by themselves.
 """
 
 from __future__ import annotations
@@ -23,15 +23,14 @@ DECODERS = {
 def encoder(stack: Layers) -> Layers:
     """Return a stack of an encoder as a part of the whole model."""
     moved = stack.moved("encoder.", config="encoder.")
-    attentions = tuple(
-        dataclasses.replace(part, prefix="encoder_prefix") for part in moved.attentions if not part.cross
-    )
-    return dataclasses.replace(moved.without(moved.may_lack), attentions=attentions, may_lack=())
+    attentions = tuple(dataclasses.replace(part, prefix_stack="encoder") for part in moved.attentions if not part.cross)
+    return dataclasses.replace(moved.without(moved.may_lack), attentions=attentions, may_lack=(), prefixes="encoder")
 
 
 def decoder(word: str, stack: Layers) -> Layers:
     """Return a stack of a decoder as a part of the whole model."""
-    return dataclasses.replace(stack.moved(f"decoder.{word}.", config="decoder."), restarts=True)
+    moved = stack.moved(f"decoder.{word}.", config="decoder.")
+    return dataclasses.replace(moved, restarts=True, prefixes=f"decoder.{word}")
 
 
 ROW = Architecture(

@@ -96,19 +96,20 @@ def _sizes(indices: Collection[Index], depth: int) -> Index:
     return tuple(max((index[place] for index in indices), default=-1) + 1 for place in range(depth))
 
 
-def _next(row: Architecture, named: Sequence[Collection[Index]], number: int) -> Collection[Index]:
-    """Return the layers of the stack that is counted on from this one, () where there is none."""
+def _next(row: Architecture, named: Sequence[Collection[Index]], number: int) -> Collection[int]:
+    """Return the layers, counted from 0, of the stack that is counted on from this one, () where there is none."""
     for stack, indices in zip(row.layers[number + 1 :], named[number + 1 :], strict=True):
         if stack.restarts:
             return ()
         if indices:
-            return indices
+            run = Run(0, _sizes(indices, stack.path.count("{i}")))
+            return {run.number(index) for index in indices}
     return ()
 
 
-def _is_complete(run: Run, behind: Collection[Index], left_out: Collection[int], *, empty: bool) -> bool:
+def _is_complete(run: Run, behind: Collection[int], left_out: Collection[int], *, empty: bool) -> bool:
     """Return whether the stack may end here: what is left out behind it is what has no tensors there."""
     if not behind:
         return empty
     start = run.first + run.count
-    return all(((start + i) in left_out) == ((i,) not in behind) for i in range(max(behind)[0] + 1))
+    return all(((start + i) in left_out) == (i not in behind) for i in range(max(behind) + 1))

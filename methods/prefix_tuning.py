@@ -7,7 +7,8 @@ last layer:
 
     P_k = f(E Wᵀ + b) W_kᵀ + b_k,     P_v = f(E Wᵀ + b) W_vᵀ + b_v,      E: length × width, W: bottleneck × width
 
-A gate (UniPELT, Mao et al. 2022) multiplies them by the mean over the tokens of sigmoid(w·x + b).
+A gate (UniPELT, Mao et al. 2022) multiplies them by the mean over the tokens of sigmoid(w·x + b): those of the call,
+padding too. With a cache these are the new ones only, so that a gated prefix answers otherwise with one than without.
 
 P_k has no position of its own: it is neither rotated nor shifted. What happens to the text's positions is `positions`:
 

@@ -107,15 +107,15 @@ class Table:
                 for place in [index] if index or "{i}" not in entry.theirs else self._indices(entry.theirs):
                     yield entry, self.foreign(_filled(entry.theirs, place))
 
-    def last_copies(self, key: str) -> list[str]:
-        """Return the foreign keys of the copies of a tensor below the last layer of each stack."""
+    def last_copies(self, key: str) -> dict[str, str]:
+        """Return stack → foreign key of the copy of a tensor below its last layer."""
         found = {}
         for entry in self._by_ours.get(key, ()):
             indices = self._indices(entry.theirs) if entry.optional else []
             if indices:
                 stack, _, _ = entry.theirs.rpartition("{i}")
                 found[stack] = self.foreign(_filled(entry.theirs, indices[-1]))
-        return list(found.values())
+        return found
 
     def foreign(self, key: str) -> str:
         """Return a key without prefix and name with both."""
@@ -256,11 +256,11 @@ def encode(
 
 def _telling(written: Mapping[str, torch.Tensor], table: Table) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield the smallest copies that tell how many layers each stack has: one below each last layer."""
+    told: set[str] = set()
     for key in sorted(written, key=lambda key: (written[key].numel(), key)):
         last = table.last_copies(key)
-        if last:
-            yield from ((foreign, written[key]) for foreign in last)
-            return
+        yield from ((foreign, written[key]) for stack, foreign in last.items() if stack not in told)
+        told |= set(last)
 
 
 def _joined(

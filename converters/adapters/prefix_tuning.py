@@ -1,9 +1,9 @@
 """Prefixes in files of `adapters`.
 
-The file has one network for each stack, whose last layer makes keys and values of all its attentions one behind the
-other: those that are not left out, in the order of the layers. Here each attention has its own part. The library also
-repeats every tensor below each attention (`.pool.`); of these copies only one below each last layer is written, which
-tells how many layers there are, unless the source had others.
+The file has one network, a pool, for each stack, whose last layer makes keys and values of all its attentions one behind
+the other: those that are not left out, in the order of the layers. Here each attention has its own part. The library
+also repeats every tensor below each attention (`.pool.`); of these copies only one below each last layer is written,
+which tells how many layers there are, unless the source had others.
 
 Source: adapters 1.3.0, methods/prefix_tuning.py and configuration/adapter_config.py (PrefixTuningConfig).
 """
@@ -11,10 +11,11 @@ Source: adapters 1.3.0, methods/prefix_tuning.py and configuration/adapter_confi
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...adapter import JSON, MethodConfig
-from ...architectures import Architecture
+from ...architectures import Architecture, AttentionNames, Layers
 from ...errors import FormatError, UnsupportedError
 from ...methods import PrefixTuningConfig
 from ...methods.config import config_from_json, field_types
@@ -61,11 +62,13 @@ def decode(fields: Fields, source: Source) -> MethodConfig:
 
 def _habits(row: Architecture) -> dict[str, JSON]:
     """Return the fields that say what the library does in a family, whatever the file says."""
-    return {
+    found: dict[str, JSON] = {
         "positions": "adapters" if any(stack.bias for stack in row.layers) else "kept",
-        "padded_bonus": max(stack.padded_bonus for stack in row.layers),
+        "padded_bonus": row.layers[0].padded_bonus,
         "spare": 0,
     }
+    alone = any(stack.prefixes for stack in row.layers)  # the encoder does not know that it is one
+    return found | {"encoder_prefix": True} if alone else found
 
 
 def encode(config: PrefixTuningConfig, source: Source) -> dict[str, JSON]:
@@ -89,55 +92,78 @@ def encode(config: PrefixTuningConfig, source: Source) -> dict[str, JSON]:
     return fields
 
 
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """The tensors of one stack's prefix in a file.
+
+    Attributes:
+        module: the module below which it stands, "" for the base model.
+        prefix: its name there.
+        stack: our name of the stack.
+        padded_bonus: as in Layers.
+    """
+
+    module: str
+    prefix: str
+    stack: str
+    padded_bonus: float
+
+    def key(self, leaf: str) -> str:
+        """Return the key that one of its tensors has while it is not yet divided."""
+        return f"pool.{self.module}:{self.prefix}.{leaf}"
+
+
+def _pools(config: PrefixTuningConfig, row: Architecture) -> list[Pool]:
+    """Return the pools that an adapter may have on a family."""
+    found = [_pool(layers, part) for layers in row.layers for part in layers.attentions if config.wants(part.stack)]
+    return list(dict.fromkeys(found))
+
+
+def _pool(layers: Layers, part: AttentionNames) -> Pool:
+    return Pool(layers.prefixes, part.prefix, part.stack, layers.padded_bonus)
+
+
 def entries(config: PrefixTuningConfig, row: Architecture, container: Container) -> Iterator[Entry]:
-    """Yield the names of the pool's tensors, of their copies below every attention, and of the gates."""
+    """Yield the names of the pools' tensors, of their copies below attentions, and of the gates."""
     leaves = [leaf for leaf, _ in (FLAT if config.flat else (*SHARED, *LAST))]
-    prefixes = dict.fromkeys(
-        part.prefix for stack in row.layers for part in stack.attentions if config.wants(part.stack)
-    )
-    for prefix in prefixes:
+    for pool in _pools(config, row):
+        module = f"{pool.module}." if pool.module else ""
         for leaf in leaves:
-            pool = f"prefix_tunings.{{name}}.{prefix}.{leaf}"
-            yield Entry(f"prefix_tuning.{pool}", _pooled(prefix, leaf), left_out=config.leave_out)
-            for _, attention in _attentions(row):
-                yield Entry(f"{row.past(attention)}.prefix_tuning.pool.{pool}", _pooled(prefix, leaf), optional=True)
-    for stack, attention in _attentions(row):
-        if config.use_gating and config.wants(stack):
+            theirs = f"prefix_tunings.{{name}}.{pool.prefix}.{leaf}"
+            yield Entry(f"{module}prefix_tuning.{theirs}", pool.key(leaf), left_out=config.leave_out)
+            for layers, part in _attentions(row):
+                if layers.prefixes == pool.module:
+                    copy = f"{row.past(f'{layers.path}.{part.path}')}.prefix_tuning.pool.{theirs}"
+                    yield Entry(copy, pool.key(leaf), optional=True)
+    for layers, part in _attentions(row):
+        if config.use_gating and config.wants(part.stack):
+            path = f"{layers.path}.{part.path}"
             for leaf, ours in GATES:
-                theirs = f"{row.past(attention)}.prefix_tuning.prefix_gates.{{name}}.{leaf}"
-                yield Entry(theirs, f"{attention}.{ours}", left_out=config.leave_out)
+                theirs = f"{row.past(path)}.prefix_tuning.prefix_gates.{{name}}.{leaf}"
+                yield Entry(theirs, f"{path}.{ours}", left_out=config.leave_out)
 
 
-def _attentions(row: Architecture) -> Iterator[tuple[str, str]]:
-    """Yield the name of its stack and the canonical path of every attention of a layer."""
-    for stack in row.layers:
-        yield from ((part.stack, f"{stack.path}.{part.path}") for part in stack.attentions)
-
-
-def _pooled(prefix: str, leaf: str) -> str:
-    """Return the key that a tensor of the pool has while it is not yet divided."""
-    return f"pool.{prefix}.{leaf}"
+def _attentions(row: Architecture) -> Iterator[tuple[Layers, AttentionNames]]:
+    for layers in row.layers:
+        yield from ((layers, part) for part in layers.attentions)
 
 
 def read(config: PrefixTuningConfig, tensors: Tensors, places: Places) -> Tensors:
-    """Return the tensors of the pool divided among the attentions.
+    """Return the tensors of the pools divided among the attentions.
 
     Raises:
         FormatError: the sizes do not tell how.
+        UnsupportedError: the library treats padding in one part of the model otherwise than in the other.
     """
     found = {key: tensor for key, tensor in tensors.items() if not key.startswith("pool.")}
-    for prefix, paths in _placed(config, tensors, places).items():
+    for pool, paths in _placed(config, tensors, places).items():
         for leaf, ours in SHARED:
-            if _pooled(prefix, leaf) in tensors:
-                found[shared_key(_stack(prefix), ours)] = tensors[_pooled(prefix, leaf)]
+            if pool.key(leaf) in tensors:
+                found[shared_key(pool.stack, ours)] = tensors[pool.key(leaf)]
         for leaf, ending in FLAT if config.flat else LAST:
-            if _pooled(prefix, leaf) in tensors:
-                found |= _divided(config, tensors[_pooled(prefix, leaf)], paths, ending)
+            if pool.key(leaf) in tensors:
+                found |= _divided(config, tensors[pool.key(leaf)], paths, ending)
     return found
-
-
-def _stack(prefix: str) -> str:
-    return prefix.removesuffix("_prefix")
 
 
 def _divided(config: PrefixTuningConfig, tensor: torch.Tensor, paths: Sequence[str], ending: str) -> Tensors:
@@ -150,18 +176,22 @@ def _divided(config: PrefixTuningConfig, tensor: torch.Tensor, paths: Sequence[s
 
 
 def write(config: PrefixTuningConfig, tensors: Tensors, places: Places) -> Tensors:
-    """Return the tensors of all attentions joined to those of the pool."""
+    """Return the tensors of all attentions joined to those of the pools.
+
+    Raises:
+        UnsupportedError: as read does.
+    """
     found = {key: tensor for key, tensor in tensors.items() if not _is_divided(key)}
-    for prefix, paths in _all(config, places).items():
+    for pool, paths in _all(config, places).items():
         for leaf, ours in SHARED:
-            key = shared_key(_stack(prefix), ours)
+            key = shared_key(pool.stack, ours)
             if key in found:
-                found[_pooled(prefix, leaf)] = found.pop(key)
+                found[pool.key(leaf)] = found.pop(key)
         for leaf, ending in FLAT if config.flat else LAST:
             names = [f"{path}.prefix_{what}{ending}" for path in paths for what in ("key", "value")]
             present = [tensors[name] for name in names if name in tensors]
             if present:
-                found[_pooled(prefix, leaf)] = _joined(config, present)
+                found[pool.key(leaf)] = _joined(config, present)
     return found
 
 
@@ -179,66 +209,74 @@ def _joined(config: PrefixTuningConfig, pieces: Sequence[torch.Tensor]) -> torch
     return torch.cat(list(pieces), dim=1).flatten() if config.flat else torch.cat(list(pieces))
 
 
-def _placed(config: PrefixTuningConfig, tensors: Tensors, places: Places) -> dict[str, list[str]]:
-    """Return prefix → paths of the attentions among which the tensors of its pool are divided.
+def _placed(config: PrefixTuningConfig, tensors: Tensors, places: Places) -> dict[Pool, list[str]]:
+    """Return pool → paths of the attentions among which its tensors are divided.
 
     Raises:
         FormatError: their number cannot be told.
     """
+    leaves = [leaf for leaf, _ in (FLAT if config.flat else (*SHARED, *LAST))]
+    pools = [pool for pool in _pools(config, places.row) if any(pool.key(leaf) in tensors for leaf in leaves)]
     named = places.whole or config.use_gating  # by the copies, or by the gates
-    sizes = {} if named else {prefix: _count(config, prefix, tensors, places) for prefix in _prefixes(tensors)}
-    found = _all(config, places, sizes)
-    for prefix in _prefixes(tensors):
-        rows = _rows(config, prefix, tensors)
-        parts = 2 * len(found.get(prefix, ()))
+    found = _all(config, places, {} if named else {pool: _count(config, pool, tensors, places) for pool in pools})
+    for pool in pools:
+        rows = _rows(config, pool, tensors)
+        parts = 2 * len(found.get(pool, ()))
         if not parts or rows % parts:
             raise FormatError(
-                f"the {rows} rows of the prefix {prefix!r} cannot be those of {parts // 2} layers",
+                f"the {rows} rows of the prefix {pool.prefix!r} cannot be those of {parts // 2} layers",
                 hint="fetch the adapter again, or save it again with the library that made it",
             )
-    return {prefix: paths for prefix, paths in found.items() if prefix in _prefixes(tensors)}
+    return {pool: found[pool] for pool in pools}
 
 
-def _prefixes(tensors: Tensors) -> list[str]:
-    return list(dict.fromkeys(key.split(".")[1] for key in tensors if key.startswith("pool.")))
-
-
-def _rows(config: PrefixTuningConfig, prefix: str, tensors: Tensors) -> int:
-    """Return the size of keys and values of all attentions of a prefix together."""
+def _rows(config: PrefixTuningConfig, pool: Pool, tensors: Tensors) -> int:
+    """Return the size of keys and values of all attentions of a pool together."""
     if config.flat:
-        return tensors[_pooled(prefix, FLAT[0][0])].numel() // config.prefix_length
-    last = [tensors[_pooled(prefix, leaf)] for leaf, _ in LAST if _pooled(prefix, leaf) in tensors]
+        return tensors[pool.key(FLAT[0][0])].numel() // config.prefix_length
+    last = [tensors[pool.key(leaf)] for leaf, _ in LAST if pool.key(leaf) in tensors]
     return last[0].shape[0] if last else 0
 
 
-def _count(config: PrefixTuningConfig, prefix: str, tensors: Tensors, places: Places) -> int:
-    """Return the number of attentions of a prefix, if their heads are together as wide as the model."""
-    wte = tensors.get(_pooled(prefix, "wte.weight"))
+def _count(config: PrefixTuningConfig, pool: Pool, tensors: Tensors, places: Places) -> int:
+    """Return the number of attentions of a pool, if their heads are together as wide as the model."""
+    wte = tensors.get(pool.key("wte.weight"))
     width = places.width if wte is None else wte.shape[-1]
-    rows = _rows(config, prefix, tensors)
+    rows = _rows(config, pool, tensors)
     if not width or rows % (2 * width):
         raise FormatError(
-            f"the weights do not tell how many layers the prefix {prefix!r} is for",
+            f"the weights do not tell how many layers the prefix {pool.prefix!r} is for",
             hint="save the adapter again with the library that made it, which repeats its tensors below every layer",
         )
     return rows // (2 * width)
 
 
-def _all(config: PrefixTuningConfig, places: Places, sizes: dict[str, int] | None = None) -> dict[str, list[str]]:
-    """Return prefix → paths of the attentions that have it, in order.
+def _all(config: PrefixTuningConfig, places: Places, sizes: dict[Pool, int] | None = None) -> dict[Pool, list[str]]:
+    """Return pool → paths of the attentions that have it, in order.
 
-    sizes: prefix → number of attentions where the keys do not tell it.
+    sizes: pool → number of attentions where the keys do not tell it.
+
+    Raises:
+        UnsupportedError: as read does.
     """
-    found: dict[str, list[str]] = {}
+    found: dict[Pool, list[str]] = {}
     first = 0
-    for stack, run in zip(places.row.layers, places.runs, strict=True):
-        first = 0 if stack.restarts else first
-        wanted = [sizes[part.prefix] for part in stack.attentions if sizes and part.prefix in sizes]
+    for layers, run in zip(places.row.layers, places.runs, strict=True):
+        first = 0 if layers.restarts else first
+        pools = [_pool(layers, part) for part in layers.attentions]
+        wanted = [sizes[pool] for pool in pools if sizes and pool in sizes]
         indices = run.indices if not wanted else _enough(max(wanted), first, config.leave_out)
         for number, index in enumerate(indices, first):
-            for part in stack.attentions:
-                if config.wants(part.stack) and number not in config.leave_out:
-                    found.setdefault(part.prefix, []).append(f"{stack.layer(index)}.{part.path}")
+            for pool, part in zip(pools, layers.attentions, strict=True):
+                if not config.wants(part.stack) or number in config.leave_out:
+                    continue
+                if pool.padded_bonus != config.padded_bonus:
+                    raise UnsupportedError(
+                        f"in {layers.layer(index)} `adapters` changes the scores of prefixes in batches with padding, "
+                        "in the rest of the model it does not",
+                        hint="use a model both parts of which are of other families",
+                    )
+                found.setdefault(pool, []).append(f"{layers.layer(index)}.{part.path}")
         first += len(indices)
     return found
 

@@ -63,6 +63,10 @@ ON_BERT: dict[str, list[Options]] = {
     "prompt_and_bottleneck": [PROMPT, BN],
 }
 EVERYWHERE: dict[str, list[Options]] = {"mlp": [PREFIX], "flat": [FLAT], "gated": [GATED], "prompt": [PROMPT]}
+APART: dict[str, list[Options]] = {
+    "no_cross": [FLAT | {"cross_prefix": False}],
+    "leave_out": [PREFIX | {"leave_out": [0]}],
+}
 ENCODER_DECODER: dict[str, list[Options]] = {
     "decoder_only": [PREFIX | {"encoder_prefix": False, "cross_prefix": False}],
     "no_cross": [FLAT | {"cross_prefix": False}],
@@ -70,7 +74,21 @@ ENCODER_DECODER: dict[str, list[Options]] = {
     "leave_out_decoder": [FLAT | {"leave_out": [3]}],
     "leave_out_both": [GATED | {"leave_out": [1, 2]}],
 }
-WITHOUT_PROMPT = ["bart", "clip", "gpt2", "gptj", "llama", "mbart", "mistral", "mt5", "plbart", "t5", "whisper"]
+WITHOUT_PROMPT = [
+    "bart",
+    "clip",
+    "encoder-decoder",
+    "encoder-decoder-gpt2",
+    "gpt2",
+    "gptj",
+    "llama",
+    "mbart",
+    "mistral",
+    "mt5",
+    "plbart",
+    "t5",
+    "whisper",
+]
 WITH_DECODER = ["bart", "mbart", "plbart", "t5", "mt5", "whisper"]
 
 
@@ -194,6 +212,7 @@ def cases() -> list[tuple[str, str, list[Options]]]:
     for family in FAMILIES:
         wanted = {k: v for k, v in EVERYWHERE.items() if k != "prompt" or family not in WITHOUT_PROMPT}
         wanted |= ENCODER_DECODER if family in WITH_DECODER else {}
+        wanted |= APART if FAMILIES[family].parts else {}
         found += [(family, f"a-{family}-{name}", members) for name, members in wanted.items()]
     return found
 

@@ -34,6 +34,8 @@ CLIP_TOWERS: Options = {
 }
 DEBERTA: Options = BERT | TEXT | {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "type_vocab_size": 0}
 
+STARTS: Options = {"decoder_start_token_id": 2, "pad_token_id": 1}
+
 IDS = [[9, 26, 36, 35, 14], [36, 6, 28, 1, 1]]
 MASK = [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]
 ENCODER: Options = {"input_ids": IDS, "attention_mask": MASK}
@@ -55,6 +57,7 @@ class Family:
         key: the output that is compared.
         floats: float input → shape.
         attention: implementation, None for the default.
+        parts: families of encoder and decoder where the two are models of their own.
     """
 
     cls: str
@@ -63,6 +66,7 @@ class Family:
     key: str = "last_hidden_state"
     floats: tuple[tuple[str, tuple[int, ...]], ...] = ()
     attention: str | None = None
+    parts: tuple[str, ...] = ()
 
     @property
     def unpadded(self) -> Options:
@@ -106,6 +110,10 @@ FAMILIES: dict[str, Family] = {
         floats=(("input_features", (2, 6, 16)),),
         attention="eager",
     ),
+    "encoder-decoder": Family("EncoderDecoderModel", STARTS, BOTH, "logits", attention="eager", parts=("bert", "bert")),
+    "encoder-decoder-gpt2": Family(
+        "EncoderDecoderModel", STARTS, BOTH, "logits", attention="eager", parts=("albert", "gpt2")
+    ),
     "vit": Family("ViTModel", VIT, {}, floats=PIXELS),
     "beit": Family("BeitModel", VIT | {"use_absolute_position_embeddings": True}, {}, floats=PIXELS),
     "clip": Family(
@@ -118,13 +126,24 @@ FAMILIES: dict[str, Family] = {
 }
 
 
+def made_config(family: Family) -> Any:
+    """Return the configuration of a family's base, or of a part of one."""
+    import transformers
+
+    return getattr(transformers, family.cls).config_class(**family.config)
+
+
 def make_base(root: Path, name: str) -> None:
     """Save the randomly filled base of a family under bases/."""
     import transformers
 
     family = FAMILIES[name]
     cls = getattr(transformers, family.cls)
-    model = cls(cls.config_class(**family.config))
+    if family.parts:
+        encoder, decoder = (made_config(FAMILIES[part]) for part in family.parts)
+        model = cls(cls.config_class.from_encoder_decoder_configs(encoder, decoder, **family.config))
+    else:
+        model = cls(made_config(family))
     fill_base(model, name)
     model.save_pretrained(root / "bases" / name)
 
