@@ -70,6 +70,11 @@ def test_the_help_texts_in_the_documents_are_those_of_the_program() -> None:
     assert done.returncode == 0, f"run `make docs`:\n{done.stdout}{done.stderr}"
 
 
+def test_the_page_of_the_types_of_peft_is_their_table() -> None:
+    check = [sys.executable, str(ROOT / "docs" / "make_peft_types.py"), "--check"]
+    assert subprocess.run(check, check=False).returncode == 0, "run `make docs`"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_a_page_names_only_commands_that_exist(page: Path) -> None:
     from adapterhub.cli.application import COMMANDS

@@ -1,7 +1,7 @@
 """Prefixes in files of `adapters`.
 
-The file has one network, a pool, for each stack, whose last layer makes keys and values of all its attentions one behind
-the other: those that are not left out, in the order of the layers. Here each attention has its own part. The library
+The file has one network, a pool, for each stack, whose last layer makes keys and values of all its attentions one after
+another: those that are not left out, in the order of the layers. Here each attention has its own part. The library
 also repeats every tensor below each attention (`.pool.`); of these copies only one below each last layer is written,
 which tells how many layers there are, unless the source had others.
 
