@@ -1,4 +1,4 @@
-"""Write docs/peft-types.md from the table in converters/peft/types.py; with --check only say whether it is up to date."""
+"""Write docs/peft-types.md from the table in converters/peft/types.py; with --check only say if it is up to date."""
 
 from __future__ import annotations
 
