@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 from adapterhub.converters.peft import prompts
+from adapterhub.converters.peft.codec import Codec
+from adapterhub.converters.peft.prompts import PromptCodec
 from adapterhub.converters.peft.types import CODECS, REFUSED
 
 PAGE = Path(__file__).parent / "peft-types.md"
@@ -26,7 +28,8 @@ HEAD = """# The types of PEFT
 
 def page() -> str:
     """Return the page."""
-    rows = {codec.type: ("native", f"`{codec.config.method}`") for codec in (*CODECS, *prompts.CODECS)}
+    codecs: tuple[Codec | PromptCodec, ...] = (*CODECS, *prompts.CODECS)
+    rows: dict[str, tuple[str, str]] = {codec.type: ("native", f"`{codec.config.method}`") for codec in codecs}
     rows |= {kind: (entry.state, f"{entry.reason}; {entry.instead}") for kind, entry in REFUSED.items()}
     return HEAD + "".join(f"| {kind} | {state} | {text} |\n" for kind, (state, text) in sorted(rows.items()))
 

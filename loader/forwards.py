@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable, Container, Iterable
 from dataclasses import fields
 from threading import get_ident
+from types import MethodType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -27,7 +28,39 @@ if TYPE_CHECKING:
 Forward = Callable[..., Any]
 
 
-class Residual:
+class Pickled:
+    """Has the forwards that it wraps pickled as those of their modules' classes.
+
+    A bound method is pickled as the attribute of its module, and that attribute may be this very object.
+    """
+
+    __slots__ = ()
+
+    def __getstate__(self) -> tuple[dict[str, Any], dict[str, torch.nn.Module]]:
+        """Return the values, and the modules whose own forwards are wrapped."""
+        state: Any = object.__getstate__(self)
+        values = dict(state[1]) if isinstance(state, tuple) else dict(state or {})
+        owners = {name: value.__self__ for name, value in values.items() if _is_own_forward(value)}
+        return {name: value for name, value in values.items() if name not in owners}, owners
+
+    def __setstate__(self, state: tuple[dict[str, Any], dict[str, torch.nn.Module]]) -> None:
+        """Take what __getstate__ returned."""
+        values, owners = state
+        for name, value in values.items():
+            setattr(self, name, value)
+        for name, module in owners.items():
+            setattr(self, name, MethodType(type(module).forward, module))
+
+
+def _is_own_forward(value: Any) -> bool:
+    return (
+        isinstance(value, MethodType)
+        and isinstance(value.__self__, torch.nn.Module)
+        and value.__func__ is type(value.__self__).forward
+    )
+
+
+class Residual(Pickled):
     """Remembers the residual stream x that enters a sublayer until the site takes it.
 
     Each thread has its own, so that two requests served by one model never mix. Under torch.compile, which traces one
@@ -53,7 +86,7 @@ class Residual:
         return self.original(*args, **kwargs)
 
 
-class Beside:
+class Beside(Pickled):
     """Remembers what a sublayer gave that runs beside another one, until the other's site takes it."""
 
     __slots__ = ("kept", "original")
@@ -69,7 +102,7 @@ class Beside:
         return output
 
 
-class SiteForward:
+class SiteForward(Pickled):
     """Runs the module that yields d and lets the adapter act on it.
 
     Where the module serves several sites of a layer, it is this one's turn if its residual stream has entered.
@@ -134,7 +167,7 @@ class ExchangedForward(SiteForward):
         return d
 
 
-class Bypass:
+class Bypass(Pickled):
     """Stands for a norm whose result the adapter replaces by its own output, at the one call that follows the site."""
 
     __slots__ = ("kept", "original")
@@ -150,7 +183,7 @@ class Bypass:
         return left
 
 
-class Mute:
+class Mute(Pickled):
     """Stands for a module that adds something to the stream, and adds nothing."""
 
     __slots__ = ("original",)
@@ -163,7 +196,7 @@ class Mute:
         return torch.zeros_like(hidden)
 
 
-class LinearForward:
+class LinearForward(Pickled):
     """Runs a linear map with an adapter around it."""
 
     __slots__ = ("op", "original")
@@ -192,7 +225,7 @@ class Entered(NamedTuple):
     follows: bool
 
 
-class StackInputs:
+class StackInputs(Pickled):
     """Remembers what a stack of layers was called with, for operations deep inside that need it.
 
     Each thread has its own, as in Residual. The last call's stay until the next one: the layers may run again in the
@@ -241,7 +274,7 @@ class StackInputs:
         return self.kept[0 if is_compiling() else get_ident()]
 
 
-class BlockForward:
+class BlockForward(Pickled):
     """Runs a layer and lets the adapter act on the hidden states behind it."""
 
     __slots__ = ("inputs", "op", "original")
@@ -262,7 +295,7 @@ class BlockForward:
         return self.op(output, mask, memory)
 
 
-class EmbeddingForward:
+class EmbeddingForward(Pickled):
     """Runs an embedding module and lets the adapter act on its output."""
 
     __slots__ = ("op", "original")
@@ -277,7 +310,7 @@ class EmbeddingForward:
         return (self.op(output[0]), *output[1:]) if isinstance(output, tuple) else self.op(output)
 
 
-class PositionsForward:
+class PositionsForward(Pickled):
     """Runs a module that reads the numbers of positions, and raises them; those of padding stay."""
 
     __slots__ = ("argument", "names", "original", "padding", "shift")
@@ -305,7 +338,7 @@ class PositionsForward:
         return self.original(**given)
 
 
-class InverseForward:
+class InverseForward(Pickled):
     """Runs the output embeddings on what an invertible adapter makes of their input, backwards."""
 
     __slots__ = ("op", "original")
@@ -319,7 +352,7 @@ class InverseForward:
         return self.original(self.op.inverse(hidden))
 
 
-class EmbeddingsForward:
+class EmbeddingsForward(Pickled):
     """Lets gradients enter a model whose base is frozen, where its layers are checkpointed with re-entrant autograd.
 
     Such a checkpoint gives gradients only to layers whose input needs one; without this, adapters inside would silently
@@ -340,7 +373,7 @@ class EmbeddingsForward:
         return hidden
 
 
-class Repeated:
+class Repeated(Pickled):
     """Repeats the batch in front of the model, so that several adapters side by side each get a copy.
 
     While `generate` runs its inputs are repeated already.
@@ -363,7 +396,7 @@ class Repeated:
         return self.original(**repeated(inputs, self.copies))
 
 
-class WithTasks:
+class WithTasks(Pickled):
     """Takes the rows' tasks from the model's inputs, for operations deep inside."""
 
     __slots__ = ("__signature__", "ids", "names", "original")
@@ -384,7 +417,7 @@ class WithTasks:
         return self.original(**inputs)
 
 
-class Generate:
+class Generate(Pickled):
     """The model's generate on a repeated batch: the answers of the first adapter, then those of the next, and so on."""
 
     __slots__ = ("original", "repeats")
@@ -417,7 +450,7 @@ def repeated(inputs: dict[str, Any], copies: int) -> dict[str, Any]:
     }
 
 
-class LastOutput:
+class LastOutput(Pickled):
     """Remembers the output of a module inside the base model until the head takes it."""
 
     __slots__ = ("kept", "original")
@@ -465,7 +498,7 @@ class NoGenerate:
         )
 
 
-class HeadForward:
+class HeadForward(Pickled):
     """Runs the base model and answers with what the adapter's head makes of its hidden states.
 
     A head that the model has of its own does not run: where the base model is a module inside the model, only that

@@ -11,6 +11,7 @@ from torch.compiler import is_compiling
 from torch.nn.functional import pad
 
 from ..errors import UnsupportedError
+from .forwards import Pickled
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -23,7 +24,7 @@ IGNORED = -100
 """The label that the losses of transformers leave out."""
 
 
-class Called:
+class Called(Pickled):
     """Base of forwards that read the arguments of a module by name."""
 
     __slots__ = ("__signature__", "names", "original")
@@ -71,7 +72,7 @@ class LengthenedModel(Called):
         return self.kept[0 if is_compiling() else get_ident()]
 
 
-class LengthenedEmbeddings:
+class LengthenedEmbeddings(Pickled):
     """Runs an embedding module and puts a prompt into its output."""
 
     __slots__ = ("model", "op", "original")

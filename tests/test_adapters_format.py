@@ -373,11 +373,6 @@ def test_a_coupling_that_the_library_fails_to_compute_is_refused_by_name(tmp_pat
         read(path)
 
 
-def test_a_peft_folder_is_refused_by_name() -> None:
-    with pytest.raises(UnsupportedError, match="PEFT"):
-        read(golden("d-bert-lora-cls"))
-
-
 DOWN = "bert.encoder.layer.1.output.adapters.task.adapter_down.0.weight"
 Tensors = dict[str, torch.Tensor]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pickle
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -322,6 +323,7 @@ def test_bottlenecks_live_at_all_sites_of_a_family(name: str, tmp_path: Path) ->
     assert (after - before).abs().max() > 1e-2
     path = adapters.save("x", tmp_path / "x.safetensors")
     assert_loads(name, path, batch, after)
+    assert torch.equal(answers(pickle.loads(pickle.dumps(base)), batch), after)
     adapters.activate(None)
     assert torch.equal(answers(base, batch), before)
     adapters.detach()
