@@ -19,7 +19,7 @@ from .native_head import read_manifest
 if TYPE_CHECKING:
     from ..adapter import Adapter
     from ..architectures import Architecture
-    from .format import Format, Parts
+    from .format import Format, KnownBase, Parts
 
     FORMATS: tuple[Format, ...]
 
@@ -90,6 +90,7 @@ def write(
     path: str | os.PathLike[str],
     format: str = "native",  # noqa: A002
     force: bool = False,
+    base: KnownBase | None = None,
 ) -> Path:
     """Write an adapter to a path and return it: a file in the native format, a folder in others.
 
@@ -98,6 +99,7 @@ def write(
         path: where to.
         format: name of the format.
         force: overwrite what is there.
+        base: the base model, where a format can say what the adapter computes only in other numbers that depend on it.
 
     Raises:
         StateError: something is there and force is not set, or it cannot be written.
@@ -105,7 +107,7 @@ def write(
         UsageError: no format has this name.
     """
     chosen = by_name(format)
-    return chosen.write(chosen.encode(adapter), Path(path), force)
+    return chosen.write(chosen.encode(chosen.rewritten(adapter, base)), Path(path), force)
 
 
 def by_name(name: str) -> Format:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ..adapter import JSON, Adapter
 from ..architectures import Architecture
@@ -40,6 +40,26 @@ class Parts:
     row: Architecture | None = None
 
 
+class KnownBase(Protocol):
+    """What a format may ask of the base model, where that is known."""
+
+    def linear(self, path: str) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return the weight (outputs, inputs[, kernel]) and the bias of a linear map, None where it has none."""
+        ...
+
+    def turned(self, path: str, keys: torch.Tensor, places: int) -> torch.Tensor:
+        """Return keys (length, heads · size) of an attention as they are so many places further on.
+
+        Raises:
+            UnsupportedError: the attention does not turn its keys by their positions.
+        """
+        ...
+
+
+def _same(adapter: Adapter, base: KnownBase | None) -> Adapter:
+    return adapter
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
     """One row of FORMATS.
@@ -50,6 +70,8 @@ class Format:
         read: path → what its files hold. Raises NotFoundError, FormatError.
         decode: that → the adapter. Raises FormatError with every fault, UnsupportedError.
         encode: the adapter → what its files would hold. Raises UnsupportedError with every reason.
+        rewritten: the adapter and, if known, the base model → one that computes the same, nearer to what the
+            format can say. What writing does before it encodes.
         write: writes that to a path and returns it; overwrites only if told to. Raises StateError.
     """
 
@@ -59,3 +81,4 @@ class Format:
     decode: Callable[[Parts], Adapter]
     encode: Callable[[Adapter], Parts]
     write: Callable[[Parts, Path, bool], Path]
+    rewritten: Callable[[Adapter, KnownBase | None], Adapter] = _same

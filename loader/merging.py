@@ -102,12 +102,13 @@ def _unmergeable(binding: Binding) -> Iterator[str]:
 @torch.no_grad()
 def _changes(ground: Ground, binding: Binding) -> Iterator[_Change]:
     """Yield every parameter that is to change, with its merged value."""
-    for path, own in binding.parameters.items():
-        module = ground.modules[path]
-        for name, value in own.items():
-            before = module._parameters[name]
-            yield _Change(module, name, before, _like(value.detach().clone(), before))
     replaced = {(path, name): value for path, own in binding.parameters.items() for name, value in own.items()}
+    for (path, name), value in replaced.items():
+        if path not in binding.linears or name not in ("weight", "bias"):
+            module = ground.modules[path]
+            yield _Change(
+                module, name, module._parameters[name], _like(value.detach().clone(), module._parameters[name])
+            )
     for path, op in binding.linears.items():
         module = ground.modules[path]
         weight, bias = module._parameters.get("weight"), module._parameters.get("bias")
@@ -115,8 +116,8 @@ def _changes(ground: Ground, binding: Binding) -> Iterator[_Change]:
             yield _Change(module, "weight", weight, weight)  # refused by _locked
             continue
         transposed = isinstance(module, (Conv1D, nn.Embedding))
-        given = replaced.get((path, "weight"), weight)
-        w, b = op.merged(_oriented(given.detach(), transposed), None if bias is None else bias.detach().float())
+        given, shift = replaced.get((path, "weight"), weight), replaced.get((path, "bias"), bias)
+        w, b = op.merged(_oriented(given.detach(), transposed), None if shift is None else shift.detach().float())
         yield _Change(module, "weight", weight, _like(_oriented(w, transposed), weight))
         if b is not None:
             yield _Change(module, "bias", bias, _like(b, bias if bias is not None else weight))

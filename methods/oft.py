@@ -109,12 +109,13 @@ def skew(entries: Tensor, size: int) -> Tensor:
 
 
 def cayley(q: Tensor) -> Tensor:
-    """Return (I - Q)(I + Q)⁻¹ of skew-symmetric matrices (…, b, b)."""
+    """Return (I - Q)(I + Q)⁻¹ of skew-symmetric matrices (…, b, b); in float32 at least."""
     import torch
 
-    one = torch.eye(q.shape[-1], device=q.device, dtype=q.dtype)
-    found: Tensor = torch.linalg.solve(one + q, one - q, left=False)
-    return found
+    exact = q.to(torch.promote_types(q.dtype, torch.float32))
+    one = torch.eye(q.shape[-1], device=q.device, dtype=exact.dtype)
+    found: Tensor = torch.linalg.solve(one + exact, one - exact, left=False)
+    return found.to(q.dtype)
 
 
 def _series(q: Tensor, terms: int) -> Tensor:

@@ -83,6 +83,7 @@ METHOD = method(
         op=op,
         seen=seen,
         sized=False,
+        frozen=("shira_indices",),
         kinds=("linear",),
     )
 )

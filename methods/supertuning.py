@@ -121,6 +121,7 @@ METHOD = method(
         op=op,
         seen=seen,
         sized=False,
+        frozen=("supertuning_indices",),
         kinds=("linear",),
     )
 )

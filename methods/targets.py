@@ -12,6 +12,12 @@ from .method import Roles
 ALL_LINEAR = "all-linear"
 """Stands for every linear map inside the layers."""
 
+JOINT = "joint"
+"""Stands for every map that computes several projections side by side, as a whole."""
+
+WORDS = (*PROJECTIONS, ALL_LINEAR, JOINT)
+"""What may be named besides module paths."""
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -41,19 +47,20 @@ def chosen(targets: Sequence[str], layout: Layout, *, leave_out: Iterable[int] =
 
     Args:
         targets: projections (`query`, `intermediate`, …; self- and cross-attention alike), module paths, or
-            `all-linear`. Of a map that computes several projections a projection means its part, a path the whole.
+            `all-linear`. Of a map that computes several projections a projection means its part, a path or `joint`
+            the whole.
         layout: where they are looked up.
         leave_out: layers without.
 
     Raises:
         UsageError: a path is no linear map of the model, or nothing is left.
     """
-    paths = {target for target in targets if target not in PROJECTIONS and target != ALL_LINEAR}
+    paths = {target for target in targets if target not in WORDS}
     unknown = sorted(paths - layout.linear.keys())
     if unknown:
         raise UsageError(
             f"the model has no linear map called {', '.join(unknown[:5])}" + (" …" if unknown[5:] else ""),
-            hint=f"name a module of the base model, or one of {', '.join(PROJECTIONS)}, {ALL_LINEAR}",
+            hint=f"name a module of the base model, or one of {', '.join(WORDS)}",
         )
     left = set(leave_out)
     found = [_target(linear, targets, paths) for linear in layout.linears if linear.layer not in left]
@@ -67,6 +74,8 @@ def chosen(targets: Sequence[str], layout: Layout, *, leave_out: Iterable[int] =
 
 def _target(linear: Linear, targets: Sequence[str], paths: set[str]) -> Target | None:
     if linear.path in paths or (ALL_LINEAR in targets and linear.layer is not None and linear.kind != "embedding"):
+        return Target(linear)
+    if JOINT in targets and len(linear.roles) > 1:
         return Target(linear)
     parts = tuple(i for i, role in enumerate(linear.roles) if role in targets)
     if not parts:
@@ -95,7 +104,7 @@ def whole(path: str, rows: int, targets: Sequence[str], roles: Roles) -> int:
     path: the map's; roles: see method.Roles.
     """
     of = roles(path)
-    parts = sum(role in targets for role in of) if len(of) > 1 and path not in targets else 0
+    parts = sum(role in targets for role in of) if len(of) > 1 and not {path, JOINT} & set(targets) else 0
     return rows * len(of) // parts if parts else rows
 
 

@@ -92,7 +92,7 @@ class Rule:
         shared: configuration and maps → `shared.<name>` → shape.
         drawn: configuration and maps → `shared.<name>` → tensor that is no tensor of the adapter but drawn with a seed.
         settled: configuration and maps → the configuration with what it leaves to them filled in.
-        frozen: names of shared tensors that stay as they are in training.
+        frozen: names of tensors that stay as they are in training.
     """
 
     config: type[Any]
@@ -159,7 +159,7 @@ def method(rule: Rule) -> Method:
         initial=initial,
         bind=bind,
         facts=facts,
-        frozen=lambda config, key: key in rule.frozen,
+        frozen=lambda config, key: key in rule.frozen or key.rpartition(".")[2] in rule.frozen,
         settled=lambda config, layout: rule.settled(config, maps(config, layout)),
     )
 

@@ -134,5 +134,6 @@ METHOD = method(
         op=op,
         seen=seen,
         shared=shared,
+        frozen=("vblora_logits_A_topk_indices", "vblora_logits_B_topk_indices"),
     )
 )

@@ -24,7 +24,7 @@ from ...methods import FusionConfig, is_head
 from .. import accounting, fingerprints
 from ..format import Format, Parts
 from . import config as configs
-from . import documents, folder, fusion, heads, keys
+from . import documents, equal, folder, fusion, heads, keys
 from .codec import CONTAINERS, Codec, Source
 from .documents import CONFIG, FUSION_CONFIG, HEAD_CONFIG, NAME, OURS, Meaning, kept_version
 from .keys import Naming
@@ -100,6 +100,7 @@ FORMAT = Format(
     decode=decode,
     encode=encode,
     write=folder.write,
+    rewritten=equal.rewritten,
 )
 
 MOST_SAMPLED = 16

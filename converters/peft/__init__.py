@@ -23,7 +23,7 @@ from ...methods import configs_from_json, is_head, shapes
 from .. import accounting
 from ..format import Format, Parts
 from ..spelling import kept, respelled, restored
-from . import along, documents, families, folder, heads, keys, prompts, targets, types
+from . import along, documents, equal, families, folder, heads, keys, prompts, targets, tying, types
 from .codec import Codec, Places
 from .documents import CONFIG, NAME, NOTE
 from .families import Naming, naming, outer_words
@@ -92,7 +92,15 @@ def encode(adapter: Adapter) -> Parts:
     return _with_note(adapter, Parts({CONFIG: document}, {GROUP: tensors}))
 
 
-FORMAT = Format(name=NAME, detect=folder.detect, read=folder.read, decode=decode, encode=encode, write=folder.write)
+FORMAT = Format(
+    name=NAME,
+    detect=folder.detect,
+    read=folder.read,
+    decode=decode,
+    encode=encode,
+    write=folder.write,
+    rewritten=equal.rewritten,
+)
 
 _AGAIN = "fetch the adapter again, or save it again with PEFT"
 
@@ -117,6 +125,7 @@ def _read(document: Mapping[str, JSON], tensors: Mapping[str, torch.Tensor], row
     theirs = {names.ours(path): path for path, _ in found.own}
     own = {f"{names.ours(path)}.{leaf}": tensor for (path, leaf), tensor in found.own.items()}
     faults = found.faults + targets.faults(document, names, list(theirs.values()))
+    faults += tying.faults(document, found, names)
     shared = {f"shared.{name}": tensor for name, tensor in found.shared.items()}
     places = Places(names.row, theirs, _shapes(own | shared), partial(targets.words, document, names.row))
     config = _config(codec, fields, places)
@@ -218,6 +227,11 @@ def _written(adapter: Adapter, names: Naming) -> tuple[dict[str, JSON], dict[str
         document = documents.written(adapter.manifest, codec, _task(adapter, names), {**fields, **beside.fields})
         saved = {f"{keys.SHARED}{key}": tensor for key, tensor in beside.tensors.items()}
         return document, {prompts.KEY: tensor} | saved
+    reasons = codec.beyond(main, layout)
+    if reasons:
+        raise UnsupportedError(
+            f"PEFT cannot say this {main.method}: {'; '.join(reasons)}", hint="write it in the native format"
+        )
     mine = shapes((main,), layout)
     tensors = codec.write(main, {key: adapter.tensors[key] for key in mine}, layout)
     split = keys.Split()

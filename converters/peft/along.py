@@ -15,12 +15,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ...adapter import JSON, MethodConfig
+from ...architectures import Architecture
 from ...architectures.architecture import named
 from ...errors import FormatError
 from ...methods import HeadConfig, LayerNormConfig, ParametersConfig, TrainableTokensConfig, is_head
 from . import heads
 from .families import Naming, layers_of
-from .targets import ordered
+from .targets import alike, ordered
 
 if TYPE_CHECKING:
     import torch
@@ -81,6 +82,10 @@ def decode(
             own[_place(names, module, leaf)] = tensor
         else:
             found.faults.append(f"tensor {key!r} belongs to nothing in adapter_config.json")
+    found.faults += _absent(document, names, [key.rpartition(".")[0] for key in saved])
+    biases = {path for path, dot, leaf in (key.rpartition(".") for key in own) if leaf == "bias"}
+    missing = [path for path in alike(names.row, biases) if path not in biases]
+    found.faults += [f"the file has the bias of {names.theirs(path)} in other layers only" for path in missing]
     _tokens(found, rows, document, names)
     _heads(found, copies, document, names)
     _norms(found, copies, names)
@@ -133,6 +138,22 @@ def _covers(modules: JSON, path: str) -> bool:
     around = [".".join(words[:end]) for end in range(1, len(words) + 1)]
     wanted = [module for module in modules if isinstance(module, str) and module] if isinstance(modules, list) else []
     return any(outer.endswith(module) for outer in around for module in wanted)
+
+
+def _absent(document: Mapping[str, JSON], names: Naming, modules: Collection[str]) -> list[str]:
+    """Return a sentence for each module of modules_to_save that the family has and the file has no tensor of."""
+    wanted = document.get("modules_to_save")
+    named = [name for name in wanted if isinstance(name, str)] if isinstance(wanted, list) else []
+    absent = [name for name in named if not any(_covers([name], module) for module in modules)]
+    # PEFT adds `classifier` and `score` to the modules of a classifier, whichever it has.
+    lost = absent if len(absent) == len(named) else [name for name in absent if name in _modules(names.row)]
+    return [f"modules_to_save names {name}, the file has no tensor of it" for name in lost]
+
+
+def _modules(row: Architecture) -> set[str]:
+    """Return what modules are called that nobody names in modules_to_save unless the model has them."""
+    tokens = {names.tokens.rpartition(".")[2] for names in row.embeddings if names.tokens}
+    return (tokens if len(row.embeddings) == 1 else set()) | {"lm_head"}
 
 
 def _follows(document: Mapping[str, JSON], names: Naming, module: str) -> bool:

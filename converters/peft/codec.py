@@ -15,7 +15,7 @@ from ...architectures import Architecture
 from ...errors import FormatError
 from ...methods import Shapes
 from ...sites import Layout
-from .pattern import ends
+from .pattern import Ends
 
 if TYPE_CHECKING:
     import torch
@@ -67,12 +67,10 @@ class Places:
             return {}
         if not isinstance(pattern, dict) or len(pattern) > MOST_PATTERNS:
             raise FormatError(f"adapter_config.json: {name} is no object of patterns", hint="correct it")
-        found = {}
-        for ours, theirs in self.theirs.items():
-            value = _first(pattern, theirs, default)
-            if value != default:
-                found[ours] = value
-        return found
+        known = Ends(pattern)
+        matched = {ours: known.first(theirs) for ours, theirs in self.theirs.items()}
+        values = {ours: default if key is None else pattern[key] for ours, key in matched.items()}
+        return {ours: value for ours, value in values.items() if value != default}
 
     def pattern(self, values: Mapping[str, JSON]) -> tuple[JSON, dict[str, JSON]]:
         """Return the value that most modules have, and patterns for the others; values: path of ours → value."""
@@ -87,13 +85,6 @@ class Places:
         return theirs if alone else "^" + theirs.replace(".", r"\.")
 
 
-def _first(pattern: Mapping[str, JSON], theirs: str, default: Any) -> Any:
-    # Most keys are whole paths; the others are patterns.
-    if theirs in pattern and next(iter(pattern)) == theirs:
-        return pattern[theirs]
-    return next((value for key, value in pattern.items() if key == theirs or ends(key, theirs)), default)
-
-
 def _same(config: Any, tensors: Tensors, layout: Layout) -> Tensors:
     return tensors
 
@@ -103,6 +94,10 @@ def _as_read(config: Any, tensors: Tensors) -> Tensors:
 
 
 def _nothing(fields: Fields) -> list[str]:
+    return []
+
+
+def _no_reason(config: Any, layout: Layout) -> list[str]:
     return []
 
 
@@ -119,6 +114,7 @@ class Codec:
         meant: fields that decode understands.
         idle: fields that cannot change what a trained adapter computes.
         refused: foreign configuration → why it is not read, one phrase each.
+        beyond: ours and its layout → why PEFT cannot say it, one phrase each.
         decode: foreign configuration and places → ours. Raises UsageError for wrong values, UnsupportedError.
         encode: ours, places and layout → the fields of this type. Raises UnsupportedError.
         read: tensors as they lay in the file, under our names → as we keep them.
@@ -134,6 +130,7 @@ class Codec:
     meant: tuple[str, ...] = ()
     idle: tuple[str, ...] = ()
     refused: Callable[[Fields], list[str]] = _nothing
+    beyond: Callable[[Any, Layout], list[str]] = _no_reason
     decode: Callable[[Fields, Places], MethodConfig]
     encode: Callable[[Any, Places, Layout], dict[str, JSON]]
     read: Callable[[Any, Tensors], Tensors] = _as_read

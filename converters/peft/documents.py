@@ -47,6 +47,9 @@ GENERAL = (
 OFF: tuple[JSON, ...] = (None, False, [], {}, "")
 """Values that switch a feature off."""
 
+MOST_SAVED = 1000
+"""Modules that are saved in full; a model has a few heads, embeddings and norms."""
+
 _AGAIN = "fetch the adapter again, or save it again with PEFT"
 
 
@@ -171,6 +174,11 @@ def wrapping(
         return "" if head.own_base else prefix, task_of(head)
     if around:
         return prefix, _task(row, around)
+    from_class = next((one for one in row.heads if _wrapped(manifest) in one.classes), None)
+    if from_class is not None:
+        # With another task PEFT would look for a head in the file.
+        generates = from_class.kind in ("causal_lm", "seq2seq_lm")
+        return "" if from_class.own_base else prefix, task_of(from_class) if generates else None
     kinds = {one.kind: one for one in row.heads}
     language = kinds.get("seq2seq_lm", kinds.get("causal_lm"))
     if "masked_lm" in kinds or language is None:
@@ -182,10 +190,18 @@ def wrapping(
     return prefix, "SEQ_2_SEQ_LM" if language.kind == "seq2seq_lm" else "CAUSAL_LM"
 
 
+def _wrapped(manifest: Manifest) -> JSON:
+    """Return the class of the model that an adapter of `adapters` was saved from, None if that is not kept."""
+    found: JSON = _kept(manifest, "adapters")
+    for name in (CONFIG, "top", "set", "model_class"):
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
+
+
 def _task(row: Architecture, around: Collection[str]) -> str | None:
     """Return the task of the classes that have these modules, None where they have several."""
     kinds = {one.kind for one in row.heads if {path.partition(".")[0] for path in one.linears} & set(around)}
-    tasks = {task for task, of in TASKS.items() if kinds & set(of)}
+    tasks = {next((task for task, of in TASKS.items() if kind in of), None) for kind in kinds}
     return tasks.pop() if len(tasks) == 1 else None
 
 
@@ -209,6 +225,8 @@ def _faults(document: Mapping[str, JSON]) -> list[str]:
         value = document.get(name)
         if value is not None and not isinstance(value, (list, int) if name.startswith("layers") else list):
             found.append(f"{name} is {_short(value)}, expected a list")
+    if isinstance(document.get("modules_to_save"), list) and len(document["modules_to_save"]) > MOST_SAVED:
+        found.append(f"modules_to_save names more than {MOST_SAVED} modules")
     for name in ("target_modules", "exclude_modules"):
         value = document.get(name)
         texts = isinstance(value, list) and all(isinstance(item, str) for item in value)

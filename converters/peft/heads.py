@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ...adapter import JSON
 from ...architectures import Architecture, HeadName
-from ...errors import UsageError
+from ...errors import FormatError, UsageError
 from ...methods import HeadConfig
 from .. import class_heads
 
@@ -50,17 +50,23 @@ def decode(document: Mapping[str, JSON], saved: Mapping[str, torch.Tensor], row:
     """Return the head that parameters around the base model are, or None if they are none that becomes ours.
 
     saved: parameter path → tensor.
+
+    Raises:
+        FormatError: a bias is missing.
     """
     for head in row.heads:
         keys = _keys(head)
         have = {ours: tuple(saved[theirs].shape) for theirs, ours in keys.items() if theirs in saved}
         if head.kind not in OURS or not _meant(head, document):
             continue
-        last = f"head.{len(head.linears) - 1}."
-        if all(ours in have or ours == f"{last}bias" for ours in keys.values()) and len(have[f"{last}weight"]) == 2:
+        wanted = {theirs: ours for theirs, ours in keys.items() if _biased(head) or ours != _last_bias(head)}
+        if all(ours in have for ours in wanted.values() if ours.endswith(".weight")):
+            lost = [theirs for theirs, ours in wanted.items() if ours not in have]
+            if lost:
+                raise FormatError(f"the file has a head without {lost[0]}", hint="save the adapter again with PEFT")
             config = _config(head, have)
             if config is not None:
-                return Head(config, {theirs: ours for theirs, ours in keys.items() if theirs in saved})
+                return Head(config, wanted)
     return None
 
 
@@ -105,6 +111,15 @@ def _meant(head: HeadName, document: Mapping[str, JSON]) -> bool:
 def _keys(head: HeadName) -> dict[str, str]:
     """Return parameter path around the base model → key of ours."""
     return {theirs: ours for ours, every in class_heads.places(head).items() for theirs in every}
+
+
+def _last_bias(head: HeadName) -> str:
+    return f"head.{len(head.linears) - 1}.bias"
+
+
+def _biased(head: HeadName) -> bool:
+    """Return whether the last layer has a bias; what transformers calls a score has none."""
+    return head.linears[-1] != "score"
 
 
 def _config(head: HeadName, have: dict[str, tuple[int, ...]]) -> HeadConfig | None:

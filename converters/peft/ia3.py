@@ -55,17 +55,15 @@ def decode(fields: Fields, places: Places) -> MethodConfig:
     )
 
 
-def encode(config: IA3Config, places: Places, layout: Layout) -> dict[str, JSON]:
-    """Return the fields of an (IA)³.
+def beyond(config: IA3Config, layout: Layout) -> list[str]:
+    """Return why PEFT cannot say this (IA)³."""
+    reasons = ["its vectors have gates, which depend on the input"] if config.gating else []
+    outputs, inputs = ({target.path for target in part} for part in maps(config, layout))
+    return reasons + [f"it scales both input and output of {path}" for path in sorted(outputs & inputs)[:1]]
 
-    Raises:
-        UnsupportedError: its vectors have gates.
-    """
-    if config.gating:
-        raise UnsupportedError("PEFT cannot say this (IA)³: its vectors have gates, which depend on the input")
-    both = {target.path for target in maps(config, layout)[0]} & {target.path for target in maps(config, layout)[1]}
-    if both:
-        raise UnsupportedError(f"PEFT cannot say this (IA)³: it scales both input and output of {min(both)}")
+
+def encode(config: IA3Config, places: Places, layout: Layout) -> dict[str, JSON]:
+    """Return the fields of an (IA)³."""
     inputs = [path for path in places.theirs if places.shape(path, LEAF)[0] == 1 and places.shape(path, LEAF)[1] > 1]
     return {"feedforward_modules": sorted(places.theirs[path] for path in inputs)}
 
@@ -115,6 +113,7 @@ CODEC = Codec(
     leaves={LEAF: LEAF},
     meant=("feedforward_modules",),
     idle=("init_ia3_weights", "fan_in_fan_out"),
+    beyond=beyond,
     decode=decode,
     encode=encode,
     read=read,

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ...adapter import JSON, MethodConfig
-from ...errors import UnsupportedError
 from ...methods import LoraConfig
 from ...methods.config import config_from_json
 from ...methods.targets import chosen
@@ -77,19 +76,18 @@ def decode(fields: Fields, places: Places) -> MethodConfig:
     )
 
 
-def encode(config: LoraConfig, places: Places, layout: Layout) -> dict[str, JSON]:
-    """Return the fields of a LoRA.
-
-    Raises:
-        UnsupportedError: with every reason.
-    """
+def beyond(config: LoraConfig, layout: Layout) -> list[str]:
+    """Return why PEFT cannot say this LoRA."""
     reasons = ["its updates have gates, which depend on the input"] if config.gating else []
     if config.magnitude == "dora_adapters":
         reasons.append(
             "its DoRA divides by another norm and scales the bias; with the base model's weights it converts"
         )
-    if reasons:
-        raise UnsupportedError(f"PEFT cannot say this LoRA: {'; '.join(reasons)}")
+    return reasons
+
+
+def encode(config: LoraConfig, places: Places, layout: Layout) -> dict[str, JSON]:
+    """Return the fields of a LoRA."""
     ranks, alphas = {}, {}
     for target in chosen(config.targets, layout, leave_out=config.leave_out):
         parts = max(1, len(target.parts))
@@ -180,6 +178,7 @@ CODEC = Codec(
         *("megatron_core", "qalora_group_size"),
     ),
     refused=refused,
+    beyond=beyond,
     decode=decode,
     encode=encode,
     read=read,

@@ -30,7 +30,27 @@ Program = list[tuple[str, object]]
 """Steps: ("take", Accepts), ("check", Holds), ("split", (a, b)) and ("jump", a) with places relative to the step."""
 
 
-def matches(pattern: str, text: str) -> bool:
+class Fuel:
+    """How many steps all matching for one document may take."""
+
+    def __init__(self, steps: int = 1_000_000) -> None:
+        self.steps = steps
+
+    def burn(self, steps: int) -> None:
+        """Take away so many steps.
+
+        Raises:
+            UnsupportedError: there are not as many left.
+        """
+        self.steps -= steps
+        if self.steps < 0:
+            raise UnsupportedError(
+                "the regular expressions of adapter_config.json take too long to match",
+                hint="name the modules by their paths",
+            )
+
+
+def matches(pattern: str, text: str, fuel: Fuel | None = None) -> bool:
     r"""Return what `re.fullmatch(pattern, text) is not None` is.
 
     >>> matches(r".*layer\.[01]\.(query|value)", "encoder.layer.1.value")
@@ -40,10 +60,10 @@ def matches(pattern: str, text: str) -> bool:
         FormatError: it is no regular expression.
         UnsupportedError: it looks around, refers back, or is too large.
     """
-    return _runs(_compiled(pattern), text, (0,))
+    return _runs(_compiled(pattern), text, (0,), fuel or Fuel())
 
 
-def ends(pattern: str, path: str) -> bool:
+def ends(pattern: str, path: str, fuel: Fuel | None = None) -> bool:
     r"""Return whether PEFT takes pattern for the end of a module path: `re.match(rf"(.*\.)?({pattern})$", path)`.
 
     >>> ends("self.query", "layer.0.self.query"), ends("query", "layer.0.subquery")
@@ -53,7 +73,51 @@ def ends(pattern: str, path: str) -> bool:
         FormatError, UnsupportedError: as matches.
     """
     starts = (0, *(place + 1 for place, letter in enumerate(path) if letter == "."))
-    return _runs(_compiled(pattern), path, starts)
+    return _runs(_compiled(pattern), path, starts, fuel or Fuel())
+
+
+_PLAIN = re.compile(r"[\w.-]+")
+
+
+class Ends:
+    """Patterns for the ends of module paths, the first of which that matches a path counts.
+
+    Names and whole paths, which have nothing special but dots, are found by their last word; only other patterns run.
+    """
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        self._patterns = list(patterns)
+        self._fuel = Fuel()
+        self._special = [(i, p) for i, p in enumerate(self._patterns) if not _PLAIN.fullmatch(p)]
+        self._plain: dict[str, list[tuple[int, str]]] = {}
+        for i, pattern in enumerate(self._patterns):
+            if _PLAIN.fullmatch(pattern):
+                self._plain.setdefault(pattern.rpartition(".")[2], []).append((i, pattern))
+
+    def first(self, path: str) -> str | None:
+        """Return the first pattern that matches the end of a path.
+
+        Raises:
+            FormatError, UnsupportedError: as matches, of those in front of it.
+        """
+        last = path.rpartition(".")[2]
+        # A dot stands for any letter, so that the last word of a pattern may be the end of a longer one.
+        found = [pair for k in range(len(last) + 1) for pair in self._plain.get(last[k:], ()) if _is_end(pair[1], path)]
+        place = min((i for i, _ in found), default=len(self._patterns))
+        for i, pattern in self._special:
+            if i > place:
+                break
+            if ends(pattern, path, self._fuel):
+                return pattern
+        return self._patterns[place] if found else None
+
+
+def _is_end(pattern: str, path: str) -> bool:
+    """Return whether a pattern with nothing special but dots matches the end of a path, behind a dot or the whole."""
+    before = len(path) - len(pattern)
+    if before < 0 or (before and path[before - 1] != "."):
+        return False
+    return all(a in (".", b) for a, b in zip(pattern, path[before:], strict=True))
 
 
 @lru_cache(maxsize=1024)
@@ -67,12 +131,14 @@ def _compiled(pattern: str) -> Program:
     return program
 
 
-def _runs(program: Program, text: str, starts: Iterable[int]) -> bool:
+def _runs(program: Program, text: str, starts: Iterable[int], fuel: Fuel) -> bool:
     """Return whether some thread that begins at one of the starts is through the program at the end of the text."""
     begin = set(starts)
     threads: set[int] = set()
+    fuel.burn(len(program))
     for place in range(len(text)):
         waiting = _waiting(program, threads | ({0} if place in begin else set()), text, place)
+        fuel.burn(1 + len(waiting))
         threads = {step + 1 for step in waiting if step < len(program) and program[step][1](text[place])}  # type: ignore[operator]
     return len(program) in _waiting(program, threads | ({0} if len(text) in begin else set()), text, len(text))
 

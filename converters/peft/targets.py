@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 
 from ...adapter import JSON
 from ...architectures import Architecture
 from ...errors import FormatError, UnsupportedError
-from ...sites import PROJECTIONS, Projection
+from ...methods.targets import JOINT
+from ...sites import PROJECTIONS
 from .families import Naming, layers_of
-from .pattern import matches
+from .pattern import Fuel, matches
 
 ALL = "all-linear"
 
@@ -26,13 +28,14 @@ def faults(document: Mapping[str, JSON], names: Naming, paths: Sequence[str]) ->
 
     paths: module paths that have tensors, as the keys call them.
     """
+    fuel = Fuel()
     return [
         *(
             f"the file has tensors of {path}, which target_modules does not name"
             for path in paths
-            if not _named(document, path) and not _follows(document, names, path)
+            if not _named(document, path, fuel) and not _follows(document, names, path)
         ),
-        *_missing(document, names, paths),
+        *_missing(document, names, paths, fuel),
     ]
 
 
@@ -42,7 +45,7 @@ def words(document: Mapping[str, JSON], row: Architecture, paths: Collection[str
     if not _simple(document):
         return tuple(left)
     chosen: list[str] = []
-    for role in PROJECTIONS:
+    for role in (*PROJECTIONS, JOINT):
         mine = list(_of_role(row, role, paths))
         if mine and all(path in left for path in mine):
             chosen.append(role)
@@ -71,8 +74,8 @@ def _simple(document: Mapping[str, JSON]) -> bool:
     return all(isinstance(item, str) and not any(word.isdigit() for word in item.split(".")) for item in wanted)
 
 
-def _of_role(row: Architecture, role: Projection, paths: Collection[str]) -> Iterator[str]:
-    """Yield the maps that compute a projection and nothing else, in every layer that the paths name."""
+def _of_role(row: Architecture, role: str, paths: Collection[str]) -> Iterator[str]:
+    """Yield the maps that compute a projection and nothing else, or are joint, in every layer that the paths name."""
     for stack in row.layers:
         indices = [index for path in paths if (index := stack.index(path)) is not None]
         if not indices:
@@ -81,7 +84,8 @@ def _of_role(row: Architecture, role: Projection, paths: Collection[str]) -> Ite
         for path, (roles, _) in stack.projections().items():
             maps = [f"{stack.layer(index)}.{path}" for index in _indices(sizes)]
             # What some models of the family lack counts only if this one has it.
-            if roles == (role,) and any(one in paths for one in maps):
+            meant = len(roles) > 1 if role == JOINT else roles == (role,)
+            if meant and any(one in paths for one in maps):
                 yield from maps
 
 
@@ -97,18 +101,18 @@ def _follows(document: Mapping[str, JSON], names: Naming, path: str) -> bool:
     return document.get("ensure_weight_tying") is True and path.partition(".")[0] in names.outer
 
 
-def _named(document: Mapping[str, JSON], path: str) -> bool:
+def _named(document: Mapping[str, JSON], path: str, fuel: Fuel) -> bool:
     """Return whether the configuration puts an adapter at a module."""
     wanted = document.get("target_modules")
     parameters = document.get("target_parameters")
     if isinstance(parameters, list) and _ends(path, [_module(item) for item in parameters if isinstance(item, str)]):
         return True
-    if _excluded(document.get("exclude_modules"), path):
+    if _excluded(document.get("exclude_modules"), path, fuel):
         return False
     if wanted is None or wanted == ALL:
         return True
     if isinstance(wanted, str):
-        return _matches(wanted, path)
+        return _matches(wanted, path, fuel)
     return _ends(path, wanted) and _in_layers(document, path) is not False
 
 
@@ -116,19 +120,19 @@ def _module(parameter: str) -> str:
     return parameter.rpartition(".")[0]
 
 
-def _excluded(excluded: JSON, path: str) -> bool:
+def _excluded(excluded: JSON, path: str, fuel: Fuel) -> bool:
     if isinstance(excluded, str) and excluded:
         try:
-            return matches(excluded, path)
+            return matches(excluded, path, fuel)
         except UnsupportedError:
             return False
     return isinstance(excluded, list) and _ends(path, excluded)
 
 
-def _matches(pattern: str, path: str) -> bool:
+def _matches(pattern: str, path: str, fuel: Fuel) -> bool:
     """Return whether a pattern means a path; a pattern that is not evaluated is taken at the tensors' word."""
     try:
-        return matches(pattern, path)
+        return matches(pattern, path, fuel)
     except UnsupportedError:
         return True
 
@@ -136,7 +140,13 @@ def _matches(pattern: str, path: str) -> bool:
 def _ends(path: str, wanted: JSON) -> bool:
     if not isinstance(wanted, list) or not all(isinstance(item, str) for item in wanted):
         raise FormatError("adapter_config.json: target_modules is no list of names and no pattern", hint="correct it")
-    return any(path == item or path.endswith(f".{item}") for item in wanted)
+    words = path.split(".")
+    return not _set(tuple(wanted)).isdisjoint(".".join(words[k:]) for k in range(len(words)))
+
+
+@lru_cache(maxsize=16)
+def _set(names: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(names)
 
 
 _FIRST_INDEX = re.compile(r".*?\.[^.]*\.([0-9]+)\.")
@@ -161,22 +171,24 @@ def _in_layers(document: Mapping[str, JSON], path: str) -> bool | None:
     return index in (layers if isinstance(layers, list) else [layers])
 
 
-def _missing(document: Mapping[str, JSON], names: Naming, paths: Sequence[str]) -> list[str]:
+def _missing(document: Mapping[str, JSON], names: Naming, paths: Sequence[str], fuel: Fuel) -> list[str]:
     """Return a sentence for each module without tensors that target_modules names as it does in other layers."""
     wanted = document.get("target_modules")
     if not isinstance(wanted, list) or document.get("layers_to_transform") not in (None, []):
         return []
     known = {names.ours(path) for path in paths}
-    absent = [names.theirs(path) for path in _alike(names.row, known) if path not in known]
-    return [f"target_modules names {path}, the file has no tensor of it" for path in absent if _named(document, path)]
+    absent = [names.theirs(path) for path in alike(names.row, known) if path not in known]
+    return [
+        f"target_modules names {path}, the file has no tensor of it" for path in absent if _named(document, path, fuel)
+    ]
 
 
-def _alike(row: Architecture, known: Collection[str]) -> Iterator[str]:
+def alike(row: Architecture, known: Collection[str]) -> Iterator[str]:
     """Yield what the known paths of some layer would be in the other layers of its stack that the paths name."""
     for stack in row.layers:
         found = [
             (place[1], path) for path in known if (place := layers_of(row, path)) is not None and place[0] == stack
         ]
-        indices = sorted({index for index, _ in found})
+        indices = _indices([max(numbers) + 1 for numbers in zip(*{index for index, _ in found}, strict=True)])
         for inside in sorted({path.removeprefix(stack.layer(index)) for index, path in found}):
             yield from (f"{stack.layer(index)}{inside}" for index in indices)

@@ -76,7 +76,10 @@ REFUSED: Mapping[str, Refused] = {
 """Type → why it is not read."""
 
 
-def codec_of(kind: str) -> Codec | PromptCodec:
+AnyCodec = Codec | PromptCodec
+
+
+def codec_of(kind: str) -> AnyCodec:
     """Return the codec of a type.
 
     Raises:
@@ -90,7 +93,7 @@ def codec_of(kind: str) -> Codec | PromptCodec:
     raise UnsupportedError(f"an adapter of PEFT's type {kind} is not read: {refused.reason}", hint=refused.instead)
 
 
-def parted(configs: Sequence[MethodConfig]) -> tuple[MethodConfig, list[MethodConfig], Codec | PromptCodec]:
+def parted(configs: Sequence[MethodConfig]) -> tuple[MethodConfig, list[MethodConfig], AnyCodec]:
     """Return the configuration that gives the type, those that are saved along with it, and the codec of the first.
 
     Raises:

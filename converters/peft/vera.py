@@ -6,7 +6,7 @@ Source: PEFT 0.21.2, tuners/vera (config.py, model.py, layer.py).
 from __future__ import annotations
 
 from ...adapter import JSON, MethodConfig
-from ...errors import UnsupportedError, UsageError
+from ...errors import UsageError
 from ...methods import VeraConfig
 from ...methods.config import config_from_json
 from ...sites import Layout
@@ -35,18 +35,16 @@ def decode(fields: Fields, places: Places) -> MethodConfig:
     )
 
 
-def encode(config: VeraConfig, places: Places, layout: Layout) -> dict[str, JSON]:
-    """Return the fields of a VeRA.
-
-    Raises:
-        UnsupportedError: with every reason.
-    """
+def beyond(config: VeraConfig, layout: Layout) -> list[str]:
+    """Return why PEFT cannot say this VeRA."""
     reasons = ["its updates have gates, which depend on the input"] if config.gating else []
     reasons += ["it has DoRA's magnitude"] if config.magnitude != "none" else []
     reasons += ["its scale is not 1"] if config.scale != 1 else []
-    reasons += ["it has whole matrices at each map"] if config.form != "vectors" else []
-    if reasons:
-        raise UnsupportedError(f"PEFT cannot say this VeRA: {'; '.join(reasons)}")
+    return reasons + (["it has whole matrices at each map"] if config.form != "vectors" else [])
+
+
+def encode(config: VeraConfig, places: Places, layout: Layout) -> dict[str, JSON]:
+    """Return the fields of a VeRA."""
     found: dict[str, JSON] = {
         "r": config.r,
         "vera_dropout": config.dropout,
@@ -63,6 +61,7 @@ CODEC = Codec(
     shared={"vera_A": "vera_A", "vera_B": "vera_B"},
     meant=("r", "vera_dropout", "d_initial", "save_projection", "projection_prng_key"),
     idle=("init_weights", "fan_in_fan_out"),
+    beyond=beyond,
     decode=decode,
     encode=encode,
 )

@@ -133,6 +133,7 @@ LORAS: tuple[Row, ...] = (
     lora("lm-head", "llama", target_modules=["q_proj", "lm_head"], task_type="CAUSAL_LM"),
     lora("lm-head-saved", "llama", target_modules=["q_proj"], modules_to_save=["lm_head"], task_type="CAUSAL_LM"),
     lora("embeddings", "llama", target_modules=["q_proj", "embed_tokens"], task_type="CAUSAL_LM"),
+    lora("dora", "llama", target_modules=["q_proj", "v_proj"], use_dora=True, task_type="CAUSAL_LM"),
     lora("embeddings-dora", "llama", target_modules=["q_proj", "embed_tokens"], use_dora=True, task_type="CAUSAL_LM"),
     lora("embeddings-saved", "llama", target_modules=["q_proj"], modules_to_save=["embed_tokens", "lm_head"]),
     lora("tokens", "llama", target_modules=["q_proj"], trainable_token_indices=[26, 28, 39], task_type="CAUSAL_LM"),

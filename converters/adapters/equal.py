@@ -1,0 +1,129 @@
+"""LoRA in words that the adapters format has: another configuration and other tensors that compute the same.
+
+The format has one rank and one alpha for all maps, scales by alpha / r, and knows maps that compute query, key and
+value side by side only by their parts:
+
+    B A at the whole map     is A for each part, and the stretches of B
+    fewer ranks              are as many as elsewhere, the further ones zero
+    another scale            is a factor of B
+    DoRA after the paper     is the format's with other magnitudes, where the map has no bias
+
+A prefix that shifts the text's positions is one beside which they stay, with keys turned back, where positions turn
+keys.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ...adapter import Adapter
+from ...architectures import Architecture, by_name
+from ...methods import IA3Config, LoraConfig, PrefixTuningConfig
+from ...methods.targets import JOINT, Target, chosen
+from .. import accounting, prefixes
+from ..format import KnownBase
+from ..magnitudes import norms
+from .documents import NAME
+
+if TYPE_CHECKING:
+    import torch
+
+    Tensors = dict[str, torch.Tensor]
+
+
+def rewritten(adapter: Adapter, base: KnownBase | None) -> Adapter:
+    """Return an adapter that computes the same, nearer to the format's words; what came in them stays as it is."""
+    if NAME in adapter.manifest.extra:
+        return adapter
+    row = by_name(adapter.manifest.base.architecture)
+    config, tensors = list(adapter.config), dict(adapter.tensors)
+    for i, part in enumerate(config):
+        if isinstance(part, LoraConfig) and _known(part, tensors):
+            # Ranks and alphas may be those of whole maps.
+            part = _in_parts(_even(part, tensors, row), tensors, row)
+            config[i] = _directed(part, tensors, row, base)
+        elif isinstance(part, PrefixTuningConfig) and part.positions == "shifted" and base is not None:
+            config[i] = prefixes.kept(part, tensors, row, base)
+        elif isinstance(part, IA3Config) and JOINT in part.targets:
+            config[i] = replace(part, targets=_in_words(_roles(part, tensors, row), part.targets))
+    return adapter if config == list(adapter.config) else Adapter(tuple(config), tensors, adapter.manifest)
+
+
+def _known(config: LoraConfig, tensors: Tensors) -> bool:
+    """Return whether the format may have words for an update: none for those of embeddings, and their own for gates."""
+    return not (config.gating or config.update_bias or any(key.endswith(".lora_embedding_A") for key in tensors))
+
+
+def _targets(config: LoraConfig | IA3Config, tensors: Tensors, row: Architecture) -> list[Target]:
+    layout = accounting.layout((config,), {key: tuple(tensor.shape) for key, tensor in tensors.items()}, row)
+    return chosen(config.targets, layout, leave_out=config.leave_out)
+
+
+def _in_parts(config: LoraConfig, tensors: Tensors, row: Architecture) -> LoraConfig:
+    """Return the configuration with the parts of maps that it names whole; tensors are changed."""
+    if JOINT not in config.targets or config.magnitude != "none":
+        return config
+    for target in _targets(config, tensors, row):
+        if len(target.linear.roles) > 1:
+            key = f"{target.path}.lora_A"
+            tensors[key] = tensors[key].repeat(len(target.linear.roles), 1)
+    return replace(config, targets=_in_words(_roles(config, tensors, row), config.targets))
+
+
+def _roles(config: LoraConfig | IA3Config, tensors: Tensors, row: Architecture) -> list[str]:
+    """Return what the joint maps compute."""
+    return [role for one in _targets(config, tensors, row) if len(one.linear.roles) > 1 for role in one.linear.roles]
+
+
+def _in_words(roles: Iterable[str], targets: Iterable[str]) -> tuple[str, ...]:
+    """Return targets with the projections of joint maps in place of their word."""
+    return (*dict.fromkeys(roles), *(word for word in targets if word != JOINT))
+
+
+def _even(config: LoraConfig, tensors: Tensors, row: Architecture) -> LoraConfig:
+    """Return the configuration with one rank and one alpha; tensors are changed."""
+    if not (config.rank_stabilised or config.ranks or config.alphas):
+        return config
+    targets = _targets(config, tensors, row)
+    ranks = {target.path: config.rank(target.linear) for target in targets}
+    scales = {target.path: config.scale(target.linear) for target in targets}
+    r, (scale, _) = max(ranks.values()), Counter(scales.values()).most_common(1)[0]
+    uneven = [target for target in targets if (ranks[target.path], scales[target.path]) != (r, scale)]
+    # The magnitudes of the format's DoRA see B as it is.
+    if uneven and config.magnitude != "none":
+        return config
+    for target in uneven:
+        _widen(target, tensors, ranks[target.path], r, scales[target.path] / scale if scale else 0.0)
+    if not scale and any(scales.values()):
+        return config
+    return replace(config, r=r, alpha=scale * r, rank_stabilised=False, ranks={}, alphas={})
+
+
+def _widen(target: Target, tensors: Tensors, has: int, r: int, factor: float) -> None:
+    """Fill the factors of a map up to r ranks in each part, and multiply B."""
+    from torch.nn.functional import pad
+
+    key_a, key_b = f"{target.path}.lora_A", f"{target.path}.lora_B"
+    parts = max(1, len(target.parts))
+    a = tensors[key_a].unflatten(0, (parts, has))
+    tensors[key_a] = pad(a, (0, 0, 0, r - has)).flatten(0, 1)
+    tensors[key_b] = pad(tensors[key_b] * factor, (0, r - has))
+
+
+def _directed(config: LoraConfig, tensors: Tensors, row: Architecture, base: KnownBase | None) -> LoraConfig:
+    """Return the configuration with magnitudes as the format has them, if the base is known; tensors are changed."""
+    if config.magnitude != "dora" or base is None:
+        return config
+    targets = _targets(config, tensors, row)
+    if any(base.linear(target.path)[1] is not None for target in targets):
+        return config
+    for target in targets:
+        weight, _ = base.linear(target.path)
+        key = f"{target.path}.lora_magnitude"
+        a, b = tensors[f"{target.path}.lora_A"], tensors[f"{target.path}.lora_B"]
+        ratio = norms(weight, a, b, 1.0) / norms(weight, a, b, config.scale(target.linear))
+        tensors[key] = (tensors[key].double() * ratio).to(tensors[key].dtype)
+    return replace(config, magnitude="dora_adapters")

@@ -1,0 +1,53 @@
+"""What converting an adapter may have to know of its base model: maps of a live one, and how it turns positions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from ..architectures import Architecture
+from ..errors import UnsupportedError
+from .layout import survey
+
+
+class KnownBase:
+    """A live base model, as converters/format.py asks for it."""
+
+    def __init__(self, model: nn.Module, architecture: Architecture | None = None) -> None:
+        """Look at a model of transformers.
+
+        Raises:
+            UsageError: it is none.
+            UnsupportedError: its family is unknown.
+        """
+        self._ground = survey(model, architecture)
+        self._attentions = {attention.path: attention for attention in self._ground.layout.attentions}
+
+    def linear(self, path: str) -> tuple[Tensor, Tensor | None]:
+        """Return the weight (outputs, inputs[, kernel]) and the bias of a linear map, None where it has none."""
+        module = self._ground.modules[path]
+        weight, bias = module.get_parameter("weight").detach(), module._parameters.get("bias")
+        return (weight.t() if isinstance(module, Conv1D) else weight), bias
+
+    def turned(self, path: str, keys: Tensor, places: int) -> Tensor:
+        """Return keys (length, heads · size) of an attention as they are so many places further on.
+
+        Raises:
+            UnsupportedError: the attention does not turn its keys by their positions.
+        """
+        attention = self._attentions[path]
+        module = self._ground.modules.get(attention.positions or "")
+        if module is None or isinstance(module, nn.Embedding):
+            raise UnsupportedError(f"{path} does not turn its keys by their positions")
+        split = keys.detach().double().view(len(keys), -1, attention.head_size)
+        with torch.no_grad():
+            cosine, sine = module(split.new_zeros(1, 1, 1), torch.tensor([[abs(places)]]))
+        cosine, sine = cosine.double().flatten(), sine.double().flatten()
+        # Some models scale their rotations; what is put in a cache is scaled already.
+        scale = (cosine**2 + sine**2).sqrt()
+        cosine, sine = cosine / scale, sine / scale * (1 if places > 0 else -1)
+        part, rest = split[..., : len(cosine)], split[..., len(cosine) :]
+        first, second = part.chunk(2, dim=-1)
+        turned = part * cosine + torch.cat([-second, first], dim=-1) * sine
+        return torch.cat([turned, rest], dim=-1).view(keys.shape).to(keys.dtype)
