@@ -15,6 +15,7 @@ from golden import GOLDEN
 from hypothesis import given
 from hypothesis import strategies as st
 from make_further_cases import with_head
+from safetensors.torch import load_file, save_file
 from tiny_models import family, hidden, inputs, model, with_adapters
 from torch.nn.functional import linear
 from transformers import PreTrainedModel
@@ -294,6 +295,22 @@ def test_version_1_had_an_activation_of_its_own_which_is_kept(tmp_path: Path) ->
     again = Path(write(adapter, tmp_path / "again", format="adapters"))
     written, before = (json.loads((at / "adapter_config.json").read_text()) for at in (again, path))
     assert written == before
+
+
+def test_names_of_version_1_are_read_and_written_back(tmp_path: Path) -> None:
+    path = folder(tmp_path, version=None, type="text_lang", config=VERSION_1)
+    weights = path / "adapter.safetensors"
+    old = {
+        key.replace("invertible_adapters", "invertible_lang_adapters").replace(
+            ".output.adapters.", ".output.layer_text_lang_adapters."
+        ): tensor
+        for key, tensor in load_file(weights).items()
+    }
+    save_file(old, weights)
+    adapter = read(path)
+    assert adapter.tensors.keys() == read(GOLDEN.case("a-bertvar-inv_nice_rf4").adapter).tensors.keys()
+    again = Path(write(adapter, tmp_path / "again", format="adapters"))
+    assert load_file(again / "adapter.safetensors").keys() == old.keys()
 
 
 @pytest.mark.parametrize(
