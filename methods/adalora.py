@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from ..sites import Linear
-from .method import Live, Shapes
+from .method import Shapes
 from .updating import MOST, Added, Base, Rule, UpdatingConfig, at, bounds, method
 
 if TYPE_CHECKING:
@@ -68,11 +69,6 @@ def delta(config: AdaloraConfig, own: Own, linear: Linear, weight: Tensor) -> Te
     return found
 
 
-def op(config: AdaloraConfig, own: Own, linear: Linear, live: Live) -> Added:
-    """Return what acts at a map."""
-    return Added(config, own, linear, live, delta)
-
-
 def seen(config: AdaloraConfig, path: str, own: Shapes) -> Linear | None:
     """Return the map that the shapes at a path describe."""
     a, b = own.get("lora_A", ()), own.get("lora_B", ())
@@ -85,8 +81,7 @@ METHOD = method(
         presets={"adalora": AdaloraConfig()},
         shapes=shapes,
         start=start,
-        op=op,
+        op=partial(Added, delta),
         seen=seen,
-        kinds=("linear", "conv1d"),
     )
 )

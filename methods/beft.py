@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ..sites import Linear
 from .method import Live, Shapes
-from .updating import Base, Rule, UpdatingConfig, method
+from .updating import Rule, UpdatingConfig, method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,13 +35,6 @@ class BeftConfig(UpdatingConfig):
 def shapes(config: BeftConfig, linear: Linear) -> Shapes:
     """Return parameter name → shape at one map."""
     return {"beft_bias": (1, linear.outputs)}
-
-
-def start(config: BeftConfig, name: str, shape: tuple[int, ...], linear: Linear, base: Base) -> Tensor:
-    """Return a start value: zero."""
-    import torch
-
-    return torch.zeros(shape)
 
 
 class Shifted:
@@ -73,6 +66,4 @@ def seen(config: BeftConfig, path: str, own: Shapes) -> Linear | None:
     return Linear(path=path, inputs=1, outputs=vector[1]) if len(vector) == 2 else None
 
 
-METHOD = method(
-    Rule(config=BeftConfig, presets={"beft": BeftConfig()}, shapes=shapes, start=start, op=op, seen=seen, sized=False)
-)
+METHOD = method(Rule(config=BeftConfig, presets={"beft": BeftConfig()}, shapes=shapes, op=op, seen=seen, sized=False))

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import UsageError
 from ..sites import Linear
-from .method import Live, Shapes
+from .method import Shapes
 from .oft import cayley
 from .updating import MOST, Base, Changed, Rule, UpdatingConfig, method
 
@@ -108,11 +109,6 @@ def butterfly(width: int, blocks: int, half: int, *, mixes: int) -> Tensor:
     return found
 
 
-def op(config: BoftConfig, own: Own, linear: Linear, live: Live) -> Changed:
-    """Return what acts at a map."""
-    return Changed(config, own, linear, live, change)
-
-
 def seen(config: BoftConfig, path: str, own: Shapes) -> Linear | None:
     """Return the map that the shapes at a path describe."""
     r, s = own.get("boft_R", ()), own.get("boft_s", ())
@@ -129,7 +125,7 @@ METHOD = method(
         presets={"boft": BoftConfig()},
         shapes=shapes,
         start=start,
-        op=op,
+        op=partial(Changed, change),
         seen=seen,
         kinds=("linear", "conv1d", "convolution"),
     )

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import UsageError
 from ..sites import Linear
-from .method import Live, Shapes
-from .updating import Added, Base, Rule, UpdatingConfig, at, bounds, method
+from .method import Shapes
+from .updating import Added, Rule, UpdatingConfig, at, bounds, method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,13 +56,6 @@ def shapes(config: C3aConfig, linear: Linear) -> Shapes:
     return {"c3a_kernel": (linear.outputs // size, linear.inputs // size, size)}
 
 
-def start(config: C3aConfig, name: str, shape: tuple[int, ...], linear: Linear, base: Base) -> Tensor:
-    """Return a start value: zero."""
-    import torch
-
-    return torch.zeros(shape)
-
-
 def delta(config: C3aConfig, own: Own, linear: Linear, weight: Tensor) -> Tensor:
     """Return D (outputs, inputs)."""
     import torch
@@ -71,11 +65,6 @@ def delta(config: C3aConfig, own: Own, linear: Linear, weight: Tensor) -> Tensor
     steps = torch.arange(size, device=kernel.device)
     blocks = kernel[:, :, (steps[None, :] - steps[:, None]) % size]
     return blocks.permute(0, 2, 1, 3).reshape(linear.outputs, linear.inputs) / linear.inputs
-
-
-def op(config: C3aConfig, own: Own, linear: Linear, live: Live) -> Added:
-    """Return what acts at a map."""
-    return Added(config, own, linear, live, delta)
 
 
 def seen(config: C3aConfig, path: str, own: Shapes) -> Linear | None:
@@ -89,8 +78,7 @@ METHOD = method(
         config=C3aConfig,
         presets={"c3a": C3aConfig()},
         shapes=shapes,
-        start=start,
-        op=op,
+        op=partial(Added, delta),
         seen=seen,
         kinds=("linear",),
     )

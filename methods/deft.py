@@ -11,10 +11,11 @@ Source: PEFT 0.21.2, tuners/deft (config.py, layer.py), after Kumar et al. 2025;
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..sites import Linear
-from .method import Live, Shapes
+from .method import Shapes
 from .updating import Base, Changed, Rule, UpdatingConfig, bounds, method
 
 if TYPE_CHECKING:
@@ -77,11 +78,6 @@ def change(config: DeftConfig, own: Own, linear: Linear, weight: Tensor) -> Tens
     return turned
 
 
-def op(config: DeftConfig, own: Own, linear: Linear, live: Live) -> Changed:
-    """Return what acts at a map."""
-    return Changed(config, own, linear, live, change)
-
-
 def seen(config: DeftConfig, path: str, own: Shapes) -> Linear | None:
     """Return the map that the shapes at a path describe; without C they say nothing of its inputs."""
     p, c = own.get("deft_P", ()), own.get("deft_R", (0, 1))
@@ -89,5 +85,13 @@ def seen(config: DeftConfig, path: str, own: Shapes) -> Linear | None:
 
 
 METHOD = method(
-    Rule(config=DeftConfig, presets={"deft": DeftConfig()}, shapes=shapes, start=start, op=op, seen=seen, sized=False)
+    Rule(
+        config=DeftConfig,
+        presets={"deft": DeftConfig()},
+        shapes=shapes,
+        start=start,
+        op=partial(Changed, change),
+        seen=seen,
+        sized=False,
+    )
 )

@@ -12,10 +12,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from ..sites import Linear
-from .method import Live, Shapes
+from .method import Shapes
 from .updating import Added, Base, Rule, UpdatingConfig, at, bounds, method
 
 if TYPE_CHECKING:
@@ -84,11 +85,6 @@ def delta(config: DeloraConfig, own: Own, linear: Linear, weight: Tensor) -> Ten
     return found
 
 
-def op(config: DeloraConfig, own: Own, linear: Linear, live: Live) -> Added:
-    """Return what acts at a map."""
-    return Added(config, own, linear, live, delta)
-
-
 def seen(config: DeloraConfig, path: str, own: Shapes) -> Linear | None:
     """Return the map that the shapes at a path describe."""
     a, b = own.get("delora_A", ()), own.get("delora_B", ())
@@ -101,7 +97,7 @@ METHOD = method(
         presets={"delora": DeloraConfig()},
         shapes=shapes,
         start=start,
-        op=op,
+        op=partial(Added, delta),
         seen=seen,
         kinds=("linear",),
     )

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import UsageError
 from ..sites import Linear
-from .method import Live, Shapes
+from .method import Shapes
 from .updating import Added, Base, Rule, UpdatingConfig, bounds, method
 
 if TYPE_CHECKING:
@@ -90,11 +91,6 @@ def delta(config: GraloraConfig, own: Own, linear: Linear, weight: Tensor) -> Te
     return found * (config.alpha / (config.r + config.hybrid_r))
 
 
-def op(config: GraloraConfig, own: Own, linear: Linear, live: Live) -> Added:
-    """Return what acts at a map."""
-    return Added(config, own, linear, live, delta)
-
-
 def seen(config: GraloraConfig, path: str, own: Shapes) -> Linear | None:
     """Return the map that the shapes at a path describe."""
     a, b = own.get("gralora_A", ()), own.get("gralora_B", ())
@@ -102,5 +98,12 @@ def seen(config: GraloraConfig, path: str, own: Shapes) -> Linear | None:
 
 
 METHOD = method(
-    Rule(config=GraloraConfig, presets={"gralora": GraloraConfig()}, shapes=shapes, start=start, op=op, seen=seen)
+    Rule(
+        config=GraloraConfig,
+        presets={"gralora": GraloraConfig()},
+        shapes=shapes,
+        start=start,
+        op=partial(Added, delta),
+        seen=seen,
+    )
 )

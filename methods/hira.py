@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from ..sites import Linear
 from .low_rank import product
-from .method import Live, Shapes
+from .method import Shapes
 from .updating import Added, Base, Rule, UpdatingConfig, at, bounds, method
 
 if TYPE_CHECKING:
@@ -67,11 +68,6 @@ def delta(config: HiraConfig, own: Own, linear: Linear, weight: Tensor) -> Tenso
     return weight * product(own[a], own[b]).to(weight.dtype)
 
 
-def op(config: HiraConfig, own: Own, linear: Linear, live: Live) -> Added:
-    """Return what acts at a map."""
-    return Added(config, own, linear, live, delta)
-
-
 def seen(config: HiraConfig, path: str, own: Shapes) -> Linear | None:
     """Return the map that the shapes at a path describe."""
     embedding = "hira_embedding_A" in own
@@ -88,7 +84,7 @@ METHOD = method(
         presets={"hira": HiraConfig()},
         shapes=shapes,
         start=start,
-        op=op,
+        op=partial(Added, delta),
         seen=seen,
         kinds=("linear", "conv1d", "convolution", "embedding"),
     )

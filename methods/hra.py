@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from ..sites import Linear
-from .method import Live, Shapes
+from .method import Shapes
 from .updating import Base, Changed, Rule, UpdatingConfig, bounds, method
 
 if TYPE_CHECKING:
@@ -81,11 +82,6 @@ def _orthogonal(u: Tensor) -> Tensor:
     return torch.stack(found, dim=1)
 
 
-def op(config: HraConfig, own: Own, linear: Linear, live: Live) -> Changed:
-    """Return what acts at a map."""
-    return Changed(config, own, linear, live, change)
-
-
 def seen(config: HraConfig, path: str, own: Shapes) -> Linear | None:
     """Return a map with as many inputs; the shapes say nothing of its outputs."""
     u = own.get("hra_u", ())
@@ -98,7 +94,7 @@ METHOD = method(
         presets={"hra": HraConfig()},
         shapes=shapes,
         start=start,
-        op=op,
+        op=partial(Changed, change),
         seen=seen,
         sized=False,
         kinds=("linear", "convolution"),

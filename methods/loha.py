@@ -13,10 +13,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from ..sites import Linear
-from .method import Live, Shapes
+from .method import Shapes
 from .updating import Added, Base, Rule, UpdatingConfig, at, bounds, method
 
 if TYPE_CHECKING:
@@ -96,11 +97,6 @@ def _factor(own: Own, pair: str) -> Tensor:
     return found
 
 
-def op(config: LohaConfig, own: Own, linear: Linear, live: Live) -> Added:
-    """Return what acts at a map."""
-    return Added(config, own, linear, live, delta)
-
-
 def seen(config: LohaConfig, path: str, own: Shapes) -> Linear | None:
     """Return the map that the shapes at a path describe."""
     a, b, core = own.get("hada_w1_a", ()), own.get("hada_w1_b", ()), own.get("hada_t1", ())
@@ -117,7 +113,7 @@ METHOD = method(
         presets={"loha": LohaConfig()},
         shapes=shapes,
         start=start,
-        op=op,
+        op=partial(Added, delta),
         seen=seen,
         kinds=("linear", "convolution"),
     )

@@ -14,11 +14,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from ..sites import Linear
 from .loha import cored
-from .method import Live, Shapes
+from .method import Shapes
 from .updating import Added, Base, Kind, Rule, UpdatingConfig, at, bounds, method
 
 if TYPE_CHECKING:
@@ -118,11 +119,6 @@ def delta(config: LokrConfig, own: Own, linear: Linear, weight: Tensor) -> Tenso
     return found.reshape(weight.shape)
 
 
-def op(config: LokrConfig, own: Own, linear: Linear, live: Live) -> Added:
-    """Return what acts at a map."""
-    return Added(config, own, linear, live, delta)
-
-
 def seen(config: LokrConfig, path: str, own: Shapes) -> Linear | None:
     """Return the map that the shapes at a path describe."""
     u = own.get("lokr_w1") or (own.get("lokr_w1_a", ())[:1] + own.get("lokr_w1_b", ())[1:])
@@ -152,7 +148,7 @@ METHOD = method(
         presets={"lokr": LokrConfig()},
         shapes=shapes,
         start=start,
-        op=op,
+        op=partial(Added, delta),
         seen=seen,
         kinds=("linear", "convolution"),
     )

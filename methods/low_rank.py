@@ -149,7 +149,7 @@ class Update:
         linear = self.target.linear
         h = reduced(x, a, linear, self.dropout if self.mode.training else 0.0)
         if linear.kind == "convolution":
-            delta = _convolution(linear)(h, b, self.c, groups=linear.groups)
+            delta = convolution(linear)(h, b, self.c, groups=linear.groups)
             return torch.add(y, delta, alpha=self.scale)
         if self.c is not None:
             y = torch.add(y, self.c, alpha=self.scale)
@@ -426,7 +426,7 @@ def reduced(x: Tensor, a: Tensor, linear: Linear, dropout: float) -> Tensor:
     if dropout:
         x = functional.dropout(x, dropout)
     if linear.kind == "convolution":
-        found: Tensor = _convolution(linear)(x, a, None, linear.stride, linear.padding, linear.dilation)
+        found: Tensor = convolution(linear)(x, a, None, linear.stride, linear.padding, linear.dilation)
         return found
     return functional.linear(x.reshape(-1, x.shape[-1]), a)
 
@@ -479,7 +479,8 @@ def readable(weight: Tensor, path: str) -> Tensor:
     return weight
 
 
-def _convolution(linear: Linear) -> Callable[..., Tensor]:
+def convolution(linear: Linear) -> Callable[..., Tensor]:
+    """Return torch's convolution over as many dimensions as a map's kernel has."""
     import torch
 
     return {1: torch.conv1d, 2: torch.conv2d, 3: torch.conv3d}[len(linear.kernel)]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from ..errors import UsageError
 from ..sites import Linear
 from .method import LinearOp, Live, Shapes
-from .updating import Added, Base, Changed, Rule, UpdatingConfig, bounds, method
+from .updating import Added, Changed, Rule, UpdatingConfig, bounds, method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,13 +62,6 @@ def shapes(config: MissConfig, linear: Linear) -> Shapes:
     return {"miss_block": (r, config.width if config.variant == "mini" else linear.outputs)}
 
 
-def start(config: MissConfig, name: str, shape: tuple[int, ...], linear: Linear, base: Base) -> Tensor:
-    """Return a start value: zero."""
-    import torch
-
-    return torch.zeros(shape)
-
-
 def delta(config: MissConfig, own: Own, linear: Linear, weight: Tensor) -> Tensor:
     """Return D (outputs, inputs)."""
     block = own["miss_block"]
@@ -88,8 +81,8 @@ def change(config: MissConfig, own: Own, linear: Linear, weight: Tensor) -> Tens
 def op(config: MissConfig, own: Own, linear: Linear, live: Live) -> LinearOp:
     """Return what acts at a map."""
     if config.variant == "bat":
-        return Changed(config, own, linear, live, change)
-    return Added(config, own, linear, live, delta)
+        return Changed(change, config, own, linear, live)
+    return Added(delta, config, own, linear, live)
 
 
 def seen(config: MissConfig, path: str, own: Shapes) -> Linear | None:
@@ -105,7 +98,6 @@ METHOD = method(
         config=MissConfig,
         presets={"miss": MissConfig()},
         shapes=shapes,
-        start=start,
         op=op,
         seen=seen,
         sized=False,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ..sites import Linear
 from .method import Live, Shapes
-from .updating import MOST, Base, Rule, UpdatingConfig, method
+from .updating import MOST, Rule, UpdatingConfig, method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -89,13 +89,6 @@ def shapes(config: OftConfig, linear: Linear) -> Shapes:
     size = config.size(linear)
     count = 1 if config.shared else _width(linear) // size
     return {_name(linear): (count, size * (size - 1) // 2)}
-
-
-def start(config: OftConfig, name: str, shape: tuple[int, ...], linear: Linear, base: Base) -> Tensor:
-    """Return a start value: zero, no rotation."""
-    import torch
-
-    return torch.zeros(shape)
 
 
 def skew(entries: Tensor, size: int) -> Tensor:
@@ -203,7 +196,6 @@ METHOD = method(
         config=OftConfig,
         presets={"oft": OftConfig()},
         shapes=shapes,
-        start=start,
         op=op,
         seen=seen,
         sized=False,

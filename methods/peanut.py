@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from ..sites import Linear
 from .activations import function, known
-from .method import Live, Shapes
+from .method import Shapes
 from .updating import Added, Base, Rule, UpdatingConfig, bounds, method
 
 if TYPE_CHECKING:
@@ -91,11 +92,6 @@ def delta(config: PeanutConfig, own: Own, linear: Linear, weight: Tensor) -> Ten
     return found
 
 
-def op(config: PeanutConfig, own: Own, linear: Linear, live: Live) -> Added:
-    """Return what acts at a map."""
-    return Added(config, own, linear, live, delta)
-
-
 def seen(config: PeanutConfig, path: str, own: Shapes) -> Linear | None:
     """Return a map with the outputs that the shapes tell."""
     b = own.get("peanut_B", ())
@@ -108,7 +104,7 @@ METHOD = method(
         presets={"peanut": PeanutConfig()},
         shapes=shapes,
         start=start,
-        op=op,
+        op=partial(Added, delta),
         seen=seen,
         sized=False,
         kinds=("linear",),

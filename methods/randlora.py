@@ -14,10 +14,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..sites import Linear
-from .method import Live, Shapes
+from .method import Shapes
 from .updating import Added, Base, Rule, UpdatingConfig, bounds, method
 
 if TYPE_CHECKING:
@@ -149,11 +150,6 @@ def delta(config: RandloraConfig, own: Own, linear: Linear, weight: Tensor) -> T
     return found if linear.inputs <= linear.outputs else found.t()
 
 
-def op(config: RandloraConfig, own: Own, linear: Linear, live: Live) -> Added:
-    """Return what acts at a map."""
-    return Added(config, own, linear, live, delta)
-
-
 def seen(config: RandloraConfig, path: str, own: Shapes) -> Linear | None:
     """Return a map whose smaller side is that of γ; the other one is not told."""
     gamma = own.get("randlora_gamma", ())
@@ -166,7 +162,7 @@ METHOD = method(
         presets={"randlora": RandloraConfig()},
         shapes=shapes,
         start=start,
-        op=op,
+        op=partial(Added, delta),
         seen=seen,
         sized=False,
         shared=shared,

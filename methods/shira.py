@@ -8,10 +8,11 @@ Source: Bhardwaj et al. 2024 (arXiv 2406.13175) §3; PEFT 0.21.2, tuners/shira/l
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from ..sites import Linear
-from .method import Live, Shapes
+from .method import Shapes
 from .updating import Added, Base, Rule, UpdatingConfig, bounds, method
 
 if TYPE_CHECKING:
@@ -62,11 +63,6 @@ def delta(config: ShiraConfig, own: Own, linear: Linear, weight: Tensor) -> Tens
     return dense.index_put((places[0], places[1]), values, accumulate=True)
 
 
-def op(config: ShiraConfig, own: Own, linear: Linear, live: Live) -> Added:
-    """Return what acts at a map."""
-    return Added(config, own, linear, live, delta)
-
-
 def seen(config: ShiraConfig, path: str, own: Shapes) -> Linear | None:
     """Return a map with as many parameters; the shapes do not tell inputs from outputs."""
     values = own.get("shira_weight", ())
@@ -80,7 +76,7 @@ METHOD = method(
         presets={"shira": ShiraConfig()},
         shapes=shapes,
         start=start,
-        op=op,
+        op=partial(Added, delta),
         seen=seen,
         sized=False,
         frozen=("shira_indices",),

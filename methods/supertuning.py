@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import UsageError
 from ..sites import Linear
-from .method import Live, Shapes
+from .method import Shapes
 from .updating import Added, Base, Rule, UpdatingConfig, bounds, method
 
 if TYPE_CHECKING:
@@ -94,11 +95,6 @@ def delta(config: SupertuningConfig, own: Own, linear: Linear, weight: Tensor) -
     return found + update.to(weight.dtype)
 
 
-def op(config: SupertuningConfig, own: Own, linear: Linear, live: Live) -> Added:
-    """Return what acts at a map."""
-    return Added(config, own, linear, live, delta)
-
-
 def seen(config: SupertuningConfig, path: str, own: Shapes) -> Linear | None:
     """Return a map with as many entries to train; only those with a low-rank update tell their sizes."""
     values = own.get("supertuning_values", ())
@@ -118,7 +114,7 @@ METHOD = method(
         presets={"supertuning": SupertuningConfig()},
         shapes=shapes,
         start=start,
-        op=op,
+        op=partial(Added, delta),
         seen=seen,
         sized=False,
         frozen=("supertuning_indices",),

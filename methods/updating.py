@@ -17,6 +17,7 @@ from ..adapter import MethodConfig
 from ..errors import UnsupportedError
 from ..sites import Layout, Linear
 from .config import Config
+from .low_rank import convolution, is_transposed
 from .method import Binding, Facts, LinearOp, Live, Method, Roles, Shapes
 from .targets import chosen, widths
 
@@ -72,6 +73,13 @@ Base = Callable[[str], "Tensor"]
 """Path → the base model's parameter."""
 
 
+def zeros(config: Any, name: str, shape: tuple[int, ...], linear: Linear, base: Base) -> Tensor:
+    """Return a start value: zero."""
+    import torch
+
+    return torch.zeros(shape)
+
+
 def _no_shared(config: Any, linears: Sequence[Linear]) -> Shapes:
     return {}
 
@@ -98,7 +106,7 @@ class Rule:
     config: type[Any]
     presets: Mapping[str, MethodConfig] = field(default_factory=dict)
     shapes: Callable[[Any, Linear], Shapes]
-    start: Callable[[Any, str, tuple[int, ...], Linear, Base], Tensor]
+    start: Callable[[Any, str, tuple[int, ...], Linear, Base], Tensor] = zeros
     op: Callable[[Any, Own, Linear, Live], LinearOp]
     seen: Callable[[Any, str, Shapes], Linear | None]
     sized: bool = True
@@ -181,55 +189,54 @@ def _seen(rule: Rule, config: Any, have: Shapes, roles: Roles) -> dict[str, Line
     return found
 
 
-def weight_of(live: Live, linear: Linear) -> Tensor:
-    """Return the base's weight as (outputs, inputs[, kernel]); a view of the live one."""
-    weight = live.base(f"{linear.path}.weight")
-    return weight.t() if linear.kind in ("conv1d", "embedding") else weight
-
-
 def apply(x: Tensor, weight: Tensor, linear: Linear) -> Tensor:
     """Return W x (…, outputs) for a weight (outputs, inputs[, kernel]) in place of a map's own."""
-    import torch
     from torch.nn import functional
 
     if linear.kind == "embedding":
         return functional.embedding(x, weight.t())
     if linear.kind != "convolution":
         return functional.linear(x, weight)
-    convolve = {1: torch.conv1d, 2: torch.conv2d, 3: torch.conv3d}[len(linear.kernel)]
-    found: Tensor = convolve(x, weight, None, linear.stride, linear.padding, linear.dilation, linear.groups)
+    found: Tensor = convolution(linear)(x, weight, None, linear.stride, linear.padding, linear.dilation, linear.groups)
     return found
 
 
-class Added:
-    """y + D x, with D (outputs, inputs[, kernel]) made of the adapter's tensors and the base's weight.
+class _OnWeight:
+    """What Added and Changed share: a function of a module that makes a weight of the adapter's tensors and W.
 
-    `delta(config, own, linear, weight)` is a function of a module; weight is W as in `weight_of`.
+    `make(config, own, linear, weight)`; weight is W (outputs, inputs[, kernel]).
     """
 
-    __slots__ = ("base", "config", "delta", "linear", "mode", "own")
+    __slots__ = ("base", "config", "linear", "make", "mode", "own")
 
     def __init__(
-        self,
-        config: Any,
-        own: Own,
-        linear: Linear,
-        live: Live,
-        delta: Callable[[Any, Own, Linear, Tensor], Tensor],
+        self, make: Callable[[Any, Own, Linear, Tensor], Tensor], config: Any, own: Own, linear: Linear, live: Live
     ) -> None:
+        self.make = make
         self.config = config
         self.own = own
         self.linear = linear
         self.mode: nn.Module = live.mode
         self.base = live.base(f"{linear.path}.weight")
-        self.delta = delta
+
+    def made(self, weight: Tensor | None = None) -> Tensor:
+        """Return what the function makes of a weight, or of the live one."""
+        if weight is None:
+            weight = self.base.t() if is_transposed(self.linear) else self.base
+        return self.make(self.config, self.own, self.linear, weight)
+
+
+class Added(_OnWeight):
+    """y + D x; the function makes D."""
+
+    __slots__ = ()
 
     def __call__(self, forward: Apply, x: Tensor) -> Tensor:
         """Return the adapted y (…, outputs)."""
         from torch.nn.functional import dropout
 
         y = forward(x)
-        delta = self.delta(self.config, self.own, self.linear, self._weight())
+        delta = self.made()
         if self.config.dropout and self.mode.training:
             x = dropout(x, self.config.dropout)
         if self.linear.kind == "embedding":
@@ -238,42 +245,25 @@ class Added:
 
     def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return W + D and b."""
-        return weight + self.delta(self.config, self.own, self.linear, weight).float(), bias
-
-    def _weight(self) -> Tensor:
-        transposed = self.linear.kind in ("conv1d", "embedding")
-        return self.base.t() if transposed else self.base
+        return weight + self.made(weight).float(), bias
 
 
-class Changed:
-    """W' x + b, with W' made of W and the adapter's tensors.
+class Changed(_OnWeight):
+    """W' x + b; the function makes W'."""
 
-    `change(config, own, linear, weight)` is a function of a module that returns W'.
-    """
-
-    __slots__ = ("base", "bias", "change", "config", "linear", "own")
+    __slots__ = ("bias",)
 
     def __init__(
-        self,
-        config: Any,
-        own: Own,
-        linear: Linear,
-        live: Live,
-        change: Callable[[Any, Own, Linear, Tensor], Tensor],
+        self, make: Callable[[Any, Own, Linear, Tensor], Tensor], config: Any, own: Own, linear: Linear, live: Live
     ) -> None:
-        self.config = config
-        self.own = own
-        self.linear = linear
-        self.base = live.base(f"{linear.path}.weight")
+        super().__init__(make, config, own, linear, live)
         self.bias = live.base(f"{linear.path}.bias") if linear.bias else None
-        self.change = change
 
     def __call__(self, forward: Apply, x: Tensor) -> Tensor:
         """Return the adapted y (…, outputs); the map's own computation is not used."""
-        weight = self.base.t() if self.linear.kind == "conv1d" else self.base
-        y = apply(x, self.change(self.config, self.own, self.linear, weight).to(x.dtype), self.linear)
+        y = apply(x, self.made().to(x.dtype), self.linear)
         return y if self.bias is None else y + self.bias.view(-1, *(1,) * len(self.linear.kernel))
 
     def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return W' and b."""
-        return self.change(self.config, self.own, self.linear, weight), bias
+        return self.made(weight), bias

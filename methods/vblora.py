@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import UsageError
 from ..sites import Linear
-from .method import Live, Shapes
+from .method import Shapes
 from .updating import Added, Base, Rule, UpdatingConfig, bounds, method
 
 if TYPE_CHECKING:
@@ -111,11 +112,6 @@ def _put_together(config: VbloraConfig, own: Own, name: str) -> Tensor:
     return (weights.unsqueeze(-1) * own[BANK][places]).sum(-2)
 
 
-def op(config: VbloraConfig, own: Own, linear: Linear, live: Live) -> Added:
-    """Return what acts at a map."""
-    return Added(config, own, linear, live, delta)
-
-
 def seen(config: VbloraConfig, path: str, own: Shapes) -> Linear | None:
     """Return the map that the shapes at a path describe."""
     end = "_topk_indices" if config.only_top else ""
@@ -131,7 +127,7 @@ METHOD = method(
         presets={"vblora": VbloraConfig()},
         shapes=shapes,
         start=start,
-        op=op,
+        op=partial(Added, delta),
         seen=seen,
         shared=shared,
         frozen=("vblora_logits_A_topk_indices", "vblora_logits_B_topk_indices"),
