@@ -36,14 +36,14 @@ class Pickled:
 
     __slots__ = ()
 
-    def __getstate__(self) -> tuple[dict[str, Any], dict[str, torch.nn.Module]]:
+    def __getstate__(self) -> tuple[dict[str, Any], dict[str, nn.Module]]:
         """Return the values, and the modules whose own forwards are wrapped."""
         state: Any = object.__getstate__(self)
         values = dict(state[1]) if isinstance(state, tuple) else dict(state or {})
-        owners = {name: value.__self__ for name, value in values.items() if _is_own_forward(value)}
+        owners = {name: module for name, value in values.items() if (module := owner_of(value)) is not None}
         return {name: value for name, value in values.items() if name not in owners}, owners
 
-    def __setstate__(self, state: tuple[dict[str, Any], dict[str, torch.nn.Module]]) -> None:
+    def __setstate__(self, state: tuple[dict[str, Any], dict[str, nn.Module]]) -> None:
         """Take what __getstate__ returned."""
         values, owners = state
         for name, value in values.items():
@@ -52,12 +52,31 @@ class Pickled:
             setattr(self, name, MethodType(type(module).forward, module))
 
 
-def _is_own_forward(value: Any) -> bool:
-    return (
-        isinstance(value, MethodType)
-        and isinstance(value.__self__, torch.nn.Module)
-        and value.__func__ is type(value.__self__).forward
-    )
+def owner_of(forward: object) -> nn.Module | None:
+    """Return the module whose forward this is, as its class has it; None for any other callable."""
+    module = forward.__self__ if isinstance(forward, MethodType) else None
+    if isinstance(module, torch.nn.Module) and getattr(forward, "__func__", None) is type(module).forward:
+        return module
+    return None
+
+
+class Called(Pickled):
+    """Base of forwards that read the arguments of a module by name."""
+
+    __slots__ = ("__signature__", "names", "original")
+
+    def __init__(self, original: Forward) -> None:
+        self.original = original
+        self.__signature__ = inspect.signature(original)
+        self.names = _positional(self.__signature__)
+
+    def arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return name → argument of a call."""
+        return {**dict(zip(self.names, args, strict=False)), **kwargs}
+
+
+def _positional(signature: inspect.Signature) -> list[str]:
+    return [p.name for p in signature.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
 
 
 class Residual(Pickled):
@@ -86,8 +105,8 @@ class Residual(Pickled):
         return self.original(*args, **kwargs)
 
 
-class Beside(Pickled):
-    """Remembers what a sublayer gave that runs beside another one, until the other's site takes it."""
+class LastOutput(Pickled):
+    """Remembers what a module inside the model gave, until a site or a head takes it."""
 
     __slots__ = ("kept", "original")
 
@@ -100,6 +119,10 @@ class Beside(Pickled):
         output = self.original(*args, **kwargs)
         self.kept[0 if is_compiling() else get_ident()] = output
         return output
+
+    def take(self) -> Any:
+        """Return it, once."""
+        return self.kept.pop(0 if is_compiling() else get_ident())
 
 
 class SiteForward(Pickled):
@@ -116,7 +139,7 @@ class SiteForward(Pickled):
         op: SiteOp,
         *,
         residual: Residual | None,
-        beside: Beside | None = None,
+        beside: LastOutput | None = None,
         norm: Forward | None,
         bypass: Bypass | None,
         keeps: bool,
@@ -142,7 +165,7 @@ class SiteForward(Pickled):
             # Taken out, so that no activation outlives its layer; another site of the layer may still want it.
             x = self.residual.kept[thread] if self.keeps else self.residual.kept.pop(thread)
             if self.beside is not None:
-                x = x + self.beside.kept.pop(thread)
+                x = x + self.beside.take()
         return self.act(d, x)
 
     def act(self, d: Any, x: Any) -> Any:
@@ -225,29 +248,26 @@ class Entered(NamedTuple):
     follows: bool
 
 
-class StackInputs(Pickled):
+class StackInputs(Called):
     """Remembers what a stack of layers was called with, for operations deep inside that need it.
 
     Each thread has its own, as in Residual. The last call's stay until the next one: the layers may run again in the
     backward pass, where they are checkpointed.
     """
 
-    __slots__ = ("__signature__", "around", "kept", "names", "original", "running")
+    __slots__ = ("around", "kept", "running")
 
     def __init__(self, original: Forward, *, around: StackInputs | None = None) -> None:
         """Make it; around is that of the model around a stack that reads no text."""
-        self.original = original
+        super().__init__(original)
         self.around = around
         self.running: set[int] = set()
-        self.__signature__ = inspect.signature(original)
-        self.names = [p.name for p in self.__signature__.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
         self.kept: dict[int, Entered] = {}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the stack."""
-        inputs = {**dict(zip(self.names, args, strict=False)), **kwargs}
         thread = 0 if is_compiling() else get_ident()
-        self.kept[thread] = self._entered(inputs)
+        self.kept[thread] = self._entered(self.arguments(args, kwargs))
         self.running.add(thread)
         try:
             return self.original(*args, **kwargs)
@@ -373,44 +393,40 @@ class EmbeddingsForward(Pickled):
         return hidden
 
 
-class Repeated(Pickled):
+class Repeated(Called):
     """Repeats the batch in front of the model, so that several adapters side by side each get a copy.
 
     While `generate` runs its inputs are repeated already.
     """
 
-    __slots__ = ("__signature__", "copies", "generating", "names", "original")
+    __slots__ = ("copies", "generating")
 
     def __init__(self, original: Forward, copies: int) -> None:
-        self.original = original
+        super().__init__(original)
         self.copies = copies
-        self.__signature__ = inspect.signature(original)
-        self.names = [p.name for p in self.__signature__.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
         self.generating: set[int] = set()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model on copies of every input that has a row for each example."""
-        inputs = {**dict(zip(self.names, args, strict=False)), **kwargs}
+        inputs = self.arguments(args, kwargs)
         if self.generating and get_ident() in self.generating:
             return self.original(**inputs)
         return self.original(**repeated(inputs, self.copies))
 
 
-class WithTasks(Pickled):
+class WithTasks(Called):
     """Takes the rows' tasks from the model's inputs, for operations deep inside."""
 
-    __slots__ = ("__signature__", "ids", "names", "original")
+    __slots__ = ("ids",)
 
     def __init__(self, original: Forward, ids: TaskIds) -> None:
-        self.original = original
+        super().__init__(original)
         self.ids = ids
-        signature = inspect.signature(original)
-        self.names = [p.name for p in signature.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
-        self.__signature__ = _with(signature, ("task_ids",))
+        self.__signature__ = _with(self.__signature__, ("task_ids",))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model."""
-        inputs = {**dict(zip(self.names, args, strict=False)), **kwargs}
+        inputs = self.arguments(args, kwargs)
         given = inputs.pop("task_ids", None)
         device = next((v.device for v in inputs.values() if isinstance(v, torch.Tensor)), torch.device("cpu"))
         self.ids.remember(given, device)
@@ -448,27 +464,6 @@ def repeated(inputs: dict[str, Any], copies: int) -> dict[str, Any]:
         key: value.repeat(copies, *(1,) * (value.ndim - 1)) if of_batch(value) else value
         for key, value in inputs.items()
     }
-
-
-class LastOutput(Pickled):
-    """Remembers the output of a module inside the base model until the head takes it."""
-
-    __slots__ = ("kept", "original")
-
-    def __init__(self, original: Forward) -> None:
-        self.original = original
-        self.kept: dict[int, Any] = {}
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the module."""
-        output = self.original(*args, **kwargs)
-        self.kept[0 if is_compiling() else get_ident()] = output
-        return output
-
-    def take(self) -> Tensor:
-        """Return the hidden states (batch, sequence, width), once."""
-        hidden: Tensor = self.kept.pop(0 if is_compiling() else get_ident())[0]
-        return hidden
 
 
 class Idle:
@@ -529,7 +524,7 @@ class HeadForward(Pickled):
         self.hidden = hidden
         self.invert = invert
         self.returns_dict = returns_dict
-        self.names = [p.name for p in own.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+        self.names = _positional(own)
         others = (*HEAD_ARGUMENTS, *(name for name in own.parameters if name not in base.parameters))
         kept = (*head.takes, "return_dict", "num_items_in_batch")
         self.refused = tuple(name for name in dict.fromkeys(others) if name not in kept)
@@ -545,7 +540,7 @@ class HeadForward(Pickled):
         self._refuse(given)
         entered = self.head.enter(given)
         base = self.run(**entered, return_dict=True)
-        hidden = base["last_hidden_state"] if self.hidden is None else self.hidden.take()
+        hidden = base["last_hidden_state"] if self.hidden is None else self.hidden.take()[0]
         seen = Seen(hidden, base.get("pooler_output"), given, entered, self.invert)
         found = self.head(seen)
         loss = self.head.loss(found, seen, items)

@@ -23,7 +23,6 @@ from ..sites import Site
 from .attention_forms import prefix_forward
 from .combined import TaskIds
 from .forwards import (
-    Beside,
     BlockForward,
     Bypass,
     EmbeddingForward,
@@ -44,6 +43,7 @@ from .forwards import (
     SiteForward,
     StackInputs,
     WithTasks,
+    owner_of,
 )
 from .layout import Ground
 from .norms import shadow
@@ -236,7 +236,7 @@ class _Builder:
                 self._forward(output),
                 op,
                 residual=self._residual(site, together) if reads else None,
-                beside=self._beside(site.beside) if site.beside is not None and op.reads_residual else None,
+                beside=self._remembered(site.beside) if site.beside is not None and op.reads_residual else None,
                 norm=forward,
                 bypass=bypass,
                 keeps=any(other.residual == site.residual for other in later),
@@ -251,8 +251,7 @@ class _Builder:
     def prefix(self, path: str, op: PrefixOp) -> None:
         """Put a prefix in front of an attention, which must still have the forward of its class."""
         module = self._ground.modules[path]
-        found = self._forward(module)
-        if not (isinstance(found, MethodType) and found.__func__ is type(module).forward and found.__self__ is module):
+        if owner_of(self._forward(module)) is not module:
             raise UnsupportedError(
                 f"another library has replaced the forward of {path}, so it cannot have a prefix",
                 hint="take its wrapper off, or load the model without device_map",
@@ -367,10 +366,7 @@ class _Builder:
         output = model.get_output_embeddings()
         if output is not None:
             self._put(output, Idle())
-        decoder = self._ground.modules[row.layers[-1].path.partition(".")[0]]
-        remembered = LastOutput(self._forward(decoder))
-        self._put(decoder, remembered)
-        return remembered
+        return self._remembered(row.layers[-1].path.partition(".")[0])
 
     def _stack_inputs(self, path: str) -> StackInputs:
         """Return what remembers the inputs of the innermost model of transformers that a layer stands in."""
@@ -400,11 +396,12 @@ class _Builder:
             one.rivals = tuple(rival for rival in found if rival is not one)
         return self._residuals[site.residual, site.argument]
 
-    def _beside(self, path: str) -> Beside:
+    def _remembered(self, path: str) -> LastOutput:
+        """Return what remembers the output of a module."""
         module = self._ground.modules[path]
-        beside = Beside(self._forward(module))
-        self._put(module, beside)
-        return beside
+        remembered = LastOutput(self._forward(module))
+        self._put(module, remembered)
+        return remembered
 
     def _forward(self, module: nn.Module) -> Forward:
         found = self._forwards.get(id(module))

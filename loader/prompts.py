@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from torch.compiler import is_compiling
 from torch.nn.functional import pad
 
 from ..errors import UnsupportedError
-from .forwards import Pickled
+from .forwards import Called, Pickled
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -22,21 +21,6 @@ if TYPE_CHECKING:
 
 IGNORED = -100
 """The label that the losses of transformers leave out."""
-
-
-class Called(Pickled):
-    """Base of forwards that read the arguments of a module by name."""
-
-    __slots__ = ("__signature__", "names", "original")
-
-    def __init__(self, original: Forward) -> None:
-        self.original = original
-        self.__signature__ = inspect.signature(original)
-        self.names = [p.name for p in self.__signature__.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
-
-    def arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Return name → argument of a call."""
-        return {**dict(zip(self.names, args, strict=False)), **kwargs}
 
 
 class LengthenedModel(Called):
