@@ -9,14 +9,13 @@ Sources: Houlsby et al. 2019 (arXiv 1902.00751) §3.1 (a linear layer on the fir
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 from ...sites import Layout
 from ..method import Binding, Live, Method, Problem, Seen, Shapes
 from . import layers, losses
-from .entering import entering
-from .pooling import Pooling, chosen, vectors
+from .pooling import PooledConfig, PooledHead, chosen, settled
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,19 +23,17 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassificationHeadConfig(layers.LayeredConfig):
+class ClassificationHeadConfig(PooledConfig):
     """What the head computes, besides the layers.
 
     Attributes:
         num_labels: number of classes; 1 means regression, unless the classes are not exclusive.
-        pooling: what the first layer reads, see pooling.Pooling; None is what the base model's family reads.
         multilabel: whether a text can be of several classes.
     """
 
     method: ClassVar[str] = "classification_head"
 
     num_labels: int
-    pooling: Pooling | None = None
     multilabel: bool = False
 
     @property
@@ -56,18 +53,6 @@ class ImageClassificationHeadConfig(ClassificationHeadConfig):
     method: ClassVar[str] = "image_classification_head"
 
 
-C = TypeVar("C", bound=ClassificationHeadConfig)
-
-
-def settled(config: C, layout: Layout) -> C:
-    """Return the configuration with a pooling.
-
-    Raises:
-        UnsupportedError: the head reads a pooler that the model does not have.
-    """
-    return replace(config, pooling=chosen(config.pooling, layout))
-
-
 def shapes(config: ClassificationHeadConfig, layout: Layout) -> Shapes:
     """Return key → shape of the head's tensors.
 
@@ -85,32 +70,25 @@ def initial(config: ClassificationHeadConfig, layout: Layout, base: Callable[[st
 
 def bind(config: ClassificationHeadConfig, tensors: Mapping[str, Tensor], live: Live) -> Binding:
     """Return the head on the given tensors themselves."""
-    return Binding(head=ClassificationHead(settled(config, live.layout), tensors, live))
+    return Binding(head=ClassificationHead(config, tensors, live))
 
 
 def bind_image(config: ImageClassificationHeadConfig, tensors: Mapping[str, Tensor], live: Live) -> Binding:
     """Return the head for pictures on the given tensors themselves."""
-    return Binding(head=ImageClassificationHead(settled(config, live.layout), tensors, live))
+    return Binding(head=ImageClassificationHead(config, tensors, live))
 
 
-class ClassificationHead:
+class ClassificationHead(PooledHead):
     """The head in the forward pass."""
 
-    __slots__ = ("compat", "config", "dense", "labels", "problem", "settings", "takes")
-
-    generates = False
+    __slots__ = ()
 
     def __init__(self, config: ClassificationHeadConfig, tensors: Mapping[str, Tensor], live: Live) -> None:
-        self.config = config
-        self.settings = live.settings
-        self.compat = live.compat
-        self.dense = layers.Dense(config, tensors, live)
-        self.labels = config.num_labels
-        self.takes: tuple[str, ...] = ("labels",)
-        self.problem: Problem | None = self._problem()
+        super().__init__(config, tensors, live)
+        self.problem = self._problem(config)
 
-    def _problem(self) -> Problem:
-        if self.config.multilabel:
+    def _problem(self, config: ClassificationHeadConfig) -> Problem:
+        if config.multilabel:
             return "multi_label_classification"
         return "regression" if self.labels == 1 else "single_label_classification"
 
@@ -120,13 +98,9 @@ class ClassificationHead:
 
         return SequenceClassifierOutput, Seq2SeqSequenceClassifierOutput
 
-    def enter(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Return the base model's inputs."""
-        return entering(inputs, self.takes, self.settings)
-
     def __call__(self, seen: Seen) -> dict[str, Tensor]:
         """Return logits (batch, labels)."""
-        return {"logits": self.dense(vectors(self.config.pooling, seen, self.settings, compat=self.compat))}
+        return {"logits": self.answers(seen)}
 
     def loss(self, answer: Mapping[str, Tensor], seen: Seen, items: Tensor | int | None) -> Tensor | None:
         """Return cross entropy, that of each class by itself, or the squared error."""
@@ -143,9 +117,9 @@ class ImageClassificationHead(ClassificationHead):
 
     __slots__ = ()
 
-    def _problem(self) -> Problem:
+    def _problem(self, config: ClassificationHeadConfig) -> Problem:
         # With one label adapters 1.3.0 takes a number for the answer, whatever multilabel says.
-        return "regression" if self.labels == 1 else super()._problem()
+        return "regression" if self.labels == 1 else super()._problem(config)
 
     def outputs(self) -> tuple[type[ModelOutput], type[ModelOutput]]:
         """Return the class of the answer."""

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...sites import Layout
 from ..activations import function, known
 from ..config import Config
-from ..method import Facts, Live, Roles, Shapes
+from ..method import Facts, Live, Problem, Roles, Shapes
+from .entering import entering
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,6 +41,11 @@ class LayeredConfig(Config):
     activation_function: str | None = "tanh"
     bias: bool = True
     dropout_prob: float | None = None
+
+    @property
+    def labels(self) -> int:
+        """Number of classes that have names."""
+        return 0
 
     def faults(self) -> list[str]:
         """Return what is wrong with the values, one phrase each."""
@@ -109,3 +115,22 @@ class Dense:
                 h = dropout(h, self.dropout)
             h = linear(h, weight, bias)
         return h
+
+
+class LayeredHead:
+    """What heads of linear layers have in common in the forward pass; each adds its answer and its loss."""
+
+    __slots__ = ("dense", "labels", "problem", "settings")
+
+    generates = False
+    takes: tuple[str, ...] = ("labels",)
+
+    def __init__(self, config: LayeredConfig, tensors: Mapping[str, Tensor], live: Live) -> None:
+        self.settings = live.settings
+        self.dense = Dense(config, tensors, live)
+        self.labels = config.labels
+        self.problem: Problem | None = None
+
+    def enter(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Return the base model's inputs."""
+        return entering(inputs, self.takes, self.settings)

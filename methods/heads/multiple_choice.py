@@ -8,15 +8,15 @@ Sources: Zellers et al. 2018 (arXiv 1808.05326) §5 for the task; `adapters` 1.3
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...errors import UsageError
 from ...sites import Layout
-from ..method import Binding, Live, Method, Problem, Seen, Shapes
+from ..method import Binding, Live, Method, Seen, Shapes
 from . import layers, losses
-from .entering import entering, flattened
-from .pooling import Pooling, chosen, vectors
+from .entering import flattened
+from .pooling import PooledConfig, PooledHead, chosen, settled
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,18 +24,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MultipleChoiceHeadConfig(layers.LayeredConfig):
+class MultipleChoiceHeadConfig(PooledConfig):
     """What the head computes, besides the layers.
 
     Attributes:
         num_choices: number of texts to pick from; None leaves it to the input (batch, choices, sequence).
-        pooling: what the first layer reads of each text, see pooling.Pooling; None is what the family reads.
     """
 
     method: ClassVar[str] = "multiple_choice_head"
 
     num_choices: int | None = None
-    pooling: Pooling | None = None
 
     @property
     def labels(self) -> int:
@@ -45,15 +43,6 @@ class MultipleChoiceHeadConfig(layers.LayeredConfig):
     def faults(self) -> list[str]:
         """Return what is wrong with the values, one phrase each."""
         return self._faults(num_choices=self.num_choices)
-
-
-def settled(config: MultipleChoiceHeadConfig, layout: Layout) -> MultipleChoiceHeadConfig:
-    """Return the configuration with a pooling.
-
-    Raises:
-        UnsupportedError: the head reads a pooler that the model does not have.
-    """
-    return replace(config, pooling=chosen(config.pooling, layout))
 
 
 def shapes(config: MultipleChoiceHeadConfig, layout: Layout) -> Shapes:
@@ -73,24 +62,13 @@ def initial(config: MultipleChoiceHeadConfig, layout: Layout, base: Callable[[st
 
 def bind(config: MultipleChoiceHeadConfig, tensors: Mapping[str, Tensor], live: Live) -> Binding:
     """Return the head on the given tensors themselves."""
-    return Binding(head=MultipleChoiceHead(settled(config, live.layout), tensors, live))
+    return Binding(head=MultipleChoiceHead(config, tensors, live))
 
 
-class MultipleChoiceHead:
-    """The head in the forward pass."""
+class MultipleChoiceHead(PooledHead):
+    """The head in the forward pass; labels is the number of choices where that is settled."""
 
-    __slots__ = ("compat", "config", "dense", "labels", "problem", "settings", "takes")
-
-    generates = False
-
-    def __init__(self, config: MultipleChoiceHeadConfig, tensors: Mapping[str, Tensor], live: Live) -> None:
-        self.config = config
-        self.settings = live.settings
-        self.compat = live.compat
-        self.dense = layers.Dense(config, tensors, live)
-        self.labels = config.labels
-        self.takes: tuple[str, ...] = ("labels",)
-        self.problem: Problem | None = None
+    __slots__ = ()
 
     def outputs(self) -> tuple[type[ModelOutput], type[ModelOutput]]:
         """Return the class of the answer."""
@@ -100,12 +78,11 @@ class MultipleChoiceHead:
 
     def enter(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Return the base model's inputs: each choice is a text of its own."""
-        return entering(flattened(inputs), self.takes, self.settings)
+        return super().enter(flattened(inputs))
 
     def __call__(self, seen: Seen) -> dict[str, Tensor]:
         """Return logits (batch, choices)."""
-        scores = self.dense(vectors(self.config.pooling, seen, self.settings, compat=self.compat))
-        return {"logits": scores.view(-1, self._choices(seen.inputs))}
+        return {"logits": self.answers(seen).view(-1, self._choices(seen.inputs))}
 
     def loss(self, answer: Mapping[str, Tensor], seen: Seen, items: Tensor | int | None) -> Tensor | None:
         """Return cross entropy over the choices."""
@@ -120,7 +97,7 @@ class MultipleChoiceHead:
             found = int(ids.shape[1])
         elif embeds is not None and embeds.dim() == 4:
             found = int(embeds.shape[1])
-        wanted = self.config.num_choices
+        wanted = self.labels or None
         if found is None and wanted is None:
             raise UsageError("the head picks one of several texts: give the inputs as (batch, choices, sequence)")
         if found is not None and wanted is not None and found != wanted:

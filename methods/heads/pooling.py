@@ -7,11 +7,14 @@ heads/base.py (`_get_cls_output`) and models/*/adapter_model.py.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from ...errors import StateError, UnsupportedError, UsageError
 from ...sites import Layout
-from ..method import Seen, Settings
+from ..method import Live, Seen, Settings
+from . import layers
 from .losses import lengthened
 
 if TYPE_CHECKING:
@@ -20,6 +23,44 @@ if TYPE_CHECKING:
 Pooling = Literal["first", "last", "eos", "mean", "pooler"]
 """The `first` token, the `last` token that is no padding, the last `eos` token, the `mean` over the tokens that are no
 padding, or the `pooler`'s output."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PooledConfig(layers.LayeredConfig):
+    """What every head has that answers once for each text.
+
+    Attributes:
+        pooling: what the first layer reads; None is what the base model's family reads.
+    """
+
+    pooling: Pooling | None = None
+
+
+C = TypeVar("C", bound=PooledConfig)
+
+
+class PooledHead(layers.LayeredHead):
+    """What those heads have in common in the forward pass."""
+
+    __slots__ = ("compat", "pooling")
+
+    def __init__(self, config: PooledConfig, tensors: Mapping[str, Tensor], live: Live) -> None:
+        super().__init__(config, tensors, live)
+        self.compat = live.compat
+        self.pooling = chosen(config.pooling, live.layout)
+
+    def answers(self, seen: Seen) -> Tensor:
+        """Return what the layers make of each text (batch, rows)."""
+        return self.dense(vectors(self.pooling, seen, self.settings, compat=self.compat))
+
+
+def settled(config: C, layout: Layout) -> C:
+    """Return the configuration with a pooling.
+
+    Raises:
+        UnsupportedError: the head reads a pooler that the model does not have.
+    """
+    return replace(config, pooling=chosen(config.pooling, layout))
 
 
 def chosen(pooling: Pooling | None, layout: Layout) -> Pooling:
@@ -39,7 +80,7 @@ def chosen(pooling: Pooling | None, layout: Layout) -> Pooling:
     return found
 
 
-def vectors(pooling: Pooling | None, seen: Seen, settings: Settings, *, compat: bool) -> Tensor:
+def vectors(pooling: Pooling, seen: Seen, settings: Settings, *, compat: bool) -> Tensor:
     """Return what a head reads of each text (batch, width); compat: as in Live."""
     from torch import arange
 

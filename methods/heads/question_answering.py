@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ...sites import Layout
-from ..method import Binding, Live, Method, Problem, Seen, Shapes
+from ..method import Binding, Live, Method, Seen, Shapes
 from . import layers, losses
-from .entering import entering
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,11 +33,6 @@ class QuestionAnsweringHeadConfig(layers.LayeredConfig):
 
     scaled: bool = False
 
-    @property
-    def labels(self) -> int:
-        """Number of classes that have names: none."""
-        return 0
-
 
 def shapes(config: QuestionAnsweringHeadConfig, layout: Layout) -> Shapes:
     """Return key → shape of the head's tensors."""
@@ -55,30 +49,22 @@ def bind(config: QuestionAnsweringHeadConfig, tensors: Mapping[str, Tensor], liv
     return Binding(head=QuestionAnsweringHead(config, tensors, live))
 
 
-class QuestionAnsweringHead:
+class QuestionAnsweringHead(layers.LayeredHead):
     """The head in the forward pass."""
 
-    __slots__ = ("dense", "labels", "problem", "scale", "settings", "takes")
+    __slots__ = ("scale",)
 
-    generates = False
+    takes: tuple[str, ...] = ("start_positions", "end_positions")
 
     def __init__(self, config: QuestionAnsweringHeadConfig, tensors: Mapping[str, Tensor], live: Live) -> None:
-        self.settings = live.settings
-        self.dense = layers.Dense(config, tensors, live)
+        super().__init__(config, tensors, live)
         self.scale = live.settings.scale if config.scaled else 1.0
-        self.labels = 0
-        self.takes: tuple[str, ...] = ("start_positions", "end_positions")
-        self.problem: Problem | None = None
 
     def outputs(self) -> tuple[type[ModelOutput], type[ModelOutput]]:
         """Return the classes of the answer."""
         from transformers.modeling_outputs import QuestionAnsweringModelOutput, Seq2SeqQuestionAnsweringModelOutput
 
         return QuestionAnsweringModelOutput, Seq2SeqQuestionAnsweringModelOutput
-
-    def enter(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Return the base model's inputs."""
-        return entering(inputs, self.takes, self.settings)
 
     def __call__(self, seen: Seen) -> dict[str, Tensor]:
         """Return start_logits and end_logits (batch, sequence)."""

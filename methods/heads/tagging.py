@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ...sites import Layout
-from ..method import Binding, Live, Method, Problem, Seen, Shapes
+from ..method import Binding, Live, Method, Seen, Shapes
 from . import layers, losses
-from .entering import entering
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,29 +57,16 @@ def bind(config: TaggingHeadConfig, tensors: Mapping[str, Tensor], live: Live) -
     return Binding(head=TaggingHead(config, tensors, live))
 
 
-class TaggingHead:
+class TaggingHead(layers.LayeredHead):
     """The head in the forward pass."""
 
-    __slots__ = ("dense", "labels", "problem", "settings", "takes")
-
-    generates = False
-
-    def __init__(self, config: TaggingHeadConfig, tensors: Mapping[str, Tensor], live: Live) -> None:
-        self.settings = live.settings
-        self.dense = layers.Dense(config, tensors, live)
-        self.labels = config.num_labels
-        self.takes: tuple[str, ...] = ("labels",)
-        self.problem: Problem | None = None
+    __slots__ = ()
 
     def outputs(self) -> tuple[type[ModelOutput], type[ModelOutput]]:
         """Return the class of the answer."""
         from transformers.modeling_outputs import TokenClassifierOutput
 
         return TokenClassifierOutput, TokenClassifierOutput
-
-    def enter(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Return the base model's inputs."""
-        return entering(inputs, self.takes, self.settings)
 
     def __call__(self, seen: Seen) -> dict[str, Tensor]:
         """Return logits (batch, sequence, labels)."""
