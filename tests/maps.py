@@ -132,5 +132,10 @@ def merged(config: MethodConfig, place: Map, own: dict[str, Tensor]) -> Tensor:
     return found
 
 
+def close(a: Tensor, b: Tensor, tolerance: float = 1e-5) -> bool:
+    """Return whether two outputs are the same, in relation to the largest value."""
+    return bool((a.float() - b.float()).abs().max() <= tolerance * b.abs().max())
+
+
 def _float(bias: Tensor | None) -> Tensor | None:
     return None if bias is None else bias.float()

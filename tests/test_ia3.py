@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from maps import FLAT, KINDS, PATH, Map, attached, bound, make, merged, start, tensors
+from maps import FLAT, KINDS, PATH, Map, attached, bound, close, make, merged, start, tensors
 from tiny_models import inputs, model, with_adapters
-from torch import Tensor, nn
+from torch import nn
 
 from adapterhub.errors import UnsupportedError, UsageError
 from adapterhub.loader import attach
@@ -23,10 +23,6 @@ VARIANTS = {
     "inputs": IA3Config(targets=(), inputs=(PATH,)),
     "both": IA3Config(targets=(PATH,), inputs=(PATH,), alphas={PATH: 0.5}),
 }
-
-
-def close(a: Tensor, b: Tensor, tolerance: float = 1e-5) -> bool:
-    return bool((a.float() - b.float()).abs().max() <= tolerance * b.abs().max())
 
 
 @pytest.mark.parametrize("kind", KINDS)

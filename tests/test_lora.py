@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from maps import FLAT, KINDS, PATH, Map, attached, bound, make, merged, start, tensors
+from maps import FLAT, KINDS, PATH, Map, attached, bound, close, make, merged, start, tensors
 from tiny_models import cast, hidden, inputs, model, with_adapters
 from torch import Tensor, nn
 from transformers import BartConfig, BartModel
@@ -25,10 +25,6 @@ VARIANTS: dict[str, LoraConfig] = {
     "DoRA of adapters": LoraConfig(targets=(PATH,), r=3, alpha=6.0, magnitude="dora_adapters"),
     "a bias": LoraConfig(targets=(PATH,), r=3, alpha=6.0, update_bias=True),
 }
-
-
-def close(a: Tensor, b: Tensor, tolerance: float = 1e-5) -> bool:
-    return bool((a.float() - b.float()).abs().max() <= tolerance * b.abs().max())
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from families import FAMILIES
-from tiny_models import answers, family, family_inputs, hidden, inputs, model, randomise, with_adapters
+from tiny_models import answers, family, family_inputs, generated, hidden, inputs, model, randomise, with_adapters
 from torch import Tensor
 from transformers import EncoderDecoderCache, PreTrainedModel
 
@@ -123,17 +123,6 @@ def test_a_prefix_made_of_the_cache_of_a_text_is_that_text(name: str, masked: bo
     adapters = attach(base)
     adapters.load(from_cache(adapters, call(0, 3).past_key_values), set_active=True)
     assert torch.allclose(call(3, text.shape[1]).last_hidden_state, whole[:, 3:], atol=1e-5)
-
-
-def generated(base: PreTrainedModel, rows: slice = slice(None), **settings: Any) -> Tensor:
-    ids = torch.randint(5, 99, (3, 5), generator=torch.Generator().manual_seed(3))
-    mask = torch.ones_like(ids)
-    mask[0, :2] = 0  # padded on the left, as for generation
-    given = {"input_ids": ids[rows], "attention_mask": mask[rows]}
-    settings = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None, "pad_token_id": 1} | settings
-    settings |= {"decoder_start_token_id": 2} if base.config.is_encoder_decoder else {}
-    found: Tensor = base.generate(**given, **settings)
-    return found
 
 
 @pytest.mark.parametrize("name", GENERATING)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import copy
 import pickle
-from typing import Any
 
 import pytest
 import torch
 from families import FAMILIES
-from tiny_models import answers, family, family_inputs, hidden, inputs, model, randomise, with_adapters
+from tiny_models import answers, family, family_inputs, generated, hidden, inputs, model, randomise, with_adapters
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from adapterhub import BatchSplit, Stack
 from adapterhub.adapter import Adapter, Base, Manifest
@@ -173,17 +171,6 @@ def test_heads_of_the_adapter_read_the_longer_sequence(text: str, pooling: str) 
     grads = {key: p.grad for key, p in adapters._loaded["a"].bank.tensors().items()}
     assert all(grad is not None and grad.abs().sum() > 0 for grad in grads.values())
     assert base.embeddings.word_embeddings.weight.grad is None
-
-
-def generated(base: PreTrainedModel, rows: slice = slice(None), **settings: Any) -> Tensor:
-    ids = torch.randint(5, 99, (3, 5), generator=torch.Generator().manual_seed(3))
-    mask = torch.ones_like(ids)
-    mask[0, :2] = 0  # padded on the left, as for generation
-    given = {"input_ids": ids[rows], "attention_mask": mask[rows]}
-    settings = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None, "pad_token_id": 1} | settings
-    settings |= {"decoder_start_token_id": 2} if base.config.is_encoder_decoder else {}
-    found: Tensor = base.generate(**given, **settings)
-    return found
 
 
 @pytest.mark.parametrize("name", GENERATING)

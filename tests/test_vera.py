@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from maps import FLAT, KINDS, PATH, attached, bound, make, merged, start, tensors
+from maps import FLAT, KINDS, PATH, attached, bound, close, make, merged, start, tensors
 from tiny_models import cast, hidden, inputs, model, with_adapters
 from torch import Tensor
 
@@ -27,10 +27,6 @@ VARIANTS: dict[str, MethodConfig] = {
     "MTL-LoRA": MtlLoraConfig(targets=(PATH,), r=4, alpha=6.0, ups=3, sharpness=0.7),
     "MTL-LoRA with a matrix": MtlLoraConfig(targets=(PATH,), r=4, alpha=6.0, ups=2, task_matrix="linear"),
 }
-
-
-def close(a: Tensor, b: Tensor, tolerance: float = 1e-5) -> bool:
-    return bool((a.float() - b.float()).abs().max() <= tolerance * b.abs().max())
 
 
 @pytest.mark.parametrize("kind", KINDS)

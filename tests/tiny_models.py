@@ -126,3 +126,15 @@ def logits(base: PreTrainedModel, batch: dict[str, torch.Tensor] | None = None) 
     """Return the logits (rows, labels)."""
     found: torch.Tensor = base(**(batch or inputs())).logits
     return found
+
+
+def generated(base: PreTrainedModel, rows: slice = slice(None), **settings: Any) -> torch.Tensor:
+    """Return what a decoder generates behind texts of which the first is padded on the left."""
+    ids = torch.randint(5, 99, (3, 5), generator=torch.Generator().manual_seed(3))
+    mask = torch.ones_like(ids)
+    mask[0, :2] = 0  # padded on the left, as for generation
+    given = {"input_ids": ids[rows], "attention_mask": mask[rows]}
+    settings = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None, "pad_token_id": 1} | settings
+    settings |= {"decoder_start_token_id": 2} if base.config.is_encoder_decoder else {}
+    found: torch.Tensor = base.generate(**given, **settings)
+    return found

@@ -122,6 +122,21 @@ def pack(root: Path, archive: Path, top: str = "bottleneck-cases") -> None:
     partial.replace(archive)
 
 
+def pack_listed(
+    root: Path, archive: Path, top: str, cases: list[Options], refused: list[Options], expected: dict[str, Any]
+) -> None:
+    """Pack the folder, the list of its cases, also of those that the library refuses, and all outputs in one file."""
+    from safetensors.torch import save_file
+
+    save_file(expected, root / "expected.safetensors")
+    document = {"cases": cases, "refused": refused}
+    (root / "cases.json").write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    pack(root, archive, top)
+    print(len(cases), "cases,", len(refused), "refused")
+    for row in refused:
+        print(*row.values())
+
+
 def make(archive: Path) -> None:
     """Make all cases and pack them."""
     import torch

@@ -7,7 +7,6 @@ The weights of the bases follow from their names (families.py), so that only ada
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import tempfile
@@ -17,7 +16,7 @@ from typing import Any
 
 from bottleneck_options import DOUBLE, PAR, SEQ, Options
 from families import FAMILIES, batch, configuration, settle, values
-from make_bottleneck_cases import pack
+from make_bottleneck_cases import pack_listed
 from make_family_cases import MUTED, output, plain, without_made_up_biases
 from reference_models import CRASHES, LARGEST_OUTPUT, LEAST_EFFECT, relative, stand_in_for_torchvision
 
@@ -267,7 +266,6 @@ def make_case(root: Path, name: str, case: str, members: list[Options]) -> tuple
 def make(archive: Path) -> None:
     """Make all cases and pack them."""
     import torch
-    from safetensors.torch import save_file
 
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
@@ -294,13 +292,7 @@ def make(archive: Path) -> None:
                     case,
                 )
                 expected |= found
-        save_file(expected, root / "expected.safetensors")
-        document = {"cases": cases, "refused": refused}
-        (root / "cases.json").write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        pack(root, archive, "further-cases")
-        print(len(cases), "cases,", len(refused), "refused")
-        for row in refused:
-            print(*row.values())
+        pack_listed(root, archive, "further-cases", cases, refused, expected)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from families import FAMILIES, batch, configuration, settle, values
-from make_bottleneck_cases import pack
+from make_bottleneck_cases import pack_listed
 from make_family_cases import MUTED, model_of, output, plain
 from reference_models import CRASHES, LARGEST_OUTPUT, LEAST_EFFECT, relative, stand_in_for_torchvision
 
@@ -235,7 +235,6 @@ def reloaded(family: str, members: list[Options], case: str, folder: Path, safe:
 def make(archive: Path) -> None:
     """Make all cases and pack them."""
     import torch
-    from safetensors.torch import save_file
 
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
@@ -262,13 +261,7 @@ def make(archive: Path) -> None:
         for row in refused:
             for file in (root / f"{row['family']}-{row['case']}").glob("*"):
                 file.unlink()
-        save_file(expected, root / "expected.safetensors")
-        document = {"cases": cases, "refused": refused}
-        (root / "cases.json").write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        pack(root, archive, "linear-cases")
-        print(len(cases), "cases,", len(refused), "refused")
-        for row in refused:
-            print(*row.values())
+        pack_listed(root, archive, "linear-cases", cases, refused, expected)
 
 
 if __name__ == "__main__":

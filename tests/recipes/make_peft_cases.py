@@ -11,13 +11,10 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import gzip
 import hashlib
-import io
 import json
 import logging
 import sys
-import tarfile
 import tempfile
 import warnings
 from pathlib import Path
@@ -26,6 +23,7 @@ from typing import Any
 import peft
 import torch
 import transformers
+from make_bottleneck_cases import pack
 from peft_options import BASES, LORAS, OTHERS, Row
 from safetensors.torch import save_file
 
@@ -142,20 +140,6 @@ def make_case(root: Path, row: Row) -> str:
     return "; ".join(told)
 
 
-def pack(root: Path, archive: Path) -> None:
-    """Write the folder as tar.gz: sorted, without times or owners, so that equal folders give equal bytes."""
-    buffer = io.BytesIO()
-    with (
-        gzip.GzipFile(fileobj=buffer, mode="wb", compresslevel=9, mtime=0, filename="") as stream,
-        tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar,
-    ):
-        for path in sorted(p for p in root.rglob("*") if p.is_file()):
-            info = tarfile.TarInfo(f"peft-cases/{path.relative_to(root).as_posix()}")
-            info.size, info.mode = path.stat().st_size, 0o644
-            tar.addfile(info, io.BytesIO(path.read_bytes()))
-    archive.write_bytes(buffer.getvalue())
-
-
 def make(archive: Path) -> None:
     """Make all cases and pack them."""
     torch.set_num_threads(1)
@@ -169,7 +153,7 @@ def make(archive: Path) -> None:
             told = make_case(root, row)
             if told:
                 print(row[1], row[0], row[2], told, flush=True)
-        pack(root, archive)
+        pack(root, archive, "peft-cases")
     print(archive, archive.stat().st_size)
 
 
