@@ -11,8 +11,9 @@ prediction head begin with `head.`. A key never holds the adapter's name or the 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
@@ -216,18 +217,8 @@ def from_json(cls: type[T], data: JSON) -> T:
     >>> from_json(Base, {"architecture": "bert"})
     Base(architecture='bert', id='', revision=None, fingerprint=None, others=())
     """
-    hints = _hints(cls)
-    return cls(**{name: _build(hints[name], value) for name, value in data.items()})
-
-
-_HINTS: dict[type, dict[str, Any]] = {}
-"""Looked up once per class: it is slow, and reading a manifest asks often."""
-
-
-def _hints(cls: type) -> dict[str, Any]:
-    if cls not in _HINTS:
-        _HINTS[cls] = get_type_hints(cls)
-    return _HINTS[cls]
+    builders = _builders(cls)
+    return cls(**{name: builders[name](value) for name, value in data.items()})
 
 
 def _default(f: dataclasses.Field[Any]) -> object:
@@ -236,15 +227,41 @@ def _default(f: dataclasses.Field[Any]) -> object:
     return f.default
 
 
-def _build(hint: Any, value: JSON) -> Any:
-    """Return a JSON value in the shape that a type hint asks for: a record, tuple, mapping, or the value itself."""
+Builder = Callable[[JSON], Any]
+"""JSON value → the value of a field."""
+
+
+@functools.cache
+def _builders(cls: type) -> Mapping[str, Builder]:
+    """Return field → its builder; made once for a class, since asking for types is slow and reading asks often."""
+    return {name: _builder(hint) for name, hint in get_type_hints(cls).items()}
+
+
+def _builder(hint: Any) -> Builder:
+    """Return what puts a JSON value into the shape that a type hint asks for: a record, tuple, mapping, or itself."""
     hints = get_args(hint) if get_origin(hint) is types.UnionType else (hint,)
-    for one in hints:
-        origin, args = get_origin(one), get_args(one)
-        if isinstance(value, dict) and isinstance(one, type) and dataclasses.is_dataclass(one):
-            return from_json(one, value)
-        if isinstance(value, list) and origin is tuple:
-            return tuple(_build(args[0], item) for item in value)
-        if isinstance(value, dict) and origin is Mapping:
-            return {key: _build(args[1], item) for key, item in value.items()}
+    made = [builder for one in hints if (builder := _shaper(one)) is not None]
+    if not made:
+        return _itself
+    (kind, build), *others = made
+    if others:
+        raise TypeError(f"{hint} has several shapes")
+    return lambda value: build(value) if isinstance(value, kind) else value
+
+
+def _itself(value: JSON) -> Any:
     return value
+
+
+def _shaper(hint: Any) -> tuple[type, Builder] | None:
+    """Return the JSON type that a hint gives another shape to, and what does it; None where it gives none."""
+    origin, args = get_origin(hint), get_args(hint)
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return dict, functools.partial(from_json, hint)
+    if origin is tuple:
+        item = _builder(args[0])
+        return list, tuple if item is _itself else lambda value: tuple(map(item, value))
+    if origin is Mapping:
+        item = _builder(args[1])
+        return dict, dict if item is _itself else lambda value: {key: item(one) for key, one in value.items()}
+    return None

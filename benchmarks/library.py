@@ -154,5 +154,4 @@ class Library:
         attached.delete(names[0])
         attached.load(saved, names[0])
         attached.activate(names[0])
-        attached.forget()
         return {"seconds": cpu_seconds(lambda: attached.replace(saved, names[0]))}

@@ -59,6 +59,7 @@ def read(
     *,
     format: str | None = None,  # noqa: A002
     finite: bool = True,
+    counted: bool = True,
     row: Architecture | None = None,
 ) -> Adapter:
     """Return the adapter that lies at a path.
@@ -67,6 +68,8 @@ def read(
         path: a file or a folder.
         format: name of its format, or None to find it out.
         finite: refuse tensors that hold NaN or infinity.
+        counted: refuse a native file whose tensors are not those of its configuration; for callers that hold them
+            against the base model, which says more. Other formats are always counted.
         row: the model family that it is to meet; decides only where the format does not say the adapter's own.
 
     Raises:
@@ -80,6 +83,8 @@ def read(
     source = Path(path)
     chosen = detect(source) if format is None else by_name(format)
     adapter = chosen.decode(dataclasses.replace(chosen.read(source), row=row))
+    if counted:
+        chosen.account(adapter)
     if finite:
         check_finite(adapter.tensors, str(source))
     return adapter

@@ -60,6 +60,10 @@ def _same(adapter: Adapter, base: KnownBase | None) -> Adapter:
     return adapter
 
 
+def _counted(adapter: Adapter) -> None:
+    """Leave the account to decode."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
     """One row of FORMATS.
@@ -69,6 +73,8 @@ class Format:
         detect: whether a path looks like this format; cheap, and True does not mean that it is correct.
         read: path → what its files hold. Raises NotFoundError, FormatError.
         decode: that → the adapter. Raises FormatError with every fault, UnsupportedError.
+        account: holds a decoded adapter's tensors against its configuration, where decoding does not do it on the way.
+            Raises FormatError with every fault.
         encode: the adapter → what its files would hold. Raises UnsupportedError with every reason.
         rewritten: the adapter and, if known, the base model → one that computes the same, nearer to what the
             format can say. What writing does before it encodes.
@@ -81,4 +87,5 @@ class Format:
     decode: Callable[[Parts], Adapter]
     encode: Callable[[Adapter], Parts]
     write: Callable[[Parts, Path, bool], Path]
+    account: Callable[[Adapter], None] = _counted
     rewritten: Callable[[Adapter, KnownBase | None], Adapter] = _same

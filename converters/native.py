@@ -39,8 +39,7 @@ def decode(parts: Parts) -> Adapter:
     """Return the adapter.
 
     Raises:
-        FormatError: the document breaks its schema or describes a configuration that cannot be, or tensors are missing,
-            left over or of another shape; every fault is listed.
+        FormatError: the document breaks its schema or describes a configuration that cannot be.
         UnsupportedError: the file is of a later version of the format.
     """
     what = "the adapter's manifest"
@@ -49,17 +48,25 @@ def decode(parts: Parts) -> Adapter:
         config = configs_from_json(document["config"])
     except UsageError as error:
         raise FormatError(f"{what} is not usable: {error.message}", hint=error.hint) from None
-    manifest, tensors = native_head.manifest_of(document), parts.tensors[TENSORS]
+    return Adapter(config, parts.tensors[TENSORS], native_head.manifest_of(document))
+
+
+def account(adapter: Adapter) -> None:
+    """Hold the tensors against the configuration.
+
+    Raises:
+        FormatError: tensors are missing, left over or of another shape; every fault is listed.
+    """
+    manifest = adapter.manifest
     row = next((row for row in ARCHITECTURES if row.name == manifest.base.architecture), None)
     # A family that only its user can describe is checked when the adapter meets its base.
-    faults = [] if row is None else accounting.faults(config, tensors, row)
+    faults = [] if row is None else accounting.faults(adapter.config, adapter.tensors, row)
     if faults:
         raise FormatError(
             f"the tensors of adapter {manifest.name!r} are not those of its configuration",
             faults=faults,
             hint="the file is incomplete or damaged; fetch or write it again",
         )
-    return Adapter(config, tensors, manifest)
 
 
 def encode(adapter: Adapter) -> Parts:
@@ -97,7 +104,7 @@ def dumps(adapter: Adapter) -> bytes:
     return safetensors_file.dumps(parts.tensors[TENSORS], _metadata(parts))
 
 
-FORMAT = Format(name=NAME, detect=detect, read=read, decode=decode, encode=encode, write=write)
+FORMAT = Format(name=NAME, detect=detect, read=read, decode=decode, account=account, encode=encode, write=write)
 
 
 def _metadata(parts: Parts) -> dict[str, str]:

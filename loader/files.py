@@ -20,9 +20,9 @@ def fetch(reference: str | Path, base: str | None, row: Architecture) -> Adapter
     base: Hub id of the base model, to choose among a version's artifacts, or None for the first.
     row: the family of the model that it is to meet.
     """
-    # Values that are not finite are looked for when the tensors are held against the model.
+    # Counts and values are looked at when the tensors are held against the model.
     path = reference if isinstance(reference, Path) else pull(reference, base=base).path
-    return read(path, finite=False, row=row)
+    return read(path, finite=False, counted=False, row=row)
 
 
 def exactly(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:

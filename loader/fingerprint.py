@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..adapter import Fingerprint
-from ..converters.fingerprints import dtype_name, sample, sampled
+from ..converters.fingerprints import dtype_name, sampled, samples
 from ..errors import BaseMismatchError
 from .layout import Ground
 
@@ -31,12 +31,16 @@ def check_fingerprint(expected: Fingerprint, ground: Ground, what: str) -> None:
     Raises:
         BaseMismatchError: a sampled tensor is missing, has another shape, or holds other values.
     """
+    present = {}
     for name, shape in expected.shapes.items():
         weight = ground.parameter(name)
         if weight is None or tuple(weight.shape) != tuple(shape):
             found = "is missing" if weight is None else f"has shape {tuple(weight.shape)}"
             _refuse(what, f"{name} {found}, expected {tuple(shape)}")
-        elif weight.is_floating_point() and not _same(expected.samples[name], weight, expected.dtype):
+        elif weight.is_floating_point():
+            present[name] = weight
+    for (name, weight), values in zip(present.items(), samples(list(present.values())), strict=True):
+        if not _same(expected.samples[name], values, _loss(expected.dtype, dtype_name(weight))):
             _refuse(what, f"{name} holds other values")
 
 
@@ -61,7 +65,9 @@ def _weights(ground: Ground) -> dict[str, Tensor]:
     return {name: matrices[name] for name in sorted(names)}
 
 
-def _same(expected: tuple[float, ...], weight: Tensor, dtype: str) -> bool:
-    loss = max(_LOSS.get(dtype, 2.0**-7), _LOSS.get(dtype_name(weight), 2.0**-7))
-    pairs = zip(expected, sample(weight), strict=True)
-    return all(abs(a - b) <= loss * max(abs(a), abs(b)) + 1e-7 for a, b in pairs)
+def _loss(*dtypes: str) -> float:
+    return max(_LOSS.get(dtype, 2.0**-7) for dtype in dtypes)
+
+
+def _same(expected: tuple[float, ...], values: tuple[float, ...], loss: float) -> bool:
+    return all(abs(a - b) <= loss * max(abs(a), abs(b)) + 1e-7 for a, b in zip(expected, values, strict=True))

@@ -135,14 +135,24 @@ def target_shapes(config: LoraConfig, target: Target) -> Shapes:
     check(target, r=r, gating=config.gating, magnitude=config.magnitude, update_bias=config.update_bias)
     a, b = factor_shapes(linear, r)
     name_a, name_b = leaves(linear)
-    found: Shapes = {name_a: (r * parts, *a[1:]), name_b: (parts * target.part_size, *b[1:])}
-    if config.gating:
-        found |= {"lora_gate.weight": (parts, linear.inputs), "lora_gate.bias": (parts,)}
-    if config.magnitude != "none":
-        found["lora_magnitude"] = (linear.outputs,)
-    if config.update_bias:
-        found["lora_bias"] = (linear.outputs,)
-    return found
+    every = {
+        name_a: (r * parts, *a[1:]),
+        name_b: (parts * target.part_size, *b[1:]),
+        "lora_gate.weight": (parts, linear.inputs),
+        "lora_gate.bias": (parts,),
+        "lora_magnitude": (linear.outputs,),
+        "lora_bias": (linear.outputs,),
+    }
+    return {name: every[name] for name in (name_a, name_b, *_further(config))}
+
+
+def _further(config: LoraConfig) -> tuple[str, ...]:
+    """Return the names of what a map has besides A and B."""
+    return (
+        *(("lora_gate.weight", "lora_gate.bias") if config.gating else ()),
+        *(("lora_magnitude",) if config.magnitude != "none" else ()),
+        *(("lora_bias",) if config.update_bias else ()),
+    )
 
 
 def leaves(linear: Linear) -> tuple[str, str]:
@@ -183,13 +193,13 @@ def _start(config: LoraConfig, name: str, shape: tuple[int, ...], generator: tor
 def bind(config: LoraConfig, tensors: Mapping[str, Tensor], live: Live) -> Binding:
     """Return the operations of all maps, on the given tensors themselves, so that training reaches them."""
     ops: dict[str, LinearOp] = {}
+    further = _further(config)
     for target in chosen(config.targets, live.layout, leave_out=config.leave_out):
-        own = {name: tensors[f"{target.path}.{name}"] for name in target_shapes(config, target)}
         ops[target.path] = operation(
-            Pair(*(own[name] for name in leaves(target.linear))),
+            Pair(*(tensors[f"{target.path}.{name}"] for name in leaves(target.linear))),
             target,
             live,
-            {name.removeprefix("lora_"): tensor for name, tensor in own.items()},
+            {name.removeprefix("lora_"): tensors[f"{target.path}.{name}"] for name in further},
             scale=config.scale(target.linear),
             dropout=config.dropout,
             magnitude=config.magnitude,

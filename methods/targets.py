@@ -62,8 +62,14 @@ def chosen(targets: Sequence[str], layout: Layout, *, leave_out: Iterable[int] =
             f"the model has no linear map called {', '.join(unknown[:5])}" + (" …" if unknown[5:] else ""),
             hint=f"name a module of the base model, or one of {', '.join(WORDS)}",
         )
-    left = set(leave_out)
-    found = [_target(linear, targets, paths) for linear in layout.linears if linear.layer not in left]
+    left, wanted = set(leave_out), set(targets)
+    # Most maps of a model are none of the targets: these are passed over without another look.
+    some = not wanted & {ALL_LINEAR, JOINT}
+    found = [
+        _target(linear, targets, paths)
+        for linear in layout.linears
+        if linear.layer not in left and not (some and linear.path not in paths and wanted.isdisjoint(linear.roles))
+    ]
     kept = [target for target in found if target is not None]
     if not kept and layout.linears:
         raise UsageError(
