@@ -217,7 +217,7 @@ def from_json(cls: type[T], data: JSON) -> T:
     >>> from_json(Base, {"architecture": "bert"})
     Base(architecture='bert', id='', revision=None, fingerprint=None, others=())
     """
-    builders = _builders(cls)
+    builders = _BUILDERS.get(cls) or _builders(cls)
     return cls(**{name: builders[name](value) for name, value in data.items()})
 
 
@@ -231,10 +231,13 @@ Builder = Callable[[JSON], Any]
 """JSON value → the value of a field."""
 
 
-@functools.cache
+_BUILDERS: dict[type, Mapping[str, Builder]] = {}
+"""Made once for a class: asking for types is slow, and reading a manifest asks often."""
+
+
 def _builders(cls: type) -> Mapping[str, Builder]:
-    """Return field → its builder; made once for a class, since asking for types is slow and reading asks often."""
-    return {name: _builder(hint) for name, hint in get_type_hints(cls).items()}
+    """Return field → its builder."""
+    return _BUILDERS.setdefault(cls, {name: _builder(hint) for name, hint in get_type_hints(cls).items()})
 
 
 def _builder(hint: Any) -> Builder:
