@@ -75,6 +75,7 @@ class AdapterSet:
         self._base_id = base_id_of(self._ground.model) if base_id is None else base_id
         self._size = sum(p.numel() for p in self._ground.model.parameters())
         self._loaded: dict[str, _Loaded] = {}
+        self._bindings: dict[str, Binding] = {}
         self._plans: dict[str, Plan] = {}
         self._compositions: dict[Composition, Plan] = {}
         self._active: Setting | None = None
@@ -238,8 +239,7 @@ class AdapterSet:
         for parameter in trained:
             parameter.requires_grad_(True)
         self.activate(None)
-        self._plans.clear()
-        self._compositions.clear()
+        self._forget_all_plans()
         self._trained = name
         self.activate(within or name)
         return trained
@@ -365,8 +365,7 @@ class AdapterSet:
             parameter.grad = None if not wanted else parameter.grad
         del self.model._modules[SHELF]
         self._loaded.clear()
-        self._plans.clear()
-        self._compositions.clear()
+        self._forget_all_plans()
 
     def summary(self) -> Summary:
         """Return the table of parameters per adapter, method and kind of site, with their share of the base."""
@@ -434,9 +433,15 @@ class AdapterSet:
 
     def _forget_plans(self, name: str) -> None:
         """Forget the plans of everything that an adapter is in."""
+        self._bindings.pop(name, None)
         self._plans.pop(name, None)
         for setup in [setup for setup in self._compositions if name in self._used(setup)]:
             del self._compositions[setup]
+
+    def _forget_all_plans(self) -> None:
+        self._bindings.clear()
+        self._plans.clear()
+        self._compositions.clear()
 
     def _plan(self, setup: Setting) -> Plan:
         if isinstance(setup, str):
@@ -468,6 +473,12 @@ class AdapterSet:
             mutes=self._mutes(loaded),
         )
 
+    def _bound(self, name: str) -> Binding:
+        """Return the binding of a loaded adapter, made once: every batch of `per_row` asks for many."""
+        if name not in self._bindings:
+            self._bindings[name] = self._binding(self._get(name))
+        return self._bindings[name]
+
     def _binding(self, loaded: _Loaded) -> Binding:
         parameters = loaded.bank.tensors()
 
@@ -491,7 +502,7 @@ class AdapterSet:
     def _composed(self, setup: Composition | PerRow | Headed) -> Plan:
         """Return the plan of several adapters."""
         names = [name for name in dict.fromkeys(self._used(setup)) if name is not None]
-        parts = {name: self._binding(self._get(name)) for name in names}
+        parts = {name: self._bound(name) for name in names}
         made = self._put_together(setup, parts)
         return build(
             self._ground,

@@ -297,8 +297,8 @@ class Rows(Combined):
     def __init__(self, kind: Kind, ops: Sequence[Op | None]) -> None:
         """Make it; ops[i] is for row i."""
         super().__init__(kind, ops)
-        runs = _runs(ops)
-        self.groups = runs if len(runs) <= max(2, len(ops) // 8) else _alike(ops)
+        runs = sum(1 for _ in groupby(ops, key=id))
+        self.groups = _runs(ops) if runs <= max(2, len(ops) // 8) else _alike(ops)
 
     def __call__(self, *args: Any) -> Tensor:
         """Return every row as its own operation makes it."""
@@ -473,12 +473,23 @@ def _runs(ops: Sequence[Op | None]) -> list[_Group]:
     return groups
 
 
+_STACKABLE: dict[type, bool] = {}
+"""Kind of operation → whether several can be computed at once: asking a protocol is slow, and each row is asked."""
+
+
+def _is_stackable(kind: type, op: Op) -> bool:
+    found = _STACKABLE.get(kind)
+    if found is None:
+        found = _STACKABLE[kind] = isinstance(op, Stackable)
+    return found
+
+
 def _alike(ops: Sequence[Op | None]) -> list[_Group]:
     """Return a group for all rows whose operations can be computed at once; rows without one join the largest."""
     found: dict[Hashable, list[int]] = {}
     for row, op in enumerate(ops):
         if op is not None:
-            key = op.alike if isinstance(op, Stackable) else None
+            key = op.alike if _is_stackable(type(op), op) else None
             found.setdefault(("op", id(op)) if key is None else ("alike", key), []).append(row)
     bare = [row for row, op in enumerate(ops) if op is None]
     stackable = [rows for key, rows in found.items() if isinstance(key, tuple) and key[0] != "op"]

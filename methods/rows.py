@@ -6,6 +6,7 @@ different sizes fit one batch.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
@@ -40,11 +41,13 @@ def stack(tensors: Sequence[Tensor | None]) -> Tensor:
     import torch
 
     present = [tensor for tensor in tensors if tensor is not None]
-    shape = tuple(max(sizes) for sizes in zip(*(tensor.shape for tensor in present), strict=True))
-    if len(present) == len(tensors):
-        return torch.stack([_filled(tensor, shape) for tensor in present])
-    zeros = present[0].new_zeros(shape)
-    return torch.stack([zeros if tensor is None else _filled(tensor, shape) for tensor in tensors])
+    shapes = {tensor.shape for tensor in present}
+    shape = present[0].shape if len(shapes) == 1 else tuple(max(sizes) for sizes in zip(*shapes, strict=True))
+    filled = present if len(shapes) == 1 else [_filled(tensor, shape) for tensor in present]
+    if len(filled) == len(tensors):
+        return torch.stack(filled)
+    zeros, each = present[0].new_zeros(shape), iter(filled)
+    return torch.stack([zeros if tensor is None else next(each) for tensor in tensors])
 
 
 def _filled(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -96,4 +99,8 @@ def selected(mask: Tensor, chosen: Tensor, other: Tensor) -> Tensor:
 
 def versions(parameters: Sequence[Any]) -> tuple[int, ...]:
     """Return numbers that change when one of the tensors is written to."""
-    return tuple(parameter._version for parameter in parameters)
+    return tuple(map(_version, parameters))
+
+
+_version = operator.attrgetter("_version")
+"""In C: it is asked of every tensor in every forward pass."""
