@@ -32,6 +32,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "attach",
+    "convert",
     "pull",
     "read",
     "write",
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
         UnsupportedError,
         UsageError,
     )
-    from .hub import attach, pull, read, write
+    from .hub import attach, convert, pull, read, write
 else:
     _HOMES = {
         "Adapter": "adapter",
@@ -82,6 +83,7 @@ else:
         "UnsupportedError": "errors",
         "UsageError": "errors",
         "attach": "hub",
+        "convert": "hub",
         "pull": "hub",
         "read": "hub",
         "write": "hub",

@@ -23,6 +23,7 @@ SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
             ("pull", "Fetch an adapter and print the path of its file."),
             ("run", "Classify texts with an adapter."),
             ("verify", "Check that an adapter is what it claims to be."),
+            ("convert", "Convert an adapter into another format, exactly or not at all."),
         ),
     ),
     (

@@ -79,6 +79,8 @@ class Format:
         rewritten: the adapter and, if known, the base model → one that computes the same, nearer to what the
             format can say. What writing does before it encodes.
         write: writes that to a path and returns it; overwrites only if told to. Raises StateError.
+        files: that → name and size in bytes of every file that write would write; "" is a path that is a file itself.
+            None where that is not known before.
     """
 
     name: str
@@ -89,3 +91,4 @@ class Format:
     write: Callable[[Parts, Path, bool], Path]
     account: Callable[[Adapter], None] = _counted
     rewritten: Callable[[Adapter, KnownBase | None], Adapter] = _same
+    files: Callable[[Parts], Mapping[str, int]] | None = None

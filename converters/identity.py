@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import cache
 
-from ..adapter import JSON
+from ..adapter import JSON, Provenance, to_json
 
 
 def manifest_name(value: JSON, otherwise: str) -> str:
@@ -35,6 +35,17 @@ def own_version() -> str:
     from importlib.metadata import version
 
     return version("adapterhub")
+
+
+def origin(provenance: Provenance | None, format_name: str) -> dict[str, JSON]:
+    """Return what a foreign file of a format is to carry about where its adapter came from, {} where it is itself that.
+
+    A file says what it is itself; what it cannot say is that it was made of another one, or not exactly.
+    """
+    if provenance is None:
+        return {}
+    plain = provenance.exact and provenance.difference is None and provenance.format == format_name
+    return {} if plain else {"provenance": to_json(provenance)}
 
 
 _HUB_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(?:/[A-Za-z0-9_][A-Za-z0-9._-]*)?\Z")

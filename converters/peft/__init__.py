@@ -22,6 +22,7 @@ from ...errors import FormatError, SchemaError, UnsupportedError, UsageError
 from ...methods import configs_from_json, is_head, shapes
 from .. import accounting
 from ..format import Format, Parts
+from ..identity import origin
 from ..spelling import kept, respelled, restored
 from . import along, documents, equal, families, folder, heads, keys, prompts, targets, tying, types
 from .codec import Codec, Places
@@ -100,6 +101,7 @@ FORMAT = Format(
     encode=encode,
     write=folder.write,
     rewritten=equal.rewritten,
+    files=folder.files,
 )
 
 _AGAIN = "fetch the adapter again, or save it again with PEFT"
@@ -281,13 +283,15 @@ def _with_note(adapter: Adapter, parts: Parts) -> Parts:
         and getattr(mine, field.name) != getattr(theirs, field.name)
     ]
     from_peft = "prefix" in _extra(mine)
+    came = origin(mine.provenance, NAME)
     if from_peft and "base" in differ and _same_base(mine.base, theirs.base):
         differ.remove("base")
     rest: dict[str, JSON] = {name: to_json(getattr(mine, name)) for name in differ}
     config = [part.to_json() for part in adapter.config]
     rest |= {"config": config} if config != [part.to_json() for part in found.config] else {}
-    if from_peft and not rest and mine.extra.keys() == {NAME}:
+    if from_peft and not rest and not came and mine.extra.keys() == {NAME}:
         return parts
+    rest |= came
     rest |= {} if from_peft else {"base": to_json(mine.base)}
     extra = {"extra": to_json(mine.extra)} if mine.extra else {}
     return Parts({**parts.documents, NOTE: {**rest, **extra, "name": mine.name}}, parts.tensors)
@@ -320,7 +324,7 @@ def _noted(adapter: Adapter, parts: Parts) -> Adapter:
     plain = {key: value for key, value in to_json(adapter.manifest).items() if key != "extra"}
     try:
         config = configs_from_json(note["config"]) if "config" in note else adapter.config
-        data = {**plain, **said, "provenance": to_json(adapter.manifest.provenance)}
+        data = {**plain, **said}
         schemas.check({**data, "format": 1, "config": [part.to_json() for part in config]}, "manifest")
         manifest = from_json(Manifest, data)
         candidate = Adapter(config, _narrowed(adapter, config), manifest)

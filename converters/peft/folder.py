@@ -64,14 +64,22 @@ def write(parts: Parts, path: Path, force: bool = False) -> Path:
     return write_folder(path, partial(_fill, parts), force=force)
 
 
+def files(parts: Parts) -> dict[str, int]:
+    """Return the files that write writes, with their sizes in bytes."""
+    weights = safetensors_file.size(parts.tensors[GROUP], _metadata(parts))
+    return {WEIGHTS[0]: weights, CONFIG: len(json_text.file(parts.documents[CONFIG], CONFIG))}
+
+
+def _metadata(parts: Parts) -> dict[str, str]:
+    note = {NOTE: json_text.canonical(parts.documents[NOTE], "the note")} if NOTE in parts.documents else {}
+    return {"format": "pt", **note}
+
+
 def _fill(parts: Parts, folder: Path) -> None:
     """Write the files, and take away those that would be read in their place."""
     for stale in (*WEIGHTS[1:], *OTHERS):
         (folder / stale).unlink(missing_ok=True)
-    metadata = {"format": "pt"}
-    if NOTE in parts.documents:
-        metadata[NOTE] = json_text.canonical(parts.documents[NOTE], "the note")
-    safetensors_file.write(folder / WEIGHTS[0], parts.tensors[GROUP], metadata, force=True)
+    safetensors_file.write(folder / WEIGHTS[0], parts.tensors[GROUP], _metadata(parts), force=True)
     write_atomic(folder / CONFIG, [json_text.file(parts.documents[CONFIG], CONFIG)], force=True)
 
 

@@ -1,0 +1,285 @@
+"""Convert: an adapter from one format into another, exactly or not at all, with a report of what became of it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .. import converters
+from .. import registry as registries
+from ..adapter import Adapter, Provenance
+from ..architectures import by_name
+from ..converters import native, values
+from ..converters import report as reports
+from ..converters.format import Format, Parts
+from ..converters.identity import manifest_name, own_version
+from ..converters.report import LayerError, Report, Side, Verified
+from ..errors import IntegrityError, StateError, UnsupportedError, UsageError
+from ..registry import digest as digests
+from .known_bases import Bases, anonymous
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..architectures import Architecture
+
+APPROXIMATIONS = ("lora",)
+"""Methods that an adapter can be approximated by."""
+
+ROUNDING = 1e-6
+"""Part of an update up to which its approximation counts as exact."""
+
+TOLERANCE = 1e-4
+"""Differences of outputs up to this part of the largest value count as rounding, and up to this in any case."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """An approximation that is asked for.
+
+    Attributes:
+        method: what the adapter is to become.
+        rank: the rank of every update, or None.
+        energy: the share of the squared singular values that every update is to keep, or None.
+    """
+
+    method: str
+    rank: int | None = None
+    energy: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a wish that says nothing, or two things.
+
+        Raises:
+            UsageError: it does.
+        """
+        if self.method not in APPROXIMATIONS:
+            raise UsageError(f"nothing is approximated by {self.method!r}", hint=f"known: {', '.join(APPROXIMATIONS)}")
+        if (self.rank is None) == (self.energy is None):
+            raise UsageError("an approximation needs a rank or an energy, not both", hint="say rank=8, or energy=0.99")
+        if self.rank is not None and self.rank < 1:
+            raise UsageError(f"rank is {self.rank}, expected 1 or more")
+        if self.energy is not None and not 0 < self.energy <= 1:
+            raise UsageError(f"energy is {self.energy}, expected a number above 0 and up to 1")
+
+
+def convert(
+    source: str | Path,
+    destination: str | Path,
+    *,
+    to: str,
+    from_: str | None = None,
+    base: str | Path | nn.Module | None = None,
+    name: str | None = None,
+    approximate: str | None = None,
+    rank: int | None = None,
+    energy: float | None = None,
+    verify: bool = False,
+    dry_run: bool = False,
+    force: bool = False,
+    registry: str | None = None,
+    offline: bool | None = None,
+    architecture: Architecture | None = None,
+) -> Report:
+    """Convert an adapter into another format, and return what became of every tensor and field.
+
+    The target computes what the source does, but for rounding, or nothing is written. The source is never changed; a
+    run that is ended leaves no half-written target.
+
+    Args:
+        source: a Path, or any reference of an adapter, which is pulled first.
+        destination: where to: a file in the native format, a folder in others.
+        to: name of the format.
+        from_: name of the source's format; None finds it out.
+        base: the base model, as a folder, a Hub id, or live: for what can be said only in numbers that depend on it.
+            None refuses that, and lets `verify` take the adapter's own, if it is on this machine, or a random one.
+        name: what the adapter is called in the target; None leaves its name.
+        approximate: `lora` makes a LoRA of any adapter that changes weights, as good as rank or energy allow.
+        rank: the rank of each update.
+        energy: the share of the squared singular values that each update keeps, in place of a rank.
+        verify: also run both sides on a base model, and keep the difference in the manifest's provenance.
+        dry_run: do everything but write.
+        force: overwrite what is at the destination.
+        registry: the registry to look names up in; None is that of the settings.
+        offline: whether the network is switched off; None asks the settings.
+        architecture: describes the base model, where its family is not known.
+
+    Raises:
+        UnsupportedError: the target has no word for what the adapter computes, with every reason.
+        FormatError: the source is malformed, incomplete or hostile; every fault is listed.
+        IntegrityError: the target, read back, computes something else.
+        StateError: something is at the destination and force is not set, or it cannot be written.
+        UsageError, NotFoundError: an argument makes no sense, or names nothing.
+    """
+    target = converters.by_name(to)
+    wish = None if approximate is None else Wish(method=approximate, rank=rank, energy=energy)
+    if wish is None and (rank is not None or energy is not None):
+        raise UsageError("a rank or an energy is that of an approximation", hint="say approximate='lora' with it")
+    path = source if isinstance(source, Path) else registries.pull(source, registry=registry, offline=offline).path
+    job = _Job(
+        source=converters.detect(path) if from_ is None else converters.by_name(from_),
+        path=path,
+        target=target,
+        destination=Path(destination),
+        bases=Bases(base, architecture=architecture, offline=offline),
+        name=name,
+        wish=wish,
+        verify=verify,
+        dry_run=dry_run,
+        force=force,
+    )
+    _check_destination(job)
+    return _run(job, replace(job.source.read(path), row=job.bases.row()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """One conversion; the attributes are the arguments of convert, made sense of."""
+
+    source: Format
+    path: Path
+    target: Format
+    destination: Path
+    bases: Bases
+    name: str | None
+    wish: Wish | None
+    verify: bool
+    dry_run: bool
+    force: bool
+
+
+def _run(job: _Job, read: Parts) -> Report:
+    """Return the report of a conversion of what was read from the source."""
+    adapter = job.source.decode(read)
+    values.check_finite(adapter.tensors, str(job.path))
+    known = job.bases.known()
+    wanted, layers = _approximated(job, adapter)
+    made = _named(job.target.rewritten(wanted, known), job.name)
+    origin = _origin(adapter, job, read.digest)
+    origin = replace(origin, exact=origin.exact and all(layer.error <= ROUNDING for layer in layers))
+    written = job.target.encode(_from(made, origin, job))
+    verified = None
+    if job.verify:
+        verified = _verified(job, adapter, written, is_exact=not layers)
+        origin = replace(origin, difference=max(verified.difference, origin.difference or 0.0))
+        written = job.target.encode(_from(made, origin, job))
+    if not job.dry_run:
+        job.target.write(written, job.destination, job.force)
+    return Report(
+        adapter=made.manifest.name,
+        methods=tuple(config.method for config in made.config),
+        architecture=made.manifest.base.architecture,
+        source=Side(format=job.source.name, path=str(job.path), digest=origin.digest, version=origin.version),
+        target=Side(format=job.target.name, path=str(job.destination), files=_files(job, written)),
+        tensors=reports.tensors_of(read, written),
+        fields=reports.fields_of(adapter, job.source.name, read, written),
+        exact=origin.exact,
+        difference=origin.difference,
+        layers=layers,
+        verified=verified,
+        written=not job.dry_run,
+    )
+
+
+def _approximated(job: _Job, adapter: Adapter) -> tuple[Adapter, tuple[LayerError, ...]]:
+    """Return the adapter that is to be written, and how good it is if it is an approximation."""
+    if job.wish is None:
+        return adapter, ()
+    raise UnsupportedError("approximations are not made yet")
+
+
+def _check_destination(job: _Job) -> None:
+    """Refuse a destination that is, or belongs to, the source, or that is there already.
+
+    Raises:
+        UsageError, StateError: it does.
+    """
+    source, destination = job.path.resolve(), job.destination.resolve()
+    if source == destination or source in destination.parents or destination in source.parents:
+        raise UsageError(
+            f"{job.destination} and the source {job.path} lie within each other",
+            hint="a conversion never touches its source; choose another destination",
+        )
+    taken = os.path.lexists(job.destination)
+    if job.destination.is_dir():
+        taken = job.target.name == native.NAME or any(job.destination.iterdir())
+    if taken and not job.force:
+        raise StateError(f"{job.destination} exists already", hint="choose another path, or force overwriting")
+
+
+def _origin(adapter: Adapter, job: _Job, digest: str) -> Provenance:
+    """Return where an adapter came from: what its source says of that, or the source itself."""
+    known = adapter.manifest.provenance
+    if known is not None:
+        return known if known.digest else replace(known, digest=digest)
+    found = digest or (digests.of_file(job.path) if job.path.is_file() else "")
+    return Provenance(format=job.source.name, digest=found, converter=f"adapterhub {own_version()}")
+
+
+def _from(adapter: Adapter, origin: Provenance, job: _Job) -> Adapter:
+    """Return an adapter with its provenance; what was made here and stays in the native format has none."""
+    own = origin.format == native.NAME == job.target.name and origin.exact and origin.difference is None
+    manifest = replace(adapter.manifest, provenance=None if own else origin)
+    return replace(adapter, manifest=manifest)
+
+
+def _named(adapter: Adapter, name: str | None) -> Adapter:
+    """Return an adapter with a name.
+
+    Raises:
+        UsageError: no adapter can be called so.
+    """
+    if name is None:
+        return adapter
+    if manifest_name(name, "") != name:
+        raise UsageError(
+            f"no adapter can be called {name!r}", hint=f"a name is like {manifest_name(name, '')!r}: a-z, 0-9, . _ -"
+        )
+    return replace(adapter, manifest=replace(adapter.manifest, name=name))
+
+
+def _files(job: _Job, written: Parts) -> dict[str, int]:
+    """Return the files of the target with their sizes, as far as that is known."""
+    if job.target.files is not None:
+        return dict(job.target.files(written))
+    if job.dry_run:
+        return {}
+    if job.destination.is_file():
+        return {"": job.destination.stat().st_size}
+    return {path.name: path.stat().st_size for path in sorted(job.destination.iterdir()) if path.is_file()}
+
+
+def _verified(job: _Job, source: Adapter, written: Parts, *, is_exact: bool) -> Verified:
+    """Return what came of running both sides, the target as it is read back from a disk.
+
+    Raises:
+        IntegrityError: they differ by more than rounding, although the conversion is exact.
+    """
+    from ..loader.comparing import compare
+
+    stage = job.bases.stage(source)
+    with tempfile.TemporaryDirectory(prefix="adapterhub-") as folder:
+        path = job.target.write(written, Path(folder) / (job.destination.name or "target"), False)
+        row = by_name(source.manifest.base.architecture)
+        # Without our note: as other programs read it.
+        target = job.target.decode(replace(reports.without_note(job.target.read(path)), row=row))
+        sides = [anonymous(side) for side in (source, target)] if stage.random else [source, target]
+        found = compare(stage.model, *sides, architecture=job.bases.architecture)
+    tolerance = TOLERANCE * max(1.0, found.largest) if is_exact else None
+    if tolerance is not None and not found.difference <= tolerance:
+        raise IntegrityError(
+            f"what was made of {job.path} computes something else: its outputs on {stage.name} are off by "
+            f"{found.difference:.3g}, allowed is {tolerance:.3g}",
+            hint="this is a fault of adapterhub; nothing was written",
+        )
+    return Verified(
+        base=stage.name,
+        random=stage.random,
+        output=found.output,
+        difference=found.difference,
+        effect=found.effect,
+        tolerance=tolerance,
+    )
