@@ -27,14 +27,7 @@ from adapterhub.errors import (
 )
 from adapterhub.registry import Index, Store, open_registry, pull, streaming
 
-
-@pytest.fixture(autouse=True)
-def surroundings(clean: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Allow the network, and let nobody wait long."""
-    for name in ("HF_HUB_OFFLINE", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setattr(streaming, "WAIT_SECONDS", 0.01)
+pytestmark = pytest.mark.usefixtures("online")
 
 
 @pytest.fixture
