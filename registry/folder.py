@@ -20,7 +20,8 @@ class Folder:
 
     def read(self, source: Source) -> Iterator[bytes]:
         """Yield the bytes of one file of the registry's folder; see Remote.read."""
-        path = "/".join(filter(None, [source.url, source.path]))
+        url = "" if source.url == paths.HERE else source.url
+        path = "/".join(filter(None, [url, source.path]))
         if fault := paths.fault(path):
             raise FormatError(f"url {source.url!r} {fault}")
         yield from read_within(source.registry, path, source)

@@ -12,6 +12,9 @@ from collections.abc import Iterable, Iterator
 
 from ..errors import FormatError
 
+HERE = "."
+"""The relative url of a registry's own folder, where it is an artifact itself."""
+
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\]')
 _DEVICE = re.compile(
     r"(?:con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])(?:\..*)?", re.IGNORECASE | re.DOTALL
@@ -56,6 +59,8 @@ def fault_of_url(url: str) -> str:
     """Return what is wrong with an artifact's url, or "": the paths in local ones must be safe."""
     if url.startswith("bundled:"):
         return fault(url.removeprefix("bundled:"))
+    if url == HERE:
+        return ""
     if is_url(url):
         return "" if url.isprintable() and " " not in url else "holds a character that URLs must not have"
     return fault(url)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import NotFoundError, OfflineError
+from ..errors import AdapterHubError, NotFoundError, OfflineError
 from . import remotes
-from .records import Artifact
+from .receiving import Progress
+from .records import Artifact, Content
 from .reference import Reference
 from .registry import Registry, open_registry
+from .remote import Source
 from .resolution import Resolved
 from .settings import Settings
 from .store import Store
@@ -23,8 +26,9 @@ class Pulled:
         path: a file or folder on this machine; where it came from a registry, its digests were just checked.
         name: name of the adapter: that of the entry, or the path's without its ending.
         version: version of the entry, or None for a path.
-        artifact: what the index says of these bytes, or None for a path.
+        artifact: what the index says of these bytes, or None where no index was asked.
         cached: whether all of it was on this machine already.
+        content: the files of a repository on the Hub, with their digests; None otherwise.
     """
 
     path: Path
@@ -32,6 +36,13 @@ class Pulled:
     version: str | None
     artifact: Artifact | None
     cached: bool
+    content: Content | None = None
+
+    @property
+    def digest(self) -> str | None:
+        """The digest that names what was pulled, or None for a path."""
+        checked = self.artifact or self.content
+        return None if checked is None else checked.identity
 
 
 def pull(
@@ -42,6 +53,7 @@ def pull(
     format: str | None = None,  # noqa: A002 - the field's name
     offline: bool | None = None,
     store: Store | None = None,
+    progress: Progress | None = None,
 ) -> Pulled:
     """Return where the adapter that a reference names lies on this machine, fetched if need be.
 
@@ -52,6 +64,7 @@ def pull(
         format: the format to choose an artifact of.
         offline: refuse to use the network; None is as the settings say.
         store: where bytes are kept; None is the one of the settings.
+        progress: is told how many of how many bytes are here, while they are fetched.
 
     Raises:
         UsageError: the reference cannot be read, or leaves open which adapter or base model is meant.
@@ -65,19 +78,19 @@ def pull(
     if reference.scheme == "path":
         return _path(reference)
     settings = Settings.load(offline=offline)
+    store = store or Store(settings.cache)
+    if reference.scheme == "hf":
+        return _from_the_hub(reference, format, store, settings.offline, progress)
     if reference.scheme != "name":
-        if settings.offline:
-            raise OfflineError(
-                f"{reference} needs the network, which is switched off", hint="pull it once with the network"
-            )
-        raise remotes.unsupported(str(reference))
+        raise _elsewhere(reference, settings)
     opened = registry if isinstance(registry, Registry) else _open(reference, registry, settings)
     resolved = _resolve(opened, reference, base, format)
     path, cached = opened.fetch(
         resolved.artifact,
         f"{resolved.name}@{resolved.version}",
-        store=store or Store(settings.cache),
+        store=store,
         offline=settings.offline,
+        progress=progress,
     )
     return Pulled(path=path, name=resolved.name, version=resolved.version, artifact=resolved.artifact, cached=cached)
 
@@ -90,6 +103,36 @@ def _path(reference: Reference) -> Pulled:
         )
     name = path.resolve().name if path.is_dir() else path.stem
     return Pulled(path=path, name=name, version=None, artifact=None, cached=True)
+
+
+def _from_the_hub(
+    reference: Reference,
+    format: str | None,  # noqa: A002
+    store: Store,
+    offline: bool,
+    progress: Progress | None,
+) -> Pulled:
+    """Return the adapter in a repository on the Hub."""
+    from .hf_adapter import content_of
+
+    content = content_of(reference, format=format, store=store, offline=offline)
+
+    def read(path: str, start: int) -> Iterator[bytes]:
+        source = Source(url=content.url, path=path, registry=store.root, start=start)
+        return remotes.read(source, offline=offline)
+
+    path, cached = store.obtain(content, read, str(reference), progress=progress)
+    name = (reference.folder or reference.name).rpartition("/")[2]
+    return Pulled(path=path, name=name, version=None, artifact=None, cached=cached, content=content)
+
+
+def _elsewhere(reference: Reference, settings: Settings) -> AdapterHubError:
+    """Return the error for a place that nothing is pulled from."""
+    if settings.offline:
+        return OfflineError(
+            f"{reference} needs the network, which is switched off", hint="pull it once with the network"
+        )
+    return remotes.unsupported(str(reference))
 
 
 def _open(reference: Reference, registry: str | Path | None, settings: Settings) -> Registry:

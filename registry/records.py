@@ -68,32 +68,24 @@ class ArtifactBase:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Artifact:
-    """The bytes of one adapter version for one base model in one format: a file, or a folder of files.
+class Content:
+    """Bytes that are kept together: a file, or a folder of files, and where they lie.
 
     Attributes:
-        base: the base model.
-        method: configuration string or name of the method, e.g. `double_seq_bn`.
-        format: name of the file format, e.g. `native`.
-        url: where the bytes lie: `bundled:<file>`, a path beside the index, or a URL.
+        url: where the bytes lie: `bundled:<file>`, a path beside the index (`.` for its folder itself), or a URL.
         digest: digest of the single file; None for a folder.
         size: size of the single file in bytes; None for a folder.
         files: the files of a folder; () for a single file.
-        extra: fields that this version does not interpret, kept.
     """
 
-    base: ArtifactBase
-    method: str
-    format: str
     url: str
     digest: str | None = None
     size: int | None = None
     files: tuple[ArtifactFile, ...] = ()
-    extra: Mapping[str, JSON] = field(default_factory=dict)
 
     @property
     def identity(self) -> str:
-        """The digest that names the whole artifact: that of the file, or of the canonical list of a folder's files."""
+        """The digest that names the whole: that of the file, or of the canonical list of a folder's files."""
         if self.digest is not None:
             return self.digest
         listing = [file.to_json() for file in sorted(self.files, key=lambda file: file.path)]
@@ -103,6 +95,23 @@ class Artifact:
     def total_size(self) -> int:
         """The size of all files together in bytes."""
         return self.size if self.size is not None else sum(file.size for file in self.files)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact(Content):
+    """The bytes of one adapter version for one base model in one format.
+
+    Attributes:
+        base: the base model.
+        method: configuration string or name of the method, e.g. `double_seq_bn`.
+        format: name of the file format, e.g. `native`.
+        extra: fields that this version does not interpret, kept.
+    """
+
+    base: ArtifactBase
+    method: str
+    format: str
+    extra: Mapping[str, JSON] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, data: JSON) -> Artifact:

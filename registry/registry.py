@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import NotFoundError, OfflineError
-from . import derived, remotes
+from ..errors import FormatError, NotFoundError, OfflineError, UsageError
+from . import derived, paths, remotes
 from .lookup import Lookup, Progress
 from .records import Artifact
 from .remote import Source
 from .settings import BUNDLED, Settings
 
 if TYPE_CHECKING:
+    from .receiving import Progress as Receiving
     from .store import Store
 
 INDEX = "index.json"
@@ -30,14 +31,29 @@ class Registry:
     """What is offered and how to get it.
 
     Attributes:
-        location: the index file.
+        location: the index file; of a registry on the network, its copy.
         index: what it says.
+        home: URL that relative urls begin at; "" where that is the folder of the index.
     """
 
     location: Path
     index: Lookup
+    home: str = ""
 
-    def fetch(self, artifact: Artifact, what: str, *, store: Store, offline: bool = False) -> tuple[Path, bool]:
+    @property
+    def place(self) -> str:
+        """Where it lies, for people."""
+        return self.home or str(self.location)
+
+    def fetch(
+        self,
+        artifact: Artifact,
+        what: str,
+        *,
+        store: Store,
+        offline: bool = False,
+        progress: Receiving | None = None,
+    ) -> tuple[Path, bool]:
         """Return a verified path of an artifact on this machine, and whether all of it was in the store.
 
         Args:
@@ -45,17 +61,28 @@ class Registry:
             what: names it in errors, e.g. `sst2-bert@1.0.0`.
             store: where it is kept.
             offline: refuse to use the network.
+            progress: is told how many of how many bytes are here.
 
         Raises:
             OfflineError, UnsupportedError, NotFoundError: its remote cannot give it.
             IntegrityError: its bytes are not those that the index promises.
             AdapterHubError: the store cannot be written.
         """
+        url = self._absolute(artifact.url)
 
-        def read(path: str) -> Iterator[bytes]:
-            return remotes.read(Source(url=artifact.url, path=path, registry=self.location.parent), offline=offline)
+        def read(path: str, start: int) -> Iterator[bytes]:
+            source = Source(url=url, path=path, registry=self.location.parent, start=start)
+            return remotes.read(source, offline=offline)
 
-        return store.obtain(artifact, read, what)
+        return store.obtain(artifact, read, what, progress=progress)
+
+    def _absolute(self, url: str) -> str:
+        """Return the url of an artifact as its remote takes it."""
+        if not self.home or paths.is_url(url):
+            return url
+        if fault := paths.fault_of_url(url):
+            raise FormatError(f"url {url!r} {fault}")
+        return remotes.joined(self.home, url)
 
 
 def open_registry(
@@ -71,28 +98,45 @@ def open_registry(
     Raises:
         NotFoundError: there is no index.
         SchemaError, FormatError: the index is not valid.
-        OfflineError, UnsupportedError: the location is a URL.
+        OfflineError, UnsupportedError, AuthenticationError: it lies on the network, and cannot be read.
     """
     settings = settings or Settings.load()
-    path = locate(location, settings=settings)
-    return Registry(location=path, index=derived.open_index(path, settings.cache, progress))
+    place = str(settings.registry if location is None else location)
+    path, home = remote_copy(place, settings) if _URL.match(place) else (locate(place, settings=settings), "")
+    return Registry(location=path, index=derived.open_index(path, settings.cache, progress), home=home)
+
+
+def remote_copy(place: str, settings: Settings) -> tuple[Path, str]:
+    """Return the index file of a registry on the network, as new as can be, and the URL that its urls begin at.
+
+    Raises:
+        OfflineError: the network is switched off, and there is no copy.
+        UnsupportedError: this version reads no registries from such a place.
+        NotFoundError, AuthenticationError, AdapterHubError: it cannot be read.
+    """
+    from .copies import copy_of
+
+    registry = remotes.registry_at(place)
+    if registry is None and settings.offline:
+        raise OfflineError(f"the registry {place} needs the network, which is switched off")
+    if registry is None:
+        raise remotes.unsupported(f"the registry {place}")
+    return copy_of(registry, settings.cache, offline=settings.offline)
 
 
 def locate(location: str | Path | None = None, *, settings: Settings | None = None) -> Path:
-    """Return the index file of a registry; see open_registry.
+    """Return the index file of a registry on this machine; see open_registry.
 
     Raises:
         NotFoundError: there is no index.
-        OfflineError, UnsupportedError: the location is a URL.
+        UsageError: the location is a URL.
     """
     settings = settings or Settings.load()
     place = str(settings.registry if location is None else location)
     if place == BUNDLED:
         return PACKAGED
     if _URL.match(place):
-        if settings.offline:
-            raise OfflineError(f"the registry {place} needs the network, which is switched off")
-        raise remotes.unsupported(f"the registry {place}")
+        raise UsageError(f"the registry {place} is not on this machine", hint="name a folder")
     path = Path(place).expanduser()
     path = path / INDEX if path.is_dir() else path
     if not path.is_file():

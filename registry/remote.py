@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..errors import AdapterHubError, NotFoundError
+from . import paths
 
 BLOCK = 1 << 20
 """Bytes read at a time."""
@@ -26,13 +27,17 @@ class Source:
         url: url of the artifact, as in the index.
         path: path within the artifact where it is a folder, else "".
         registry: folder that the index lies in; relative urls begin there.
+        start: number of bytes at the beginning that are known already and are not to be given again.
     """
 
     url: str
     path: str
     registry: Path
+    start: int = 0
 
     def __str__(self) -> str:
+        if self.url == paths.HERE:
+            return self.path
         return f"{self.url}/{self.path}" if self.path else self.url
 
 
@@ -49,7 +54,7 @@ class Remote(Protocol):
         ...
 
     def read(self, source: Source) -> Iterator[bytes]:
-        """Yield the bytes of one file, in pieces.
+        """Yield the bytes of one file from source.start on, in pieces.
 
         Raises:
             NotFoundError: it is not there.
@@ -59,7 +64,9 @@ class Remote(Protocol):
 
 
 def read_within(folder: Path, path: str, source: Source) -> Iterator[bytes]:
-    """Yield the bytes of a regular file inside folder, in pieces; a link that leads out of folder is refused.
+    """Yield the bytes of a regular file inside folder from source.start on, in pieces.
+
+    A link that leads out of folder is refused.
 
     Raises:
         NotFoundError: there is no such file inside folder.
@@ -73,6 +80,7 @@ def read_within(folder: Path, path: str, source: Source) -> Iterator[bytes]:
         with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123 - a descriptor, not a path
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise NotFoundError(f"{source} in {folder} is not a file")
+            file.seek(source.start)
             while block := file.read(BLOCK):
                 yield block
     except (FileNotFoundError, NotADirectoryError) as error:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from ..errors import OfflineError, UnsupportedError
+from . import paths
 from .bundled import Bundled
 from .folder import Folder
+from .hf import Hub, HubRegistry
+from .http import Http, HttpRegistry
 from .remote import Remote, Source
 
-REMOTES: tuple[Remote, ...] = (Bundled(), Folder())
+if TYPE_CHECKING:
+    from .copies import Place
+
+REMOTES: tuple[Remote, ...] = (Bundled(), Folder(), Http(), Hub())
 """The first that takes a url reads it."""
 
 
@@ -32,9 +40,27 @@ def read(source: Source, *, offline: bool) -> Iterator[bytes]:
     return remote.read(source)
 
 
+def joined(home: str, path: str) -> str:
+    """Return the url of a path beside an index on the network.
+
+    >>> joined("https://host/a", "b c"), joined("hf://user/repo@main", ".")
+    ('https://host/a/b%20c', 'hf://user/repo@main')
+    """
+    if path == paths.HERE:
+        return home
+    return f"{home}/{quote(path) if home.startswith('http') else path}"
+
+
+def registry_at(url: str) -> Place | None:
+    """Return the registry at a URL, or None where this version reads none from such a place."""
+    if Http().takes(url):
+        return HttpRegistry(url)
+    return HubRegistry(url) if Hub().takes(url) else None
+
+
 def unsupported(place: str) -> UnsupportedError:
     """Return the error that says that this version cannot read a place."""
     return UnsupportedError(
-        f"{place} cannot be read: this version reads the bundled registry and folders",
+        f"{place} cannot be read: this version reads the bundled registry, folders, https:// and hf://",
         hint="download it, and name it by its path: ./folder or ./file",
     )

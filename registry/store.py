@@ -2,7 +2,7 @@
 
     objects/sha256/ab/<64 hex digits>     the bytes, written once, read-only
     artifacts/<64 hex digits>/<name>      the same bytes under their file names: hard links, or copies
-    tmp/                                  what is being written, or was when a process died
+    tmp/                                  what is being written, or was when a process died; fetching goes on from there
     locks/<first 2 hex digits>            who is fetching what
 
 An object appears in its place in one step, after its bytes were hashed and are on the disk: a process that dies leaves
@@ -17,16 +17,14 @@ import contextlib
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TypeAlias
 
 from ..errors import AdapterHubError, DigestError, FormatError
-from . import atomic, digest, paths, verified
-from .records import Artifact, ArtifactFile
-
-Read: TypeAlias = Callable[[str], Iterable[bytes]]
-"""Takes the path of a file within its artifact ("" for a single file) and yields its bytes."""
+from . import atomic, digest, paths, receiving, verified
+from .receiving import Meter, Progress, Read
+from .records import ArtifactFile, Content
 
 _LOCK_SECONDS = 120.0
 _LEFTOVER_SECONDS = 24 * 3600.0
@@ -82,55 +80,82 @@ class Store:
             DigestError: the bytes have another digest or another number.
             AdapterHubError: the store cannot be written.
         """
-        path = self.path_of(expected)
+        file = ArtifactFile(path=what, digest=expected, size=size)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             with self._temporary() as temporary:
-                _write_checked(blocks, temporary, expected, size, what)
-                _move_into_place(temporary, path)
-            atomic.flush_folder(path.parent)
+                receiving.receive(lambda path, start: blocks, "", temporary, file, what, Meter(size, None))
+                return self._keep(temporary, expected)
         except OSError as error:
             raise self._unwritable(error) from error
-        return path
 
-    def obtain(self, artifact: Artifact, read: Read, what: str) -> tuple[Path, bool]:
+    def obtain(self, content: Content, read: Read, what: str, *, progress: Progress | None = None) -> tuple[Path, bool]:
         """Return a verified path of an artifact under its file names, and whether all of it was here already.
 
-        What is missing or damaged is read again; of several processes one reads and the others wait for it.
+        What is missing or damaged is read again, several files at once, from where an earlier try broke off; of several
+        processes one reads and the others wait for it.
 
         Raises:
             DigestError: what was read differs from the promise; or the copy here is damaged and no other can be had.
             FormatError: the artifact's paths are not safe.
             AdapterHubError: from read, or because the store cannot be written.
         """
-        files = _files_of(artifact)
+        files = files_of(content)
         paths.refuse_unsafe([file.path for file in files], what)
-        cached = [
-            self._ensure(file, read, inner, what) for file, inner in zip(files, _inner_paths(artifact), strict=True)
+        damages: dict[str, DigestError | None] = {}
+        for file in files:
+            self._look(file, damages)
+        inner = {file.path: path for file, path in zip(files, _inner_paths(content), strict=True)}
+        missing = [file for file in files if file.digest in damages]
+        meter = Meter(sum(file.size for file in missing), progress)
+        fetch = [
+            partial(self._ensure, file, read, inner[file.path], what, damages[file.digest], meter) for file in missing
         ]
-        return self._lay_out(artifact, files), all(cached)
+        cached = receiving.at_once(fetch, meter)
+        return self._lay_out(content, files), all(cached)
 
-    def _ensure(self, file: ArtifactFile, read: Read, inner: str, what: str) -> bool:
-        """Make sure that a file's object is here; return whether it was."""
-        damage: DigestError | None = None
+    def _look(self, file: ArtifactFile, damages: dict[str, DigestError | None]) -> None:
+        """Note a file's digest where its object is not here, with the error if that was damaged."""
         try:
-            if self.find(file.digest) is not None:
-                return True
+            if self.find(file.digest) is None:
+                damages.setdefault(file.digest, None)
         except DigestError as error:
-            damage = error
+            damages[file.digest] = error
             _warn(f"{error.message}; it is fetched again")
-        with self._lock(file.digest):
-            if damage is None and self.find(file.digest) is not None:
-                return True
+
+    def _ensure(
+        self, file: ArtifactFile, read: Read, inner: str, what: str, damage: DigestError | None, meter: Meter
+    ) -> bool:
+        """Make sure that a file's object is here; return whether another process, or file, has brought it meanwhile."""
+        with self._lock(file.digest) as alone:
+            if self.find(file.digest) is not None:
+                meter.add(file.size)
+                return damage is None
             try:
-                self.put(read(inner), file.digest, file.size, f"{what}: {file.path}")
+                self._fetch(file, read, inner, f"{what}: {file.path}", meter, alone=alone)
             except AdapterHubError as error:
                 if damage is None:
                     raise
                 raise damage from error
         return False
 
-    def _lay_out(self, artifact: Artifact, files: tuple[ArtifactFile, ...]) -> Path:
+    def _fetch(self, file: ArtifactFile, read: Read, inner: str, what: str, meter: Meter, *, alone: bool) -> None:
+        """Bring a file's object here; alone says that nobody else writes its partial file."""
+        try:
+            with self._partial(file.digest) if alone else self._temporary() as part:
+                receiving.receive(read, inner, part, file, what, meter)
+                self._keep(part, file.digest)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _keep(self, part: Path, digest_text: str) -> Path:
+        """Move a file that was checked to the place of its object, and return that."""
+        path = self.path_of(digest_text)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _move_into_place(part, path)
+        atomic.flush_folder(path.parent)
+        return path
+
+    def _lay_out(self, artifact: Content, files: tuple[ArtifactFile, ...]) -> Path:
         """Return the path under which the artifact's files have their names, each the verified object itself."""
         home = self.root / "artifacts" / digest.hexadecimal(artifact.identity)
         name = file_name(artifact)
@@ -162,23 +187,41 @@ class Store:
             raise DigestError(f"{target}", expected=digest_text, actual=digest.of_file(target))
 
     @contextlib.contextmanager
+    def _partial(self, digest_text: str) -> Iterator[Path]:
+        """Yield the partial file of an object, which stays where it holds something."""
+        folder = self._tmp()
+        part = folder / f"{digest.hexadecimal(digest_text)}.part"
+        try:
+            yield part
+        finally:
+            if part.is_file() and not part.stat().st_size:
+                part.unlink()
+
+    @contextlib.contextmanager
     def _temporary(self) -> Iterator[Path]:
         """Yield a new empty file in tmp/; what is left of it afterwards is removed."""
         import tempfile
 
-        folder = self.root / "tmp"
-        folder.mkdir(parents=True, exist_ok=True)
-        _sweep(folder)
-        handle, name = tempfile.mkstemp(dir=folder)
+        handle, name = tempfile.mkstemp(dir=self._tmp())
         os.close(handle)
         try:
             yield Path(name)
         finally:
             Path(name).unlink(missing_ok=True)
 
+    def _tmp(self) -> Path:
+        """Return the folder of what is being written, rid of what is old."""
+        folder = self.root / "tmp"
+        folder.mkdir(parents=True, exist_ok=True)
+        _sweep(folder)
+        return folder
+
     @contextlib.contextmanager
-    def _lock(self, digest_text: str) -> Iterator[None]:
-        """Hold the lock of a digest; after two minutes go on without it, which costs a second reading and no harm."""
+    def _lock(self, digest_text: str) -> Iterator[bool]:
+        """Hold the lock of a digest, and yield True; after two minutes go on without it.
+
+        That costs a second reading and no harm.
+        """
         from filelock import FileLock, Timeout
 
         path = self.root / "locks" / digest.hexadecimal(digest_text)[:2]
@@ -190,7 +233,7 @@ class Store:
         except OSError as error:
             raise self._unwritable(error) from error
         try:
-            yield
+            yield lock.is_locked
         finally:
             lock.release()
 
@@ -201,7 +244,7 @@ class Store:
         )
 
 
-def file_name(artifact: Artifact) -> str:
+def file_name(artifact: Content) -> str:
     """Return the last part of an artifact's url, without revision and query, or `artifact` where that is no file name.
 
     The version stays in it: bundled:sst2-bert-1.0.0.safetensors → sst2-bert-1.0.0.safetensors.
@@ -211,7 +254,7 @@ def file_name(artifact: Artifact) -> str:
     return "artifact" if paths.fault(name) else name
 
 
-def _files_of(artifact: Artifact) -> tuple[ArtifactFile, ...]:
+def files_of(artifact: Content) -> tuple[ArtifactFile, ...]:
     """Return the files of an artifact, a single one under its own name."""
     if artifact.files:
         return artifact.files
@@ -220,31 +263,9 @@ def _files_of(artifact: Artifact) -> tuple[ArtifactFile, ...]:
     return (ArtifactFile(path=file_name(artifact), digest=artifact.digest, size=artifact.size),)
 
 
-def _inner_paths(artifact: Artifact) -> list[str]:
+def _inner_paths(artifact: Content) -> list[str]:
     """Return the paths that a remote knows the artifact's files by."""
     return [file.path for file in artifact.files] or [""]
-
-
-def _write_checked(blocks: Iterable[bytes], path: Path, expected: str, size: int, what: str) -> None:
-    """Write blocks to path and the disk, and raise DigestError where they are not what was promised."""
-    import hashlib
-
-    hashed, count = hashlib.sha256(), 0
-    with path.open("wb") as file:
-        for block in blocks:
-            count += len(block)
-            if count > size:
-                break
-            hashed.update(block)
-            file.write(block)
-        file.flush()
-        if count != size:
-            found = f"more than {size}" if count > size else str(count)
-            raise DigestError(what, expected=f"{expected} ({size} bytes)", actual=f"another one ({found} bytes)")
-        actual = f"sha256:{hashed.hexdigest()}"
-        if actual != expected:
-            raise DigestError(what, expected=expected, actual=actual)
-        atomic.flush_to_disk(file.fileno())
 
 
 def _warn(message: str) -> None:

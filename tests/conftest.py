@@ -68,6 +68,22 @@ def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def online(clean: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Allow the network, without proxies, tokens and long waits, and without the storage that only the Hub has."""
+    from huggingface_hub import constants
+
+    from adapterhub.registry import streaming
+
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN", "HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    monkeypatch.setattr(streaming, "WAIT_SECONDS", 0.01)
+
+
+@pytest.fixture
 def as_nobody() -> Iterator[Path]:
     """Yield a folder in which this process, root or not, has no more rights than the modes say."""
     folder = Path(tempfile.mkdtemp())

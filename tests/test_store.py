@@ -43,11 +43,11 @@ class Source:
         self.files = files
         self.reads: list[str] = []
 
-    def __call__(self, path: str) -> Iterable[bytes]:
+    def __call__(self, path: str, start: int = 0) -> Iterable[bytes]:
         self.reads.append(path)
         if path not in self.files:
             raise NotFoundError(f"there is no {path!r}")
-        data = self.files[path]
+        data = self.files[path][start:]
         return (data[i : i + 5000] for i in range(0, len(data), 5000))
 
 
@@ -321,7 +321,7 @@ from adapterhub.registry import Artifact, Store, store
 import json
 store._LOCK_SECONDS = float(sys.argv[4])
 artifact = Artifact.from_json(json.loads(sys.argv[2]))
-def read(path):
+def read(path, start):
     data = Path(sys.argv[3]).read_bytes()
     with open(sys.argv[3] + ".reads", "a") as log:
         log.write("x")
@@ -356,7 +356,7 @@ DIE = """
 import sys, time
 from adapterhub.registry import Artifact, Store
 import json
-def read(path):
+def read(path, start):
     yield bytes(200_000)
     print("half", flush=True)
     time.sleep(60)

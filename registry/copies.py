@@ -1,0 +1,123 @@
+"""Copies: the indexes of registries on the network, kept in the cache, and asked for again only if they changed.
+
+    <cache>/registries/<mark of the place>/<mark of the state>/index.json    what was fetched, checked, never changed
+    <cache>/registries/<mark of the place>/current.json                      which of them is the newest, and its home
+
+A new state is checked against its schema before it is used: one that is broken never takes the place of a good one.
+Without the network the newest copy is used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from ..errors import AdapterHubError, OfflineError
+from . import atomic, digest
+
+INDEX = "index.json"
+MOST = 1 << 30
+"""Bytes that an index may have."""
+
+_LEFTOVER_SECONDS = 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """One state of an index on the network.
+
+    Attributes:
+        tag: what its server calls it: an ETag, a commit; "" where it has no name for it.
+        home: the URL that its relative urls begin at.
+        data: its bytes.
+    """
+
+    tag: str
+    home: str
+    data: bytes
+
+
+class Place(Protocol):
+    """A registry on the network."""
+
+    @property
+    def url(self) -> str:
+        """Where it lies, in its shortest form."""
+        ...
+
+    def fetch(self, tag: str) -> State | None:
+        """Return the index as it is now, or None where it is still the state called tag.
+
+        Raises:
+            NotFoundError: there is no registry.
+            OfflineError, AuthenticationError, AdapterHubError: it cannot be read.
+        """
+        ...
+
+
+def copy_of(place: Place, cache: Path, *, offline: bool) -> tuple[Path, str]:
+    """Return the file of a registry's index on this machine, as new as can be, and the URL that its urls begin at.
+
+    Raises:
+        OfflineError: the network is switched off, and there is no copy.
+        SchemaError, FormatError: the index is not valid.
+        NotFoundError, AuthenticationError, AdapterHubError: it cannot be had.
+    """
+    folder = cache / "registries" / digest.of_bytes(place.url.encode())[7:39]
+    known = _current(folder)
+    if offline:
+        if known is None:
+            raise OfflineError(
+                f"the registry {place.url} needs the network, which is switched off",
+                hint="read it once with the network; unset ADAPTERHUB_OFFLINE and HF_HUB_OFFLINE",
+            )
+        return folder / known["copy"] / INDEX, known["home"]
+    state = place.fetch(known["tag"] if known else "")
+    if state is None and known is not None:
+        return folder / known["copy"] / INDEX, known["home"]
+    if state is None:
+        raise AdapterHubError(f"the registry {place.url} gives no index")
+    return _kept(state, folder, place.url, cache), state.home
+
+
+def _kept(state: State, folder: Path, url: str, cache: Path) -> Path:
+    """Return the file of a new state, which becomes the current one."""
+    from .index import Index
+
+    Index.loads(state.data, f"{INDEX} of {url}", verdicts=cache / "checked")
+    name = digest.of_bytes(state.data)[7:39]
+    path = folder / name / INDEX
+    try:
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            atomic.write(path, state.data)
+        current = {"url": url, "tag": state.tag, "home": state.home, "copy": name}
+        atomic.write(folder / "current.json", json.dumps(current, indent=2).encode() + b"\n")
+        _sweep(folder, name)
+    except OSError as error:
+        raise atomic.unwritable(folder, error) from error
+    return path
+
+
+def _current(folder: Path) -> dict[str, str] | None:
+    """Return what is known of the newest copy, or None where there is none."""
+    try:
+        known = json.loads((folder / "current.json").read_bytes())
+        fields = {name: str(known[name]) for name in ("tag", "home", "copy")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return fields if (folder / fields["copy"] / INDEX).is_file() else None
+
+
+def _sweep(folder: Path, current: str) -> None:
+    """Remove former copies that nobody can be reading any more."""
+    limit = time.time() - _LEFTOVER_SECONDS
+    for path in folder.glob(f"*/{INDEX}"):
+        with contextlib.suppress(OSError):
+            if path.parent.name != current and path.stat().st_mtime < limit:
+                path.unlink()
+                path.parent.rmdir()
