@@ -124,6 +124,7 @@ class Provenance:
         converter: name and version of the program that converted it.
         exact: whether the conversion keeps the function exactly.
         difference: largest measured difference of the outputs, or None where it was not measured.
+        error: of an approximation, the largest part of a weight's change that is missing; None where nothing is.
     """
 
     format: str
@@ -132,6 +133,7 @@ class Provenance:
     converter: str = ""
     exact: bool = True
     difference: float | None = None
+    error: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -132,7 +132,7 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
     }
     done = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
     yield "tensors", f"{tensors.read} read, {tensors.written} written: {done or 'none'}"
-    yield "in extra", _shown(fields.kept)
+    yield "in extra", _shown([field.partition(": ")[2] for field in fields.kept])
     yield "beside", _shown(fields.beside)
     yield "exact", _exactness(report)
     yield "verified", _verification(report)
@@ -153,6 +153,6 @@ def _verification(report: Report) -> str:
     return f"{found.output} differs by {found.difference:.2g} on {found.base}{effect}"
 
 
-def _shown(names: tuple[str, ...]) -> str:
+def _shown(names: Sequence[str]) -> str:
     more = f", … {len(names) - MOST_SHOWN} more" if names[MOST_SHOWN:] else ""
     return ", ".join(names[:MOST_SHOWN]) + more

@@ -9,6 +9,7 @@ import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,6 +17,12 @@ from ..errors import FormatError, NotFoundError, StateError
 
 MAP_FROM = 64 * 2**20
 """Files from this size on are mapped instead of read, in bytes."""
+
+BLOCK = 2**20
+"""So many bytes of a large file are in memory at a time."""
+
+AT_ONCE = 2**26
+"""So many bytes the system is asked to copy at once."""
 
 
 def open_regular(path: Path, *, inside: Path | None = None) -> BinaryIO:
@@ -85,7 +92,61 @@ def content(file: BinaryIO, path: Path) -> bytearray | Mapped:
     return data if read == size else data[:read]
 
 
-def write_atomic(path: Path, chunks: Iterable[bytes | memoryview], *, force: bool = False) -> None:
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Bytes of another file, which are written without passing through memory where the system can do that.
+
+    Attributes:
+        file: the file, open for as long as the stretch is used.
+        begin: where they begin.
+        length: how many they are.
+    """
+
+    file: BinaryIO
+    begin: int
+    length: int
+
+    def copy_to(self, target: BinaryIO) -> None:
+        """Write the bytes at the end of a file that is being written.
+
+        Raises:
+            FormatError: the file ends before.
+        """
+        target.flush()
+        done = 0
+        while done < self.length and (count := self._copied(target, done)):
+            done += count
+        for block in self.blocks(done):
+            target.write(block)
+
+    def blocks(self, done: int = 0) -> Iterator[memoryview]:
+        """Yield the bytes, but for the first ones, through one block of memory.
+
+        Raises:
+            FormatError: the file ends before.
+        """
+        block = memoryview(bytearray(min(BLOCK, self.length - done)))
+        self.file.seek(self.begin + done)
+        while done < self.length:
+            part = block[: self.length - done]
+            if self.file.readinto(part) != len(part):  # type: ignore[attr-defined]
+                raise FormatError(f"{self.file.name} ends within its tensors", hint="fetch it again")
+            yield part
+            done += len(part)
+
+    def _copied(self, target: BinaryIO, done: int) -> int:
+        """Return how many bytes the system has copied, 0 where it does not do that between these files."""
+        try:
+            place, count = self.begin + done, min(self.length - done, AT_ONCE)
+            return os.copy_file_range(self.file.fileno(), target.fileno(), count, offset_src=place)
+        except (AttributeError, OSError):
+            return 0
+
+
+Chunk = bytes | memoryview | Stretch
+
+
+def write_atomic(path: Path, chunks: Iterable[Chunk], *, force: bool = False) -> None:
     """Write a file whole or not at all: a temporary file in the same folder, then a rename.
 
     Raises:
@@ -96,7 +157,10 @@ def write_atomic(path: Path, chunks: Iterable[bytes | memoryview], *, force: boo
     try:
         with _temporary(path) as file:
             for chunk in chunks:
-                file.write(chunk)
+                if isinstance(chunk, Stretch):
+                    chunk.copy_to(file)
+                else:
+                    file.write(chunk)
     except OSError as error:
         raise StateError(f"{path} cannot be written: {_reason(error)}", hint="check the path and its rights") from None
 

@@ -20,6 +20,8 @@ from ..architectures import Architecture
 if TYPE_CHECKING:
     import torch
 
+    from .outline import Outline
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Parts:
@@ -81,6 +83,8 @@ class Format:
         write: writes that to a path and returns it; overwrites only if told to. Raises StateError.
         files: that → name and size in bytes of every file that write would write; "" is a path that is a file itself.
             None where that is not known before.
+        outline: path → the same as read, with outlines in place of tensors. Raises as read, and NeedsValues where the
+            tensors do not lie in files of safetensors. None for formats that have none such.
     """
 
     name: str
@@ -92,3 +96,4 @@ class Format:
     account: Callable[[Adapter], None] = _counted
     rewritten: Callable[[Adapter, KnownBase | None], Adapter] = _same
     files: Callable[[Parts], Mapping[str, int]] | None = None
+    outline: Callable[[Path], Outline] | None = None

@@ -17,6 +17,7 @@ from ..methods import configs_from_json
 from . import accounting, json_text, native_head, safetensors_file
 from .format import Format, Parts
 from .native_head import METADATA_KEY, VERSION, detect
+from .outline import Outline, outlined
 
 NAME = "native"
 DOCUMENT = "manifest"
@@ -33,6 +34,13 @@ def read(path: Path) -> Parts:
     # No digest: it is the identity of an artifact, not a part of it, and the registry has just checked it.
     loaded = safetensors_file.load(path)
     return Parts({DOCUMENT: native_head.document_of(loaded.header, str(path))}, {TENSORS: loaded.tensors})
+
+
+def outline(path: Path) -> Outline:
+    """Return the document, and the tensors as outlines; raises as read."""
+    file, tensors = outlined(path)
+    parts = Parts({DOCUMENT: native_head.document_of(file.header, str(path))}, {TENSORS: tensors})
+    return Outline(parts, {"": file}, {})
 
 
 def decode(parts: Parts) -> Adapter:
@@ -118,6 +126,7 @@ FORMAT = Format(
     encode=encode,
     write=write,
     files=files,
+    outline=outline,
 )
 
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import DigestError, FormatError
 from . import disk, json_text
-from .disk import Mapped, content, open_regular, write_atomic
+from .disk import Chunk, Mapped, Stretch, content, open_regular, write_atomic
+from .outline import OutlinedTensor
 from .safetensors_header import (
     HEADER_LIMIT,
     ITEM_SIZE,
@@ -113,8 +114,8 @@ def write(
     metadata: Mapping[str, str] | None = None,
     *,
     force: bool = False,
-) -> str:
-    """Write tensors and metadata as the one file they determine, and return its digest.
+) -> None:
+    """Write tensors and metadata as the one file they determine.
 
     The data are sorted as the reference does it, larger elements first and then by name; the header ends on a multiple
     of 8 bytes, so every tensor is aligned.
@@ -123,9 +124,7 @@ def write(
         StateError: the file exists and force is not set, or cannot be written.
         FormatError: a tensor's dtype has no name in the format.
     """
-    digest = hashlib.sha256()
-    write_atomic(Path(path), _hashed(_chunks(tensors, metadata or {}), digest.update), force=force)
-    return f"sha256:{digest.hexdigest()}"
+    write_atomic(Path(path), _chunks(tensors, metadata or {}), force=force)
 
 
 def dumps(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
@@ -134,7 +133,8 @@ def dumps(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | Non
     Raises:
         FormatError: a tensor's dtype has no name in the format.
     """
-    return b"".join(_chunks(tensors, metadata or {}))
+    chunks = _chunks(tensors, metadata or {})
+    return b"".join(b"".join(chunk.blocks()) if isinstance(chunk, Stretch) else chunk for chunk in chunks)
 
 
 def size(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> int:
@@ -210,7 +210,7 @@ def _dtypes() -> dict[str, torch.dtype]:
     }
 
 
-def _chunks(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> Iterator[bytes | memoryview]:
+def _chunks(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> Iterator[Chunk]:
     """Give the file piece by piece: the header, then each tensor's bytes."""
     order, header = _head(tensors, metadata)
     yield header
@@ -220,22 +220,34 @@ def _chunks(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) ->
 
 def _head(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> tuple[list[str], bytes]:
     """Return the names of the tensors in the order of their data, and the header with its length in front."""
-    names = {dtype: name for name, dtype in _dtypes().items()}
-    faults = [f"tensor {key!r} has dtype {t.dtype}" for key, t in tensors.items() if t.dtype not in names]
-    if faults:
-        raise FormatError("safetensors files cannot hold these tensors", faults=faults)
+    types = _types(tensors)
     rank = {name: -place for place, name in enumerate(ITEM_SIZE)}
-    order = sorted(tensors, key=lambda key: (rank[names[tensors[key].dtype]], key))
+    order = sorted(tensors, key=lambda key: (rank[types[key]], key))
     entries: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
     end = 0
     for key in order:
         begin, end = end, end + _length(tensors[key])
         entries[key] = {
-            "dtype": names[tensors[key].dtype],
+            "dtype": types[key],
             "shape": list(tensors[key].shape),
             "data_offsets": [begin, end],
         }
     return order, _header_bytes(entries)
+
+
+def _types(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    """Return the format's name of the dtype of every tensor; torch is not loaded for outlines.
+
+    Raises:
+        FormatError: the format has none for some.
+    """
+    known = {key: str(t.dtype) for key, t in tensors.items() if isinstance(t, OutlinedTensor)}
+    others = [key for key in tensors if key not in known]
+    names = {dtype: name for name, dtype in _dtypes().items()} if others else {}
+    faults = [f"tensor {key!r} has dtype {tensors[key].dtype}" for key in others if tensors[key].dtype not in names]
+    if faults:
+        raise FormatError("safetensors files cannot hold these tensors", faults=faults)
+    return known | {key: names[tensors[key].dtype] for key in others}
 
 
 def _length(tensor: torch.Tensor) -> int:
@@ -250,18 +262,13 @@ def _header_bytes(entries: Mapping[str, object]) -> bytes:
     return struct.pack("<Q", len(text)) + text
 
 
-def _bytes_of(tensor: torch.Tensor) -> Iterator[memoryview]:
+def _bytes_of(tensor: torch.Tensor) -> Iterator[memoryview | Stretch]:
     """Give the bytes of a tensor in row-major order, without a copy where it lies so already."""
+    if isinstance(tensor, OutlinedTensor):
+        yield from tensor.stretches()
+        return
     import torch
 
     if tensor.numel():
         flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
         yield flat.numpy().data
-
-
-def _hashed(
-    chunks: Iterator[bytes | memoryview], update: Callable[[bytes | memoryview], None]
-) -> Iterator[bytes | memoryview]:
-    for chunk in chunks:
-        update(chunk)
-        yield chunk

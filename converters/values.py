@@ -28,6 +28,17 @@ def check_finite(tensors: Mapping[str, torch.Tensor], what: str) -> None:
         )
 
 
+def identical(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Return whether two tensors are equal bit for bit."""
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    if a is b or (a.is_contiguous() and b.is_contiguous() and a.data_ptr() == b.data_ptr()):
+        return True
+    import torch
+
+    return torch.equal(a.reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8))
+
+
 def _suspects(tensors: Mapping[str, torch.Tensor]) -> list[str]:
     """Return the keys of the tensors whose sum is not finite: all that hold NaN or infinity, rarely another one."""
     import torch

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +18,9 @@ from ..converters import native, values
 from ..converters import report as reports
 from ..converters.format import Format, Parts
 from ..converters.identity import manifest_name, own_version
+from ..converters.outline import NeedsValues, Outline, all_outlined
 from ..converters.report import LayerError, Report, Side, Verified
-from ..errors import IntegrityError, StateError, UnsupportedError, UsageError
+from ..errors import IntegrityError, StateError, UsageError
 from ..registry import digest as digests
 from .known_bases import Bases, anonymous
 
@@ -132,7 +135,7 @@ def convert(
         force=force,
     )
     _check_destination(job)
-    return _run(job, replace(job.source.read(path), row=job.bases.row()))
+    return _streamed(job) or _run(job, job.source.read(path))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,15 +154,36 @@ class _Job:
     force: bool
 
 
-def _run(job: _Job, read: Parts) -> Report:
-    """Return the report of a conversion of what was read from the source."""
+def _streamed(job: _Job) -> Report | None:
+    """Return the report of a conversion that only gives tensors other names, None where there is more to do.
+
+    Names and shapes are converted, and the bytes then copied from file to file.
+    """
+    if job.source.outline is None or job.target.files is None or job.wish is not None or job.verify:
+        return None
+    try:
+        outline = job.source.outline(job.path)
+        return _run(job, outline.parts, outline)
+    except NeedsValues:
+        return None
+
+
+def _run(job: _Job, read: Parts, outline: Outline | None = None) -> Report:
+    """Return the report of a conversion of what was read from the source.
+
+    outline: the source, if only that was read.
+
+    Raises:
+        NeedsValues: only an outline was read, and it is not enough.
+    """
+    read = replace(read, row=job.bases.row())
     adapter = job.source.decode(read)
-    values.check_finite(adapter.tensors, str(job.path))
-    known = job.bases.known()
+    job.source.account(adapter)
     wanted, layers = _approximated(job, adapter)
-    made = _named(job.target.rewritten(wanted, known), job.name)
-    origin = _origin(adapter, job, read.digest)
-    origin = replace(origin, exact=origin.exact and all(layer.error <= ROUNDING for layer in layers))
+    made = _named(_rewritten(job, wanted, afresh=bool(layers)), job.name)
+    digest = _checked(job, adapter, made, read, outline)
+    origin = _origin(adapter, job, digest)
+    origin = _less_exact(origin, layers)
     written = job.target.encode(_from(made, origin, job))
     verified = None
     if job.verify:
@@ -167,6 +191,7 @@ def _run(job: _Job, read: Parts) -> Report:
         origin = replace(origin, difference=max(verified.difference, origin.difference or 0.0))
         written = job.target.encode(_from(made, origin, job))
     if not job.dry_run:
+        _make_parent(job.destination)
         job.target.write(written, job.destination, job.force)
     return Report(
         adapter=made.manifest.name,
@@ -180,15 +205,34 @@ def _run(job: _Job, read: Parts) -> Report:
         difference=origin.difference,
         layers=layers,
         verified=verified,
+        streamed=outline is not None,
         written=not job.dry_run,
     )
+
+
+def _checked(job: _Job, adapter: Adapter, made: Adapter, read: Parts, outline: Outline | None) -> str:
+    """Return the digest of the source, all values of which are finite.
+
+    Raises:
+        FormatError: some are not.
+        NeedsValues: only an outline was read, and the target is made of more than its tensors.
+    """
+    if outline is None:
+        values.check_finite(adapter.tensors, str(job.path))
+        return read.digest
+    if not all_outlined(job.target.encode(made)):
+        raise NeedsValues
+    return outline.checked_digest()
 
 
 def _approximated(job: _Job, adapter: Adapter) -> tuple[Adapter, tuple[LayerError, ...]]:
     """Return the adapter that is to be written, and how good it is if it is an approximation."""
     if job.wish is None:
         return adapter, ()
-    raise UnsupportedError("approximations are not made yet")
+    from ..loader.approximation import Truncation, approximated
+
+    truncation = Truncation(rank=job.wish.rank, energy=job.wish.energy)
+    return approximated(adapter, truncation, partial(job.bases.at_hand, adapter), job.bases.architecture)
 
 
 def _check_destination(job: _Job) -> None:
@@ -210,6 +254,20 @@ def _check_destination(job: _Job) -> None:
         raise StateError(f"{job.destination} exists already", hint="choose another path, or force overwriting")
 
 
+def _make_parent(path: Path) -> None:
+    """Make the folder that a target lies in.
+
+    Raises:
+        StateError: it cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StateError(
+            f"{path.parent} cannot be made: {error.strerror}", hint="check the path and its rights"
+        ) from None
+
+
 def _origin(adapter: Adapter, job: _Job, digest: str) -> Provenance:
     """Return where an adapter came from: what its source says of that, or the source itself."""
     known = adapter.manifest.provenance
@@ -217,6 +275,21 @@ def _origin(adapter: Adapter, job: _Job, digest: str) -> Provenance:
         return known if known.digest else replace(known, digest=digest)
     found = digest or (digests.of_file(job.path) if job.path.is_file() else "")
     return Provenance(format=job.source.name, digest=found, converter=f"adapterhub {own_version()}")
+
+
+def _rewritten(job: _Job, adapter: Adapter, *, afresh: bool) -> Adapter:
+    """Return an adapter nearer to the words of the target; afresh: what is kept of those of its source is void."""
+    extra = {key: value for key, value in adapter.manifest.extra.items() if key != job.target.name}
+    void = replace(adapter, manifest=replace(adapter.manifest, extra=extra)) if afresh else adapter
+    return replace(job.target.rewritten(void, job.bases.known()), manifest=adapter.manifest)
+
+
+def _less_exact(origin: Provenance, layers: Sequence[LayerError]) -> Provenance:
+    """Return where an adapter came from, and what was lost on the way."""
+    worst = max((layer.error for layer in layers), default=0.0)
+    if worst <= ROUNDING:
+        return origin
+    return replace(origin, exact=False, error=max(worst, origin.error or 0.0))
 
 
 def _from(adapter: Adapter, origin: Provenance, job: _Job) -> Adapter:

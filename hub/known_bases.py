@@ -76,6 +76,10 @@ class Bases:
         """The description of the family that was given, if any."""
         return self._architecture
 
+    def at_hand(self, adapter: Adapter) -> nn.Module | None:
+        """Return the base model that was given, else the adapter's own if it is here, else None."""
+        return self._own(adapter.manifest) if self._base is None else self.model
+
     def stage(self, adapter: Adapter) -> Stage:
         """Return the model to run an adapter on: the one given, else its own if it is here, else a tiny random one.
 

@@ -40,7 +40,7 @@ class Merge:
         """
         self._config = ground.model.config
         self._unties = False
-        reasons = list(_unmergeable(binding))
+        reasons = list(unmergeable(binding))
         if not reasons:
             tied = set(_tied(ground))
             self._changes = list(_changes(ground, binding))
@@ -84,7 +84,7 @@ class Merge:
             self._config.tie_word_embeddings = self._ties
 
 
-def _unmergeable(binding: Binding) -> Iterator[str]:
+def unmergeable(binding: Binding) -> Iterator[str]:
     """Yield why an adapter cannot become weights."""
     kinds = {
         "sites": "bottlenecks",

@@ -390,6 +390,7 @@ class Method:
         facts: configuration, canonical key → shape of the adapter's tensors, and the roles of linear maps → Facts.
         frozen: configuration and canonical key → whether that tensor stays as it is in training.
         settled: configuration and layout → the configuration with what it leaves to the base model filled in.
+        sized: whether the shapes of its tensors tell inputs and outputs of the linear maps that it changes.
         is_head: whether it is a prediction head, of which an adapter has at most one.
     """
 
@@ -401,6 +402,7 @@ class Method:
     facts: Callable[[Any, Shapes, Roles], Facts]
     frozen: Callable[[Any, str], bool] = lambda config, key: False
     settled: Callable[[Any, Layout], Any] = lambda config, layout: config
+    sized: bool = True
     is_head: bool = False
 
     @property

@@ -169,6 +169,7 @@ def method(rule: Rule) -> Method:
         facts=facts,
         frozen=lambda config, key: key in rule.frozen or key.rpartition(".")[2] in rule.frozen,
         settled=lambda config, layout: rule.settled(config, maps(config, layout)),
+        sized=rule.sized,
     )
 
 

@@ -103,6 +103,7 @@ FORMAT = Format(
     write=folder.write,
     rewritten=equal.rewritten,
     files=folder.files,
+    outline=folder.outline,
 )
 
 MOST_SAMPLED = 16

@@ -12,6 +12,7 @@ from ...errors import FormatError
 from .. import json_text, safetensors_file, torch_file
 from ..disk import digest_of, read_bounded, sha256, write_atomic, write_folder
 from ..format import Parts
+from ..outline import NeedsValues, Outline, outlined
 from .documents import CONFIG, FUSION_CONFIG, HEAD_CONFIG
 
 if TYPE_CHECKING:
@@ -52,9 +53,37 @@ def read(path: Path) -> Parts:
     Raises:
         FormatError: a file is missing, malformed, hostile, or a link that leads out of the folder.
     """
-    documents: dict[str, JSON] = {}
+    documents, digests, weights = _listed(path)
     tensors: dict[str, dict[str, torch.Tensor]] = {}
+    for group, file in weights.items():
+        tensors[group], digests[file] = _weights(path, file)
+    return Parts(documents, tensors, digest_of(digests))
+
+
+def outline(path: Path) -> Outline:
+    """Return documents, and tensors as outlines.
+
+    Raises:
+        FormatError: as read.
+        NeedsValues: the tensors lie in pickles.
+    """
+    documents, digests, weights = _listed(path)
+    if not all(file.endswith(".safetensors") for file in weights.values()):
+        raise NeedsValues
+    found = {group: outlined(path / file, inside=path) for group, file in weights.items()}
+    parts = Parts(documents, {group: tensors for group, (_, tensors) in found.items()})
+    return Outline(parts, {weights[group]: file for group, (file, _) in found.items()}, digests)
+
+
+def _listed(path: Path) -> tuple[dict[str, JSON], dict[str, str], dict[str, str]]:
+    """Return name → document, name → its digest, and group → file of its tensors.
+
+    Raises:
+        FormatError: a document is missing, malformed, hostile, or a link that leads out of the folder.
+    """
+    documents: dict[str, JSON] = {}
     digests: dict[str, str] = {}
+    chosen: dict[str, str] = {}
     faults: list[str] = []
     for name, group, weights in PAIRS:
         found = [file for file in weights if os.path.lexists(path / file)]
@@ -62,7 +91,7 @@ def read(path: Path) -> Parts:
             text = read_bounded(path / name, DOCUMENT_LIMIT, inside=path)
             documents[name] = json_text.loads(text, str(path / name))
             digests[name] = sha256(text)
-            tensors[group], digests[found[0]] = _weights(path, found[0])
+            chosen[group] = found[0]
         elif found:
             faults.append(f"{name} is missing beside {found[0]}")
         elif os.path.lexists(path / name):
@@ -70,7 +99,7 @@ def read(path: Path) -> Parts:
     if faults or not documents:
         faults = faults or [f"there is neither {CONFIG} nor {HEAD_CONFIG}"]
         raise FormatError(f"{path} holds no complete adapter", faults=faults, hint="fetch the whole folder again")
-    return Parts(documents, tensors, digest_of(digests))
+    return documents, digests, chosen
 
 
 def write(parts: Parts, path: Path, force: bool = False) -> Path:

@@ -20,6 +20,7 @@ from ...architectures import Architecture, Layers
 from ...errors import FormatError
 from .. import layers
 from ..layers import Index
+from ..values import identical
 from .codec import CONTAINERS, Codec, Container, Entry, Places
 
 if TYPE_CHECKING:
@@ -302,15 +303,6 @@ def _unnamed(key: str, name: str) -> str:
 
 def _kinds(parts: Iterable[tuple[MethodConfig, Codec]]) -> str:
     return " or ".join(dict.fromkeys(config.method.replace("_", " ") for config, _ in parts))
-
-
-def identical(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Return whether two tensors are equal bit for bit."""
-    import torch
-
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return False
-    return torch.equal(a.reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8))
 
 
 def _strangers(keys: Sequence[str], name: str) -> list[str]:

@@ -24,6 +24,7 @@ from .. import accounting
 from ..format import Format, Parts
 from ..identity import origin
 from ..spelling import kept, respelled, restored
+from ..values import identical
 from . import along, documents, equal, families, folder, heads, keys, prompts, targets, tying, types
 from .codec import Codec, Places
 from .documents import CONFIG, NAME, NOTE
@@ -102,6 +103,7 @@ FORMAT = Format(
     write=folder.write,
     rewritten=equal.rewritten,
     files=folder.files,
+    outline=folder.outline,
 )
 
 _AGAIN = "fetch the adapter again, or save it again with PEFT"
@@ -345,11 +347,9 @@ def _narrowed(adapter: Adapter, config: tuple[MethodConfig, ...]) -> dict[str, t
 
 def _equal(a: Parts, b: Parts) -> bool:
     """Return whether two parts hold the same."""
-    import torch
-
     ours, theirs = a.tensors[GROUP], b.tensors[GROUP]
     return (
         dict(a.documents) == dict(b.documents)
         and ours.keys() == theirs.keys()
-        and all(t.dtype == theirs[key].dtype and torch.equal(t, theirs[key]) for key, t in ours.items())
+        and all(identical(t, theirs[key]) for key, t in ours.items())
     )

@@ -109,6 +109,8 @@ def unread_json(tensors: Mapping[str, torch.Tensor]) -> dict[str, JSON]:
 
 def unread_tensors(value: JSON) -> dict[str, torch.Tensor]:
     """Return what unread_json made JSON of, {} where it is something else."""
+    if not value:
+        return {}
     import torch
 
     types = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}

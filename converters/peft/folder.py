@@ -13,6 +13,7 @@ from ...errors import FormatError
 from .. import json_text, safetensors_file, torch_file
 from ..disk import digest_of, read_bounded, sha256, write_atomic, write_folder
 from ..format import Parts
+from ..outline import NeedsValues, Outline, outlined
 from .documents import CONFIG, NOTE
 
 if TYPE_CHECKING:
@@ -41,18 +42,48 @@ def read(path: Path) -> Parts:
     Raises:
         FormatError: a file is missing, malformed, hostile, or a link that leads out of the folder.
     """
+    documents, digests, weights = _listed(path)
+    tensors, digest, note = _weights(path, weights)
+    return _parts(path, documents, tensors, note, digest_of({**digests, weights: digest}))
+
+
+def outline(path: Path) -> Outline:
+    """Return the document, and the tensors as outlines.
+
+    Raises:
+        FormatError: as read.
+        NeedsValues: the tensors lie in a pickle.
+    """
+    documents, digests, weights = _listed(path)
+    if not weights.endswith(".safetensors"):
+        raise NeedsValues
+    file, tensors = outlined(path / weights, inside=path)
+    parts = _parts(path, documents, tensors, file.header.metadata.get(NOTE), "")
+    return Outline(parts, {weights: file}, digests)
+
+
+def _listed(path: Path) -> tuple[dict[str, JSON], dict[str, str], str]:
+    """Return name → document, name → its digest, and the file of the tensors.
+
+    Raises:
+        FormatError: a file is missing, or the document malformed, or a link that leads out of the folder.
+    """
     found = [name for name in WEIGHTS if os.path.lexists(path / name)]
     missing = [] if os.path.lexists(path / CONFIG) else [f"{CONFIG} is missing"]
     missing += [] if found else [f"{' or '.join(WEIGHTS)} is missing"]
     if missing:
         raise FormatError(f"{path} holds no complete adapter", faults=missing, hint="fetch the whole folder again")
     text = read_bounded(path / CONFIG, DOCUMENT_LIMIT, inside=path)
-    documents = {CONFIG: json_text.loads(text, str(path / CONFIG))}
-    tensors, digest, note = _weights(path, found[0])
+    return {CONFIG: json_text.loads(text, str(path / CONFIG))}, {CONFIG: sha256(text)}, found[0]
+
+
+def _parts(
+    path: Path, documents: dict[str, JSON], tensors: Mapping[str, torch.Tensor], note: str | None, digest: str
+) -> Parts:
+    """Return what a folder holds; note is that in the metadata of its weights."""
     if note is not None:
-        documents[NOTE] = json_text.loads(note.encode("utf-8", "surrogatepass"), f"the note in {path / found[0]}")
-    digests = {CONFIG: sha256(text), found[0]: digest}
-    return Parts(documents, {GROUP: tensors}, digest_of(digests), name=_name(path))
+        documents[NOTE] = json_text.loads(note.encode("utf-8", "surrogatepass"), f"the note in the weights of {path}")
+    return Parts(documents, {GROUP: tensors}, digest, name=_name(path))
 
 
 def write(parts: Parts, path: Path, force: bool = False) -> Path:

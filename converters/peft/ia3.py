@@ -96,12 +96,12 @@ def write(config: IA3Config, tensors: dict[str, torch.Tensor], layout: Layout) -
 
 def narrowed(config: IA3Config, tensors: dict[str, torch.Tensor], layout: Layout) -> dict[str, torch.Tensor]:
     """Return vectors of whole maps as those of the parts that the configuration names."""
-    import torch
-
     found = dict(tensors)
     for target in maps(config, layout)[0]:
         key = f"{target.path}.ia3_outputs"
         if target.parts and key in found:
+            import torch
+
             blocks = found[key].split(target.part_size)
             found[key] = torch.cat([blocks[place] for place in target.parts])
     return found

@@ -129,12 +129,12 @@ def write(config: LoraConfig, tensors: dict[str, torch.Tensor], layout: Layout) 
 
 def narrowed(config: LoraConfig, tensors: dict[str, torch.Tensor], layout: Layout) -> dict[str, torch.Tensor]:
     """Return tensors of whole maps as those of the parts that the configuration names."""
-    import torch
-
     found = dict(tensors)
     for target in chosen(config.targets, layout, leave_out=config.leave_out):
         key = f"{target.path}.lora_B"
         if target.parts and key in found:
+            import torch
+
             blocks = found[key].split(target.part_size)
             r = found[key].shape[1] // len(target.parts)
             cut = [blocks[place][:, i * r : (i + 1) * r] for i, place in enumerate(target.parts)]

@@ -17,8 +17,8 @@ from ....architectures import Architecture, HeadName
 from ....errors import FormatError, UnsupportedError, UsageError
 from ....methods import HeadConfig, Shapes
 from ... import class_heads
+from ...values import identical
 from ..codec import Source
-from ..keys import identical
 from . import kinds
 
 if TYPE_CHECKING:
