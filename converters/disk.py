@@ -7,7 +7,7 @@ import mmap
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,35 +165,50 @@ def write_atomic(path: Path, chunks: Iterable[Chunk], *, force: bool = False) ->
         raise StateError(f"{path} cannot be written: {_reason(error)}", hint="check the path and its rights") from None
 
 
-def write_folder(path: Path, fill: Callable[[Path], None], *, force: bool = False) -> Path:
-    """Return path after writing it: a new folder as a whole, or, with force, file after file into one that is there.
+def write_folder(path: Path, fill: Callable[[Path], None], *, force: bool = False, owned: Collection[str] = ()) -> Path:
+    """Return path after writing it: a folder that is made beside it and then put in its place.
+
+    With force its files are put into a folder that holds something. Who is killed meanwhile leaves the old files, or
+    files without a JSON document to tell what they are, or the new ones, but no mixture that could be read.
 
     Args:
         path: the folder.
         fill: writes the files into the folder that it is given.
         force: write into a folder that holds something.
+        owned: names of the files that would be read in place of the new ones, or with them; they are taken away.
 
     Raises:
         StateError: the folder exists and force is not set, or it cannot be written.
     """
     if path.is_dir() and any(path.iterdir()) and not force:
         raise StateError(f"{path} exists already and is not empty", hint="choose another path, or force overwriting")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
     try:
-        if path.is_dir():
-            fill(path)
-            return path
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
-        try:
-            temporary.mkdir()
-            fill(temporary)
+        temporary.mkdir()
+        fill(temporary)
+        if path.is_dir():
+            _put_into(path, temporary, owned)
+        else:
             temporary.rename(path)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
     except OSError as error:
         raise StateError(f"{path} cannot be written: {error.strerror}", hint="check the path and its rights") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     return path
+
+
+def _put_into(path: Path, fresh: Path, owned: Collection[str]) -> None:
+    """Move the files of a fresh folder into another one: documents last, and the old ones gone before anything else."""
+    names = sorted((file.name for file in fresh.iterdir()), key=lambda name: (name.endswith(".json"), name))
+    stale = sorted({*owned, *names}, key=lambda name: (not name.endswith(".json"), name))
+    for name in stale:
+        if name.endswith(".json") or name not in names:
+            (path / name).unlink(missing_ok=True)
+    for name in names:
+        if (path / name).is_dir() and not (path / name).is_symlink():
+            shutil.rmtree(path / name)
+        (fresh / name).replace(path / name)
 
 
 def sha256(data: bytes) -> str:

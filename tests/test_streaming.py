@@ -203,6 +203,44 @@ def test_a_killed_run_leaves_no_half_written_target(to: str, tmp_path: Path) -> 
     assert adapterhub.read(out).manifest.name == "other"
 
 
+def test_what_is_killed_while_files_are_exchanged_leaves_no_mixture(tmp_path: Path) -> None:
+    case = GOLDEN.case("e-bert-lora-qv")
+    out = tmp_path / "out"
+    adapterhub.convert(sides(case)["adapters"], out, to="adapters")
+    (out / "README.md").write_text("mine")
+    first = contents(out)
+    adapterhub.convert(sides(case)["adapters"], tmp_path / "other", to="adapters", name="other")
+    second = contents(tmp_path / "other")
+    for at in range(1, 13):
+        words = [sys.executable, "-c", EXCHANGED, str(tmp_path / "other"), str(out), "adapters", str(at)]
+        subprocess.run(words, check=False)
+        found = {name: data for name, data in contents(out).items() if name != "README.md"}
+        whole = {name: data for name, data in first.items() if name != "README.md"}
+        assert found in (whole, second) or "adapter_config.json" not in found
+        assert (out / "README.md").read_text() == "mine"
+    assert found == second
+
+
+EXCHANGED = """
+import os, pathlib, signal, sys
+
+left = int(sys.argv[4])
+replaced, unlinked = pathlib.Path.replace, pathlib.Path.unlink
+def counts(act):
+    def counted(self, *args, **kwargs):
+        global left
+        if self.parent.name == "out" or (args and pathlib.Path(args[0]).parent.name == "out"):
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return act(self, *args, **kwargs)
+    return counted
+pathlib.Path.replace, pathlib.Path.unlink = counts(replaced), counts(unlinked)
+import adapterhub
+adapterhub.convert(*sys.argv[1:3], to=sys.argv[3], force=True)
+"""
+
+
 def test_a_run_that_is_killed_at_any_moment_leaves_nothing_or_all(tmp_path: Path) -> None:
     source = large(tmp_path / "a.safetensors", rank=64)
     for wait in (0.1, 0.3, 0.5):

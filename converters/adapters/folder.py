@@ -103,12 +103,13 @@ def _listed(path: Path) -> tuple[dict[str, JSON], dict[str, str], dict[str, str]
 
 
 def write(parts: Parts, path: Path, force: bool = False) -> Path:
-    """Write a folder and return its path: a new one as a whole, or, with force, file after file into one that is there.
+    """Write a folder and return its path; with force into one that is there, with files of other kinds left in it.
 
     Raises:
         StateError: the folder exists and force is not set, or it cannot be written.
     """
-    return write_folder(path, partial(_fill, parts), force=force)
+    owned = [name for document, _, weights in PAIRS for name in (document, *weights)]
+    return write_folder(path, partial(_fill, parts), force=force, owned=owned)
 
 
 def files(parts: Parts) -> dict[str, int]:
@@ -122,11 +123,8 @@ def files(parts: Parts) -> dict[str, int]:
 
 
 def _fill(parts: Parts, folder: Path) -> None:
-    """Write the files of this adapter, and take away those of its kinds that would be read in their place."""
+    """Write the files of this adapter."""
     for name, group, weights in PAIRS:
-        for stale in (name, *weights):
-            if name not in parts.documents or stale in weights[1:]:
-                (folder / stale).unlink(missing_ok=True)
         if name in parts.documents:
             safetensors_file.write(folder / weights[0], parts.tensors[group], METADATA, force=True)
             write_atomic(folder / name, [json_text.file(parts.documents[name], name)], force=True)

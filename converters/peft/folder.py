@@ -87,12 +87,12 @@ def _parts(
 
 
 def write(parts: Parts, path: Path, force: bool = False) -> Path:
-    """Write a folder and return its path: a new one as a whole, or, with force, file after file into one that is there.
+    """Write a folder and return its path; with force into one that is there, with files of other kinds left in it.
 
     Raises:
         StateError: the folder exists and force is not set, or it cannot be written.
     """
-    return write_folder(path, partial(_fill, parts), force=force)
+    return write_folder(path, partial(_fill, parts), force=force, owned=(*WEIGHTS, *OTHERS, CONFIG))
 
 
 def files(parts: Parts) -> dict[str, int]:
@@ -107,9 +107,7 @@ def _metadata(parts: Parts) -> dict[str, str]:
 
 
 def _fill(parts: Parts, folder: Path) -> None:
-    """Write the files, and take away those that would be read in their place."""
-    for stale in (*WEIGHTS[1:], *OTHERS):
-        (folder / stale).unlink(missing_ok=True)
+    """Write the files."""
     safetensors_file.write(folder / WEIGHTS[0], parts.tensors[GROUP], _metadata(parts), force=True)
     write_atomic(folder / CONFIG, [json_text.file(parts.documents[CONFIG], CONFIG)], force=True)
 
