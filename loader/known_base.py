@@ -22,6 +22,7 @@ class KnownBase:
             UnsupportedError: its family is unknown.
         """
         self._ground = survey(model, architecture)
+        self._model = model
         self._attentions = {attention.path: attention for attention in self._ground.layout.attentions}
 
     def linear(self, path: str) -> tuple[Tensor, Tensor | None]:
@@ -51,3 +52,16 @@ class KnownBase:
         first, second = part.chunk(2, dim=-1)
         turned = part * cosine + torch.cat([-second, first], dim=-1) * sine
         return torch.cat([turned, rest], dim=-1).view(keys.shape).to(keys.dtype)
+
+    def heads(self) -> tuple[int, int]:
+        """Return how many heads queries and keys have in each attention.
+
+        Raises:
+            UnsupportedError: the configuration does not say one number for all.
+        """
+        said = self._model.config.to_dict()
+        queries = said.get("num_attention_heads")
+        keys = said.get("num_key_value_heads") or queries
+        if type(queries) is not int or type(keys) is not int:
+            raise UnsupportedError("the configuration of the base model does not say how many heads its attentions have")
+        return queries, keys

@@ -71,7 +71,7 @@ FAMILIES: Mapping[str, Family] = {
     "gpt2": Family("gpt2"),
     "bert": Family("bert"),
     "roberta": Family("bert"),
-    "xlm_roberta": Family("bert"),
+    "xlm-roberta": Family("bert"),
     "distilbert": Family("bert"),
     "t5": Family("t5", blocks=("enc.blk.{i}.", "dec.blk.{i}.")),
 }
