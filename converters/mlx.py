@@ -154,9 +154,7 @@ def join(found: Updates, names: Naming, manifest: Manifest, kept: Mapping[str, J
         "lora_parameters": {"rank": rank, "scale": scale, "dropout": found.dropout, "keys": keys},
     }
     back = {ours: theirs for theirs, ours in LEAVES.items()}
-    tensors = {
-        f"{path}.{back[leaf]}": _turned(tensor) for (path, leaf), tensor in found.tensors.items()
-    }
+    tensors = {f"{path}.{back[leaf]}": _turned(tensor) for (path, leaf), tensor in found.tensors.items()}
     return Joined({CONFIG: document}, tensors)
 
 
@@ -208,7 +206,8 @@ def _type(document: JSON) -> JSON:
     said = document.get("fine_tune_type", "lora")
     if said not in ("lora", "dora"):
         raise UnsupportedError(
-            f"{CONFIG}: fine_tune_type is {said!r}, and only lora and dora are adapters", hint="fuse it with mlx_lm.fuse"
+            f"{CONFIG}: fine_tune_type is {said!r}, and only lora and dora are adapters",
+            hint="fuse it with mlx_lm.fuse",
         )
     return said
 

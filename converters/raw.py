@@ -21,10 +21,11 @@ from ..architectures import Architecture, by_name
 from ..architectures.architecture import named
 from ..errors import FormatError, UnsupportedError, UsageError
 from ..sites import PROJECTIONS, Projection
-from . import json_text, safetensors_file, safetensors_header, torch_file
+from . import torch_file
 from .format import Format, Parts
-from .low_rank import notes
+from .low_rank import tensor_files
 from .low_rank.dialect import GROUP, Dialect, Joined, Split, naming_of
+from .low_rank.tensor_files import METADATA
 from .low_rank.updates import Means, Place, Sorting, Updates, ordered_words, usual
 from .peft import equal
 from .peft.families import Naming, layers_of, naming
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
     Tensors = Mapping[Place, Tensor]
 
 NAME = "raw"
-METADATA = "metadata"
-"""The document: texts in the header of a safetensors file."""
-
 ALPHA, STABLE = "lora_alpha", "use_rslora"
 """Texts of the header with which this package says what such files do not say."""
 
@@ -51,7 +49,7 @@ OPTIONS: Mapping[str, str] = {
     "architecture": "the family of the base model, where several have the same module paths",
 }
 
-MEANS = Means(library="a plain state dict", embeddings=True, convolutions=True)
+MEANS = Means(library="a plain state dict", stable=True, embeddings=True, convolutions=True)
 
 _KEY = re.compile(
     r"(?P<around>base_model\.model\.|module\.)?(?P<path>.+?)"
@@ -61,15 +59,9 @@ _KEY = re.compile(
 
 def detect(path: Path) -> bool:
     """Return whether path is a file of tensors called lora_A or lora_B; of a pickle only its name is looked at."""
-    if not path.is_file() or path.suffix in PICKLES:
+    if path.suffix in PICKLES:
         return path.is_file()
-    if path.suffix != ".safetensors":
-        return False
-    try:
-        header = safetensors_header.read_header(path)
-    except FormatError:
-        return False
-    return any(_KEY.match(key) for key in header.tensors)
+    return tensor_files.detect(path, lambda header: any(map(_KEY.match, header.tensors)))
 
 
 def read(path: Path) -> Parts:
@@ -82,31 +74,7 @@ def read(path: Path) -> Parts:
     if path.suffix in PICKLES:
         tensors, digest = torch_file.load(path)
         return Parts({METADATA: {}}, {GROUP: tensors}, digest, name=path.stem)
-    return read_safetensors(path)
-
-
-def read_safetensors(path: Path) -> Parts:
-    """Return tensors, the texts of the header and the note of one safetensors file."""
-    loaded = safetensors_file.load(path, digest=True)
-    metadata: dict[str, JSON] = dict(loaded.header.metadata)
-    note = metadata.pop(notes.KEY, None)
-    documents: dict[str, JSON] = {METADATA: metadata}
-    if note is not None:
-        documents[notes.KEY] = json_text.loads(note.encode("utf-8", "surrogatepass"), f"the note in {path}")
-    return Parts(documents, {GROUP: loaded.tensors}, loaded.digest, name=path.stem)
-
-
-def write(parts: Parts, path: Path, force: bool = False) -> Path:
-    """Write one safetensors file, whole or not at all, and return its path.
-
-    Raises:
-        StateError: the file exists and force is not set, or cannot be written.
-    """
-    metadata = dict(parts.documents[METADATA])
-    if notes.KEY in parts.documents:
-        metadata[notes.KEY] = json_text.canonical(parts.documents[notes.KEY], "the note")
-    safetensors_file.write(path, parts.tensors[GROUP], metadata, force=force)
-    return path
+    return tensor_files.read(path)
 
 
 def split(parts: Parts) -> Split:
@@ -308,7 +276,7 @@ FORMAT = Format(
     read=read,
     decode=DIALECT.decode,
     encode=DIALECT.encode,
-    write=write,
+    write=tensor_files.write,
     rewritten=equal.rewritten,
     options=OPTIONS,
 )

@@ -26,6 +26,7 @@ from .bank import SHELF, Bank, Shelf
 from .combined_heads import Heads
 from .files import exactly, fetch
 from .fingerprint import check_fingerprint, fingerprint
+from .known_base import KnownBase
 from .layout import survey
 from .merging import Merge
 from .plan import NOTHING, Installation, Plan, build
@@ -121,13 +122,17 @@ class AdapterSet:
         """
         self._unmerged("load")
         base = None if allow_base_mismatch else self._base_id or None
-        adapter = reference if isinstance(reference, Adapter) else fetch(reference, base, self._ground.architecture)
+        adapter = reference if isinstance(reference, Adapter) else self._fetched(reference, base)
         local = self._free_name(name or adapter.manifest.name, overwrite_ok)
         check_architecture(adapter, self._ground.layout)
         self._check_base(adapter, allow_base_mismatch)
         check_account(adapter, self._ground.layout)
         self._install(local, _Loaded(adapter.config, adapter.manifest, self._bank(adapter.tensors)), set_active)
         return local
+
+    def _fetched(self, reference: str | Path, base: str | None) -> Adapter:
+        row = self._ground.architecture
+        return fetch(reference, base, KnownBase(self._ground.model, row), row)
 
     def add(
         self,

@@ -12,17 +12,19 @@ from ..architectures import Architecture
 from ..converters import read
 from ..errors import StateError
 from ..registry import pull
+from .known_base import KnownBase
 
 
-def fetch(reference: str | Path, base: str | None, row: Architecture) -> Adapter:
+def fetch(reference: str | Path, base: str | None, model: KnownBase, row: Architecture) -> Adapter:
     """Return the adapter behind a reference; a path is read, everything else is pulled first.
 
     base: Hub id of the base model, to choose among a version's artifacts, or None for the first.
-    row: the family of the model that it is to meet.
+    model: the model that it is to meet.
+    row: its family.
     """
     # Counts and values are looked at when the tensors are held against the model.
     path = reference if isinstance(reference, Path) else pull(reference, base=base).path
-    return read(path, finite=False, counted=False, row=row)
+    return read(path, finite=False, counted=False, row=row, base=model)
 
 
 def exactly(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:

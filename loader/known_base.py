@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from ..architectures import Architecture
 from ..errors import UnsupportedError
-from .layout import survey
+from ..sites import Attention
+from .layout import Ground, survey
 
 
 class KnownBase:
     """A live base model, as converters/format.py asks for it."""
 
     def __init__(self, model: nn.Module, architecture: Architecture | None = None) -> None:
-        """Look at a model of transformers.
+        """Take a model of transformers; it is looked at when something is asked.
 
-        Raises:
-            UsageError: it is none.
-            UnsupportedError: its family is unknown.
+        A question raises UsageError where it is none, and UnsupportedError where its family is unknown.
         """
-        self._ground = survey(model, architecture)
         self._model = model
-        self._attentions = {attention.path: attention for attention in self._ground.layout.attentions}
+        self._architecture = architecture
+
+    @cached_property
+    def _ground(self) -> Ground:
+        return survey(self._model, self._architecture)
+
+    @cached_property
+    def _attentions(self) -> dict[str, Attention]:
+        return {attention.path: attention for attention in self._ground.layout.attentions}
 
     def linear(self, path: str) -> tuple[Tensor, Tensor | None]:
         """Return the weight (outputs, inputs[, kernel]) and the bias of a linear map, None where it has none."""
@@ -59,9 +67,11 @@ class KnownBase:
         Raises:
             UnsupportedError: the configuration does not say one number for all.
         """
-        said = self._model.config.to_dict()
+        said = self._ground.bare.config.to_dict()
         queries = said.get("num_attention_heads")
         keys = said.get("num_key_value_heads") or queries
         if type(queries) is not int or type(keys) is not int:
-            raise UnsupportedError("the configuration of the base model does not say how many heads its attentions have")
+            raise UnsupportedError(
+                "the configuration of the base model does not say how many heads its attentions have"
+            )
         return queries, keys

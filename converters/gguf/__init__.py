@@ -122,7 +122,7 @@ def split(parts: Parts) -> Split:
     url = metadata.get(URL, ["string", ""])[1]
     base = hub_id(url.removeprefix(HUB)) if isinstance(url, str) and url.startswith(HUB) else ""
     naming = dataclasses.replace(naming_of(row, ""), others=others)
-    return Split(found, naming, base=base, kept={"heads": list(heads)} if heads else {})
+    return Split(found, naming, base=base, kept={"options": _spoken(heads)} if heads else {})
 
 
 def join(found: Updates, naming: Naming, manifest: Manifest, kept: Mapping[str, JSON]) -> Joined:
@@ -157,7 +157,9 @@ def join(found: Updates, naming: Naming, manifest: Manifest, kept: Mapping[str, 
         ALPHA: ["float32", alpha],
     }
     if turned and heads is not None:
-        metadata |= {f"{arch}.attention.head_count{end}": ["uint32", n] for end, n in zip(("", "_kv"), heads, strict=True)}
+        metadata |= {
+            f"{arch}.attention.head_count{end}": ["uint32", n] for end, n in zip(("", "_kv"), heads, strict=True)
+        }
     if manifest.base.id:
         metadata |= {"general.base_model.count": ["uint32", 1], URL: ["string", HUB + manifest.base.id]}
         metadata["general.base_model.0.name"] = ["string", manifest.base.id.rpartition("/")[2]]
@@ -170,14 +172,16 @@ def rewritten(adapter: Adapter, base: KnownBase | None) -> Adapter:
     row = adapter.manifest.base.architecture
     if base is None or not (row in names.FAMILIES and names.FAMILIES[row].turned):
         return adapter
-    own = {**adapter.manifest.extra.get(NAME, {}), "heads": list(base.heads())}
+    own = {**adapter.manifest.extra.get(NAME, {}), "options": _spoken(base.heads())}
     manifest = dataclasses.replace(adapter.manifest, extra={**adapter.manifest.extra, NAME: own})
     return dataclasses.replace(adapter, manifest=manifest)
 
 
 def _naming(row: Architecture, kept: Mapping[str, JSON]) -> Naming:
     if row.name not in names.FAMILIES:
-        raise UnsupportedError(f"llama.cpp has no models of the family {row.name}, or none that we name", hint=updates.NATIVE)
+        raise UnsupportedError(
+            f"llama.cpp has no models of the family {row.name}, or none that we name", hint=updates.NATIVE
+        )
     return naming_of(row, "")
 
 
@@ -185,7 +189,9 @@ def _check_kind(metadata: file.Metadata) -> None:
     """Refuse what is no LoRA."""
     kind = _text(metadata, TYPE)
     if kind != "adapter":
-        raise FormatError(f"the GGUF file holds a {kind[:40] or 'model'}, not an adapter", hint="give the file of a LoRA")
+        raise FormatError(
+            f"the GGUF file holds a {kind[:40] or 'model'}, not an adapter", hint="give the file of a LoRA"
+        )
     if _text(metadata, ADAPTER_TYPE) != "lora":
         raise UnsupportedError(f"the adapter is a {_text(metadata, ADAPTER_TYPE)[:40]!r}, and only lora is read")
     if INVOCATION in metadata:
@@ -208,7 +214,9 @@ def _family(arch: str, wanted: Architecture | None) -> tuple[Architecture, tuple
     rows = names.rows_of(arch)
     if not rows:
         known = ", ".join(sorted({family.arch for family in names.FAMILIES.values()}))
-        raise UnsupportedError(f"adapters for {arch[:40]!r} models of llama.cpp are not read", hint=f"known are {known}")
+        raise UnsupportedError(
+            f"adapters for {arch[:40]!r} models of llama.cpp are not read", hint=f"known are {known}"
+        )
     if wanted in rows and wanted is not None:
         return wanted, ()
     return rows[0], tuple(row.name for row in rows[1:] if row.layers == rows[0].layers)
@@ -238,7 +246,9 @@ def _one_alpha(found: Updates) -> tuple[Updates, float]:
 def _turned(row: Architecture, tensors: Mapping[Place, Tensor]) -> list[str]:
     """Return the maps whose rows are in another order in llama.cpp."""
     ends = names.FAMILIES[row.name].turned
-    return [path for path, leaf in tensors if leaf == "lora_B" and (names.theirs(row, path) or "").endswith(ends or ("?",))]
+    return [
+        path for path, leaf in tensors if leaf == "lora_B" and (names.theirs(row, path) or "").endswith(ends or ("?",))
+    ]
 
 
 def _heads(
@@ -278,11 +288,13 @@ def _pair(heads: JSON, kv_heads: JSON) -> tuple[int, int] | None:
 
 def _said_heads(kept: Mapping[str, JSON]) -> tuple[int, int] | None:
     """Return the heads that a source, the base model or the caller said."""
-    said = kept.get("heads")
-    if isinstance(said, list) and len(said) == 2:
-        return _pair(*said)
     options = kept.get("options", {})
     return _pair(options.get("heads"), options.get("kv_heads"))
+
+
+def _spoken(heads: tuple[int, int]) -> dict[str, JSON]:
+    """Return numbers of heads as options."""
+    return {"heads": heads[0], "kv_heads": heads[1]}
 
 
 def _ordered(place: Place, tensor: Tensor, row: Architecture, heads: tuple[int, int] | None, *, back: bool) -> Tensor:
@@ -291,7 +303,10 @@ def _ordered(place: Place, tensor: Tensor, row: Architecture, heads: tuple[int, 
         return tensor
     count = heads[0] if (names.theirs(row, place.path) or "").endswith("attn_q") else heads[1]
     if tensor.shape[0] % (2 * count):
-        raise FormatError(f"{place.path} has {tensor.shape[0]} outputs, which are no {count} heads", hint="correct the number of heads")
+        raise FormatError(
+            f"{place.path} has {tensor.shape[0]} outputs, which are no {count} heads",
+            hint="correct the number of heads",
+        )
     return (names.in_halves if back else names.in_pairs)(tensor, count)
 
 

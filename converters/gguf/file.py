@@ -234,7 +234,9 @@ def _tensors(cursor: _Cursor, infos: list[_Info], alignment: int) -> dict[str, t
             raise FormatError(f"{cursor.what} is no correct GGUF file", faults=faults, hint=_AGAIN)
         at, dtype = start + info.offset, getattr(torch, TYPES[info.kind][0])
         block = bytearray(cursor.data[at : at + info.size])
-        found[info.name] = (torch.frombuffer(block, dtype=dtype) if block else torch.empty(0, dtype=dtype)).view(info.shape)
+        found[info.name] = (torch.frombuffer(block, dtype=dtype) if block else torch.empty(0, dtype=dtype)).view(
+            info.shape
+        )
         expected = _padded(expected + info.size, alignment)
     return found
 
@@ -290,7 +292,9 @@ def _packed(value: list[JSON], what: str) -> bytes:
             return struct.pack("<IIQ", ARRAY, number, len(items)) + b"".join(_bare(inner, item) for item in items)
         return struct.pack("<I", STRING if kind == "string" else SCALARS[kind][0]) + _bare(kind, value[1])
     except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError, struct.error):
-        raise FormatError(f"{what} is {str(value)[:80]}, which is no typed value", hint="correct the metadata") from None
+        raise FormatError(
+            f"{what} is {str(value)[:80]}, which is no typed value", hint="correct the metadata"
+        ) from None
 
 
 def _bare(kind: str, value: JSON) -> bytes:

@@ -25,19 +25,11 @@ PROJECTIONS: Mapping[tuple[Projection, ...], str] = {
     ("key",): "attn_k",
     ("value",): "attn_v",
     ("query", "key", "value"): "attn_qkv",
-    ("attention_output",): "attn_output",
     ("intermediate",): "ffn_up",
     ("gate",): "ffn_gate",
     ("output",): "ffn_down",
 }
 """What a linear map is → what llama.cpp calls it; in a cross-attention with `cross_` in front."""
-
-CROSS: Mapping[str, str] = {
-    "attn_q": "cross_attn_q",
-    "attn_k": "cross_attn_k",
-    "attn_v": "cross_attn_v",
-    "attn_output": "cross_attn_output",
-}
 
 OUTPUT, HEAD = "output", "lm_head"
 """What llama.cpp and transformers call the output embeddings."""
@@ -51,11 +43,15 @@ class Family:
         arch: value of `general.architecture`.
         blocks: for each stack of layers what stands in front of a projection.
         turned: projections whose rows are in another order.
+        output: what the last map of an attention is called.
+        crosses: whether llama.cpp runs its cross-attentions.
     """
 
     arch: str
     blocks: tuple[str, ...] = ("blk.{i}.",)
     turned: tuple[str, ...] = ()
+    output: str = "attn_output"
+    crosses: bool = False
 
 
 _TURNED = ("attn_q", "attn_k")
@@ -73,7 +69,7 @@ FAMILIES: Mapping[str, Family] = {
     "roberta": Family("bert"),
     "xlm-roberta": Family("bert"),
     "distilbert": Family("bert"),
-    "t5": Family("t5", blocks=("enc.blk.{i}.", "dec.blk.{i}.")),
+    "t5": Family("t5", blocks=("enc.blk.{i}.", "dec.blk.{i}."), output="attn_o", crosses=True),
 }
 """Name of a row → the family in llama.cpp."""
 
@@ -87,10 +83,11 @@ def theirs(row: Architecture, path: str) -> str | None:
     """Return what llama.cpp calls a module path of ours, without `.weight`; None where it does not adapt it."""
     if path == HEAD:
         return OUTPUT
-    for stack, block in zip(row.layers, FAMILIES[row.name].blocks, strict=True):
+    family = FAMILIES[row.name]
+    for stack, block in zip(row.layers, family.blocks, strict=True):
         index = stack.index(path)
         if index is not None:
-            name = _named(stack).get(path.removeprefix(f"{stack.layer(index)}."))
+            name = _named(stack, family).get(path.removeprefix(f"{stack.layer(index)}."))
             return None if name is None else block.format(i=index[0]) + name
     return None
 
@@ -102,24 +99,25 @@ def ours(row: Architecture, name: str) -> str | None:
     """
     if name == OUTPUT:
         return HEAD
-    for stack, block in zip(row.layers, FAMILIES[row.name].blocks, strict=True):
+    family = FAMILIES[row.name]
+    for stack, block in zip(row.layers, family.blocks, strict=True):
         before, after = block.split("{i}")
         number, dot, rest = name.removeprefix(before).partition(after)
         if not (name.startswith(before) and dot and number.isascii() and number.isdigit() and len(number) < 6):
             continue
-        path = next((path for path, known in _named(stack).items() if known == rest), None)
+        path = next((path for path, known in _named(stack, family).items() if known == rest), None)
         if path is not None and number == str(int(number)):
             return f"{stack.layer((int(number),))}.{path}"
     return None
 
 
-def _named(stack: Layers) -> dict[str, str]:
+def _named(stack: Layers, family: Family) -> dict[str, str]:
     """Return path in a layer → what llama.cpp calls it."""
     found = {}
     for path, (roles, cross) in stack.projections().items():
-        name = PROJECTIONS.get(roles)
-        if name is not None and (not cross or name in CROSS):
-            found[path] = CROSS[name] if cross else name
+        name = family.output if roles == ("attention_output",) else PROJECTIONS.get(roles)
+        if name is not None and (family.crosses or not cross):
+            found[path] = f"cross_{name}" if cross else name
     return found
 
 

@@ -7,6 +7,7 @@ carried as alpha, the number that divided by the rank gives it.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -80,6 +81,7 @@ class Means:
     Attributes:
         dora: DoRA.
         biases: a bias of the update.
+        stable: a scale of alpha / √r; where not, alpha is written so that alpha / r is the same.
         parts: updates of the parts of a joint map; where not, they are written as one of the whole map.
         embeddings: updates of embeddings.
         convolutions: updates of convolutions.
@@ -89,6 +91,7 @@ class Means:
     library: str
     dora: bool = False
     biases: bool = False
+    stable: bool = False
     parts: bool = False
     embeddings: bool = False
     convolutions: bool = False
@@ -196,10 +199,10 @@ def encode(adapter: Adapter, names: Naming, what: Means) -> Updates:
     places = {key: Place(names.theirs(key.rpartition(".")[0]), key.rpartition(".")[2]) for key in tensors}
     return Updates(
         tensors={places[key]: tensor for key, tensor in tensors.items()},
-        alphas={names.theirs(target.path): _alpha(config, target, split=split) for target in found},
+        alphas={names.theirs(target.path): _alpha(config, target, what, split=split) for target in found},
         dropout=config.dropout,
         magnitude=config.magnitude,
-        rank_stabilised=config.rank_stabilised,
+        rank_stabilised=config.rank_stabilised and what.stable,
         words=config.targets if split else (),
         every=not config.leave_out and not any("." in word for word in config.targets),
     )
@@ -217,12 +220,12 @@ def layout_of(adapter: Adapter, row: Architecture) -> Layout:
     return accounting.layout(adapter.config, {key: tuple(t.shape) for key, t in adapter.tensors.items()}, row)
 
 
-def _alpha(config: LoraConfig, target: Target, *, split: bool) -> float:
-    """Return the number that is divided by the rank of what is written."""
+def _alpha(config: LoraConfig, target: Target, what: Means, *, split: bool) -> float:
+    """Return the number that divided by the rank of what is written, or by its root, gives the scale."""
     parts = 1 if split else max(1, len(target.parts))
-    if config.rank_stabilised and not split:
+    if config.rank_stabilised and not what.stable:
         return config.scale(target.linear) * config.rank(target.linear) * parts
-    return config.alpha_at(target.linear) * parts
+    return config.alpha_at(target.linear) * (math.sqrt(parts) if config.rank_stabilised else parts)
 
 
 def _reasons(config: LoraConfig, found: Sequence[Target], what: Means) -> list[str]:
@@ -266,7 +269,9 @@ def padded(found: Updates) -> Updates:
     ranks = ranks_of(found)
     most = max(ranks.values())
     tensors = {place: _padded(place.leaf, tensor, most) for place, tensor in found.tensors.items()}
-    alphas = {path: alpha if ranks[path] == most else alpha / ranks[path] * most for path, alpha in found.alphas.items()}
+    alphas = {
+        path: alpha if ranks[path] == most else alpha / ranks[path] * most for path, alpha in found.alphas.items()
+    }
     return dataclasses.replace(found, tensors=tensors, alphas=alphas)
 
 

@@ -135,7 +135,10 @@ MLX_CASES: dict[str, dict[str, Any]] = {
         "lora_parameters": {"rank": 4, "scale": 0.7, "dropout": 0.0, "keys": ["ATTENTION"]},
     },
     "every": {"num_layers": -1, "lora_parameters": {"rank": 4, "scale": 0.3, "dropout": 0.0, "keys": ["ATTENTION"]}},
-    "whole": {"num_layers": 0, "lora_parameters": {"rank": 2, "scale": 2.0, "dropout": 0.0, "keys": ["lm_head", "LAST"]}},
+    "whole": {
+        "num_layers": 0,
+        "lora_parameters": {"rank": 2, "scale": 2.0, "dropout": 0.0, "keys": ["lm_head", "LAST"]},
+    },
 }
 """Case → what adapter_config.json says; words in capitals are modules of the family."""
 
@@ -218,7 +221,11 @@ GGUF_CASES = {
 
 GGUF_MODULES = {
     "gpt2": {"attention": ["c_attn"], "feed-forward": ["c_fc"], "half": ["c_attn"], "unscaled": ["c_attn"]},
-    "phi": {"attention": ["q_proj", "k_proj", "v_proj", "dense"], "feed-forward": ["fc1", "fc2"], "half": ["q_proj", "fc2"]},
+    "phi": {
+        "attention": ["q_proj", "k_proj", "v_proj", "dense"],
+        "feed-forward": ["fc1", "fc2"],
+        "half": ["q_proj", "fc2"],
+    },
 }
 
 
@@ -347,7 +354,7 @@ def llama_logits(model_path: Path, adapter: Path | None) -> Any:
     context = cpp.llama_init_from_model(model, settings)
     if adapter is not None:
         # What llama.cpp cannot find it does not always notice.
-        assert adapter.is_file() and adapter.read_bytes()[:4] == b"GGUF"
+        assert adapter.read_bytes()[:4] == b"GGUF"
         lora = cpp.llama_adapter_lora_init(model, str(adapter).encode())
         assert lora, adapter
         loras = (cpp.llama_adapter_lora_p_ctypes * 1)(lora)
@@ -391,6 +398,65 @@ def make_gguf(folder: Path) -> None:
     save_outputs(folder / "gguf.safetensors", expected)
 
 
+# State dicts
+
+LORALIB = {
+    "qv": ("gpt2", {"c_attn": [True, False, True]}),
+    "qkv": ("gpt2", {"c_attn": [True, True, True]}),
+    "k-and-mlp": ("gpt2", {"c_attn": [False, True, False], "c_fc": None}),
+    "linear": ("llama", {"q_proj": None, "down_proj": None, "embed_tokens": None}),
+}
+"""Case → family, and last words of modules with their enable_lora, None where they are no joint map."""
+
+
+def loralib_layer(module: Any, parts: list[bool] | None) -> Any:
+    """Return a layer of loralib with the weights of a module."""
+    import loralib
+    from torch import nn
+
+    if isinstance(module, nn.Embedding):
+        layer = loralib.Embedding(*module.weight.shape, r=3, lora_alpha=5, merge_weights=False)
+    else:
+        joint = not isinstance(module, nn.Linear)
+        inputs, outputs = module.weight.shape[:: 1 if joint else -1]
+        bias = module.bias is not None
+        settings = {"r": 3, "lora_alpha": 5, "fan_in_fan_out": joint, "merge_weights": False, "bias": bias}
+        if parts is None:
+            layer = loralib.Linear(inputs, outputs, **settings)
+        else:
+            layer = loralib.MergedLinear(inputs, outputs, enable_lora=parts, **settings)
+    layer.load_state_dict(module.state_dict(), strict=False)
+    return layer
+
+
+def make_loralib(folder: Path) -> None:
+    """Save state dicts of loralib and of a whole model of PEFT, and run them."""
+    import loralib
+    import peft
+    import torch
+    from families import values
+    from safetensors.torch import save_file
+
+    (folder / "raw").mkdir(exist_ok=True)
+    expected = {}
+    for case, (family, modules) in LORALIB.items():
+        model = base_of(family)
+        for path, module in list(model.named_modules()):
+            if path.rpartition(".")[2] in modules:
+                model.set_submodule(path, loralib_layer(module, modules[path.rpartition(".")[2]]))
+        state = {k: values(f"{case}-{k}", v.shape, 0.5) for k, v in loralib.lora_state_dict(model).items()}
+        model.load_state_dict(state, strict=False)
+        torch.save(state, folder / "raw" / f"{family}-{case}.bin")
+        expected[f"raw-{family}-{case}"] = model.eval()(input_ids=torch.tensor(IDS)).logits.detach().numpy()
+    config = peft.LoraConfig(target_modules=["q_proj", "embed_tokens"], r=3, lora_alpha=5)
+    model = peft.get_peft_model(base_of("llama"), config).eval()
+    state = {k: values(f"peft-{k}", v.shape, 0.5) for k, v in model.state_dict().items() if "lora_" in k}
+    model.load_state_dict(state, strict=False)
+    save_file(state, folder / "raw" / "llama-peft.safetensors")
+    expected["raw-llama-peft"] = model(input_ids=torch.tensor(IDS)).logits.detach().numpy()
+    save_outputs(folder / "raw.safetensors", expected)
+
+
 def save_outputs(path: Path, expected: dict[str, Any]) -> None:
     """Save outputs by their names."""
     from safetensors.numpy import save_file
@@ -408,15 +474,25 @@ def pack(folder: Path, archive: Path = ARCHIVE) -> None:
 
     import gzip
 
-    with archive.open("wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) as packed:
-        with tarfile.open(fileobj=packed, mode="w") as tar:
-            for path in sorted(folder.rglob("*")):
-                if path.is_file() and path.relative_to(folder).parts[0] not in ("bases", "models"):
-                    tar.add(path, f"foreign-cases/{path.relative_to(folder)}", filter=plain)
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    kept = [path for path in files if path.relative_to(folder).parts[0] not in ("bases", "models")]
+    with (
+        archive.open("wb") as raw,
+        gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w") as tar,
+    ):
+        for path in kept:
+            tar.add(path, f"foreign-cases/{path.relative_to(folder)}", filter=plain)
     print(archive, archive.stat().st_size, "bytes")
 
 
-STEPS: dict[str, Callable[[Path], None]] = {"bases": make_bases, "mlx": make_mlx, "gguf": make_gguf, "pack": pack}
+STEPS: dict[str, Callable[[Path], None]] = {
+    "bases": make_bases,
+    "mlx": make_mlx,
+    "gguf": make_gguf,
+    "loralib": make_loralib,
+    "pack": pack,
+}
 
 if __name__ == "__main__":
     STEPS[sys.argv[1]](Path(sys.argv[2]))
