@@ -10,6 +10,7 @@ Source: the package gguf 0.19.0, constants.py and tensor_mapping.py; llama.cpp, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -25,14 +26,18 @@ PROJECTIONS: Mapping[tuple[Projection, ...], str] = {
     ("key",): "attn_k",
     ("value",): "attn_v",
     ("query", "key", "value"): "attn_qkv",
+    ("attention_output",): "attn_output",
     ("intermediate",): "ffn_up",
     ("gate",): "ffn_gate",
     ("output",): "ffn_down",
 }
-"""What a linear map is → what llama.cpp calls it; in a cross-attention with `cross_` in front."""
+"""What a linear map is → what llama.cpp calls it. Cross-attentions are not there: it runs them in T5 alone."""
 
 OUTPUT, HEAD = "output", "lm_head"
 """What llama.cpp and transformers call the output embeddings."""
+
+
+_NAME = re.compile(r"blk\.(0|[1-9][0-9]{0,4})\.([a-z_]+)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +46,11 @@ class Family:
 
     Attributes:
         arch: value of `general.architecture`.
-        blocks: for each stack of layers what stands in front of a projection.
         turned: projections whose rows are in another order.
-        output: what the last map of an attention is called.
-        crosses: whether llama.cpp runs its cross-attentions.
     """
 
     arch: str
-    blocks: tuple[str, ...] = ("blk.{i}.",)
     turned: tuple[str, ...] = ()
-    output: str = "attn_output"
-    crosses: bool = False
 
 
 _TURNED = ("attn_q", "attn_k")
@@ -69,7 +68,6 @@ FAMILIES: Mapping[str, Family] = {
     "roberta": Family("bert"),
     "xlm-roberta": Family("bert"),
     "distilbert": Family("bert"),
-    "t5": Family("t5", blocks=("enc.blk.{i}.", "dec.blk.{i}."), output="attn_o", crosses=True),
 }
 """Name of a row → the family in llama.cpp."""
 
@@ -83,13 +81,10 @@ def theirs(row: Architecture, path: str) -> str | None:
     """Return what llama.cpp calls a module path of ours, without `.weight`; None where it does not adapt it."""
     if path == HEAD:
         return OUTPUT
-    family = FAMILIES[row.name]
-    for stack, block in zip(row.layers, family.blocks, strict=True):
-        index = stack.index(path)
-        if index is not None:
-            name = _named(stack, family).get(path.removeprefix(f"{stack.layer(index)}."))
-            return None if name is None else block.format(i=index[0]) + name
-    return None
+    (stack,) = row.layers
+    index = stack.index(path)
+    name = None if index is None else _named(stack).get(path.removeprefix(f"{stack.layer(index)}."))
+    return None if index is None or name is None else f"blk.{index[0]}.{name}"
 
 
 def ours(row: Architecture, name: str) -> str | None:
@@ -99,25 +94,19 @@ def ours(row: Architecture, name: str) -> str | None:
     """
     if name == OUTPUT:
         return HEAD
-    family = FAMILIES[row.name]
-    for stack, block in zip(row.layers, family.blocks, strict=True):
-        before, after = block.split("{i}")
-        number, dot, rest = name.removeprefix(before).partition(after)
-        if not (name.startswith(before) and dot and number.isascii() and number.isdigit() and len(number) < 6):
-            continue
-        path = next((path for path, known in _named(stack, family).items() if known == rest), None)
-        if path is not None and number == str(int(number)):
-            return f"{stack.layer((int(number),))}.{path}"
-    return None
+    match = _NAME.fullmatch(name)
+    (stack,) = row.layers
+    path = None if match is None else next((path for path, known in _named(stack).items() if known == match[2]), None)
+    return None if match is None or path is None else f"{stack.layer((int(match[1]),))}.{path}"
 
 
-def _named(stack: Layers, family: Family) -> dict[str, str]:
+def _named(stack: Layers) -> dict[str, str]:
     """Return path in a layer → what llama.cpp calls it."""
     found = {}
     for path, (roles, cross) in stack.projections().items():
-        name = family.output if roles == ("attention_output",) else PROJECTIONS.get(roles)
-        if name is not None and (family.crosses or not cross):
-            found[path] = f"cross_{name}" if cross else name
+        name = None if cross else PROJECTIONS.get(roles)
+        if name is not None:
+            found[path] = name
     return found
 
 
