@@ -39,11 +39,20 @@ __all__ = [
 @functools.cache
 def _formats() -> tuple[Format, ...]:
     """Return FORMATS, the first of which that knows what lies at a path reads it."""
-    from . import adapters, gguf, mlx, native, peft, raw
+    from . import adapters, diffusers, gguf, kohya, mlx, native, peft, raw
 
     # A safetensors file is a native one unless its header says otherwise; a folder of MLX-LM has a document that is
     # called as those of the two others.
-    return (raw.FORMAT, native.FORMAT, mlx.FORMAT, adapters.FORMAT, peft.FORMAT, gguf.FORMAT)
+    return (
+        diffusers.FORMAT,
+        kohya.FORMAT,
+        raw.FORMAT,
+        native.FORMAT,
+        mlx.FORMAT,
+        adapters.FORMAT,
+        peft.FORMAT,
+        gguf.FORMAT,
+    )
 
 
 def __getattr__(name: str) -> Any:
