@@ -27,7 +27,6 @@ from .low_rank import tensor_files, updates
 from .low_rank.dialect import GROUP, Dialect, Joined, Split
 from .low_rank.tensor_files import METADATA
 from .low_rank.updates import Means, Place, Sorting, Updates
-from .peft import equal
 from .peft.families import Naming
 from .peft.pattern import Ends
 
@@ -252,6 +251,6 @@ FORMAT = Format(
     decode=DIALECT.decode,
     encode=DIALECT.encode,
     write=write,
-    rewritten=equal.rewritten,
+    rewritten=diffusion.rewritten,
     options=diffusion.OPTIONS,
 )

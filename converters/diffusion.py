@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from ..adapter import JSON
+from ..adapter import JSON, Adapter
 from ..architectures import Architecture, clip
 from ..errors import UnsupportedError, UsageError
+from .format import KnownBase
 from .low_rank.dialect import naming_of
-from .low_rank.updates import NATIVE, Place, Updates
+from .low_rank.updates import NATIVE, Updates
+from .peft import equal
 from .peft.families import Naming
 
 PIPELINE = Architecture(name="diffusion_pipeline", model_types=(), prefixes=(), layers=())
@@ -72,9 +74,9 @@ def _is_word(text: str) -> bool:
 
 def names_of(paths: Sequence[str]) -> Naming:
     """Return how module paths are written that begin with a part."""
-    parts = {path.partition(".")[0] for path in paths}
-    if parts == {TEXT} and all(path.startswith(f"{TEXT}.text_model.encoder.") for path in paths):
-        return text_naming({})
+    for former, inside in ((True, f"{TEXT}.text_model.encoder."), (False, f"{TEXT}.encoder.")):
+        if all(path.startswith(inside) for path in paths):
+            return naming_of(clip.TEXT, TEXT, former=former)
     return naming_of(PIPELINE, "")
 
 
@@ -97,6 +99,11 @@ def naming_for(row: Architecture, kept: Mapping[str, JSON]) -> Naming:
     raise UnsupportedError(f"{row.name} is no part of a diffusion model", hint=NATIVE)
 
 
+def rewritten(adapter: Adapter, base: KnownBase | None) -> Adapter:
+    """Return an adapter that computes the same as a LoRA, where that can be; see Format."""
+    return adapter if adapter.manifest.base.architecture == PIPELINE.name else equal.rewritten(adapter, base)
+
+
 def chosen(found: Updates, options: Mapping[str, JSON]) -> tuple[Updates, Naming]:
     """Return the updates of the part that the caller names, or all, and how their module paths are written.
 
@@ -111,12 +118,9 @@ def chosen(found: Updates, options: Mapping[str, JSON]) -> tuple[Updates, Naming
         here = ", ".join(dict.fromkeys(path.partition(".")[0] for path in found.paths))
         raise UsageError(f"the adapter has no part {part!r}", hint=f"it has {here}")
     alphas = {path: alpha for path, alpha in found.alphas.items() if path.startswith(f"{part}.")}
-    names = naming_of(PIPELINE, "") if part == UNET else naming_of(clip.TEXT, str(part), former=_is_former(tensors))
+    former = all(path.split(".")[1] == "text_model" for path in alphas)
+    names = naming_of(PIPELINE, "") if part == UNET else naming_of(clip.TEXT, str(part), former=former)
     return dataclasses.replace(found, tensors=tensors, alphas=alphas), names
-
-
-def _is_former(tensors: Iterable[Place]) -> bool:
-    return all(path.split(".")[1] == "text_model" for path, _ in tensors)
 
 
 OPTIONS: Mapping[str, str] = {

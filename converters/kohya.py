@@ -23,7 +23,6 @@ from .low_rank import tensor_files, updates
 from .low_rank.dialect import GROUP, Dialect, Joined, Split
 from .low_rank.tensor_files import METADATA
 from .low_rank.updates import Means, Place, Sorting, Updates
-from .peft import equal
 from .peft.families import Naming
 
 if TYPE_CHECKING:
@@ -209,6 +208,6 @@ FORMAT = Format(
     decode=DIALECT.decode,
     encode=DIALECT.encode,
     write=tensor_files.write,
-    rewritten=equal.rewritten,
+    rewritten=diffusion.rewritten,
     options=diffusion.OPTIONS,
 )

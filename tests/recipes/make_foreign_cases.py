@@ -6,7 +6,10 @@ Each step runs where its library is, all in one folder:
     python make_foreign_cases.py mlx FOLDER         mlx-lm 0.32.2 (mlx[cpu] 0.32.4)
     python make_foreign_cases.py gguf FOLDER        llama-cpp-python 0.3.36, gguf 0.19.0
     python make_foreign_cases.py loralib FOLDER     loralib 0.1.2, transformers 5
-    python make_foreign_cases.py pack FOLDER [ARCHIVE]
+    python make_foreign_cases.py diffusers FOLDER   diffusers 0.36.0, PEFT 0.21.2, transformers 4.57.6
+    python make_foreign_cases.py converted FOLDER   adapterhub of this tree: the last ones in each other's format
+    python make_foreign_cases.py diffused FOLDER    as diffusers: runs those
+    python make_foreign_cases.py pack FOLDER
 
 The weights of the bases follow from their names (families.py), so that only adapters and outputs are kept.
 """
@@ -457,6 +460,165 @@ def make_loralib(folder: Path) -> None:
     save_outputs(folder / "raw.safetensors", expected)
 
 
+# Diffusion models
+
+UNET_MODULES = ["to_q", "to_v", "to_out.0", "ff.net.0.proj", "proj_in", "conv1", "time_emb_proj", "conv"]
+UNET = {
+    "sample_size": 8,
+    "block_out_channels": (8, 16),
+    "layers_per_block": 2,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+    "cross_attention_dim": 32,
+    "norm_num_groups": 4,
+    "attention_head_dim": 4,
+}
+
+
+def text_encoder() -> Any:
+    """Return a CLIP text encoder.
+
+    With transformers 5, diffusers 0.42.1 loses what other programs wrote for its attention.
+    """
+    from families import configuration, settle
+    from transformers import CLIPTextModel
+
+    return settle(CLIPTextModel(configuration("clip_text_model")))
+
+
+def unet() -> Any:
+    """Return a UNet."""
+    from diffusers import UNet2DConditionModel
+    from families import settle
+
+    return settle(UNet2DConditionModel(**UNET))
+
+
+def diffusion_outputs(path: Path) -> dict[str, Any]:
+    """Return what both parts compute with a file, as far as it has them."""
+    import torch
+    from diffusers.loaders import StableDiffusionLoraLoaderMixin as Loader
+    from families import values
+
+    text, net = text_encoder(), unet()
+    state, alphas, said = Loader.lora_state_dict(path, return_lora_metadata=True, unet_config=net.config)
+    if any(key.startswith("unet.") for key in state):
+        Loader.load_lora_into_unet(state, network_alphas=alphas, unet=net, metadata=said)
+    if any(key.startswith("text_encoder.") for key in state):
+        Loader.load_lora_into_text_encoder(state, alphas, text, prefix="text_encoder", metadata=said)
+    with torch.no_grad():
+        hidden = text.eval()(input_ids=torch.tensor(IDS)).last_hidden_state
+        image = net.eval()(values("image", (2, 4, 8, 8), 1.0), 3, encoder_hidden_states=hidden).sample
+    return {"text": hidden.numpy(), "image": image.numpy()}
+
+
+def make_diffusers(folder: Path) -> None:
+    """Make files as diffusers saves them, and as it makes them for other programs, and run them."""
+    import numpy as np
+    from diffusers.loaders import StableDiffusionLoraLoaderMixin as Loader
+    from diffusers.utils import convert_state_dict_to_diffusers, convert_state_dict_to_kohya
+    from families import values
+    from peft import LoraConfig
+    from peft.utils import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    expected = {}
+    for kind in ("diffusers", "kohya"):
+        (folder / kind).mkdir(exist_ok=True)
+    before = diffusion_outputs_of_nothing()
+    for case, alpha in (("said", 6), ("plain", 4)):
+        text, net = text_encoder(), unet()
+        net.add_adapter(LoraConfig(r=4, lora_alpha=alpha, target_modules=UNET_MODULES, rank_pattern={"conv1": 2}))
+        text.add_adapter(LoraConfig(r=4, lora_alpha=alpha, target_modules=["q_proj", "v_proj", "fc1"]))
+        parts = {}
+        for name, model in (("unet", net), ("text_encoder", text)):
+            state = get_peft_model_state_dict(model)
+            parts[name] = {key: values(f"{name}-{key}", t.shape, 0.3) for key, t in state.items()}
+        for names in (("unet", "text_encoder"), ("text_encoder",)):
+            file = f"{case}-{'both' if len(names) > 1 else 'text'}.safetensors"
+            said = {"r": 4, "lora_alpha": alpha, "target_modules": ["q_proj", "v_proj", "fc1"]}
+            net_said = {"r": 4, "lora_alpha": alpha, "target_modules": UNET_MODULES, "rank_pattern": {"conv1": 2}}
+            state = {name: parts[name] for name in names}
+            if case == "plain":
+                state = {name: convert_state_dict_to_diffusers(part) for name, part in state.items()}
+            Loader.save_lora_weights(
+                folder / "diffusers",
+                unet_lora_layers=state.get("unet"),
+                text_encoder_lora_layers=state["text_encoder"],
+                weight_name=file,
+                unet_lora_adapter_metadata=net_said if case == "said" and len(names) > 1 else None,
+                text_encoder_lora_adapter_metadata=said if case == "said" else None,
+            )
+            joined = {f"{name}.{key}": t for name in names for key, t in parts[name].items()}
+            # The key of a text encoder alone has no number.
+            kohya = {key.replace("lora_te1", "lora_te"): t for key, t in convert_state_dict_to_kohya(joined).items()}
+            kohya = {key: t * 0 + alpha if key.endswith(".alpha") else t.contiguous() for key, t in kohya.items()}
+            save_file(kohya, folder / "kohya" / file, {"ss_network_dim": "4", "ss_training_comment": "none"})
+            for kind in ("diffusers", "kohya"):
+                for name, found in diffusion_outputs(folder / kind / file).items():
+                    expected[f"{kind}-{file.removesuffix('.safetensors')}-{name}"] = found
+                    changed = np.abs(found - before[name]).max()
+                    assert changed > 0.05, (kind, file, name, changed)
+    save_outputs(folder / "diffusers.safetensors", expected)
+    save_names(folder)
+
+
+def diffusion_outputs_of_nothing() -> dict[str, Any]:
+    """Return what both parts compute without an adapter."""
+    import torch
+    from families import values
+
+    with torch.no_grad():
+        hidden = text_encoder()(input_ids=torch.tensor(IDS)).last_hidden_state
+        image = unet()(values("image", (2, 4, 8, 8), 1.0), 3, encoder_hidden_states=hidden).sample
+    return {"text": hidden.numpy(), "image": image.numpy()}
+
+
+def save_names(folder: Path) -> None:
+    """Save the modules of a UNet of the size of SDXL's, and what diffusers makes of Stability's names."""
+    from diffusers import UNet2DConditionModel
+    from torch import nn
+
+    sizes = {
+        "block_out_channels": (4, 8, 8),
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "transformer_layers_per_block": (1, 2, 10),
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": 64,
+    }
+    net = UNet2DConditionModel(**{**UNET, **sizes})
+    names = [name for name, module in net.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
+    (folder / "unet-modules.json").write_text(json.dumps(sorted(names), indent=0) + "\n", encoding="utf-8")
+
+
+def make_converted(folder: Path) -> None:
+    """Convert the files of both formats into each other, and into themselves by way of ours."""
+    from adapterhub.converters import read, write
+
+    for kind in ("diffusers", "kohya"):
+        for other in ("diffusers", "kohya"):
+            for path in sorted((folder / kind).glob("*.safetensors")):
+                target = folder / "written" / "diffusion" / f"{kind}-{other}-{path.name}"
+                target.parent.mkdir(parents=True, exist_ok=True)
+                write(read(path), target, other, force=True)
+
+
+def run_converted(folder: Path) -> None:
+    """Compare what diffusers computes with what was converted."""
+    import numpy as np
+    from safetensors.numpy import load_file
+
+    expected = load_file(folder / "diffusers.safetensors")
+    for path in sorted((folder / "written" / "diffusion").glob("*.safetensors")):
+        kind, _, case = path.stem.split("-", 2)
+        for name, found in diffusion_outputs(path).items():
+            difference = np.abs(found - expected[f"{kind}-{case}-{name}"]).max()
+            print(path.name, name, difference)
+            assert difference < 1e-5
+
+
 def save_outputs(path: Path, expected: dict[str, Any]) -> None:
     """Save outputs by their names."""
     from safetensors.numpy import save_file
@@ -491,6 +653,9 @@ STEPS: dict[str, Callable[[Path], None]] = {
     "mlx": make_mlx,
     "gguf": make_gguf,
     "loralib": make_loralib,
+    "diffusers": make_diffusers,
+    "converted": make_converted,
+    "diffused": run_converted,
     "pack": pack,
 }
 
