@@ -463,6 +463,8 @@ def make_loralib(folder: Path) -> None:
 # Diffusion models
 
 UNET_MODULES = ["to_q", "to_v", "to_out.0", "ff.net.0.proj", "proj_in", "conv1", "time_emb_proj", "conv"]
+# diffusers 0.36.0 reads the attention of a kohya file only where all of it is adapted, as sd-scripts does.
+TEXT_MODULES = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
 UNET = {
     "sample_size": 8,
     "block_out_channels": (8, 16),
@@ -528,16 +530,19 @@ def make_diffusers(folder: Path) -> None:
     before = diffusion_outputs_of_nothing()
     for case, alpha in (("said", 6), ("plain", 4)):
         text, net = text_encoder(), unet()
-        net.add_adapter(LoraConfig(r=4, lora_alpha=alpha, target_modules=UNET_MODULES, rank_pattern={"conv1": 2}))
-        text.add_adapter(LoraConfig(r=4, lora_alpha=alpha, target_modules=["q_proj", "v_proj", "fc1"]))
+        # The older spelling is read right only where nothing but attentions is adapted.
+        modules = UNET_MODULES if case == "said" else ["to_q", "to_k", "to_v", "to_out.0"]
+        pattern = {"conv1": 2} if case == "said" else {}
+        net.add_adapter(LoraConfig(r=4, lora_alpha=alpha, target_modules=modules, rank_pattern=pattern))
+        text.add_adapter(LoraConfig(r=4, lora_alpha=alpha, target_modules=TEXT_MODULES))
         parts = {}
         for name, model in (("unet", net), ("text_encoder", text)):
             state = get_peft_model_state_dict(model)
             parts[name] = {key: values(f"{name}-{key}", t.shape, 0.3) for key, t in state.items()}
         for names in (("unet", "text_encoder"), ("text_encoder",)):
             file = f"{case}-{'both' if len(names) > 1 else 'text'}.safetensors"
-            said = {"r": 4, "lora_alpha": alpha, "target_modules": ["q_proj", "v_proj", "fc1"]}
-            net_said = {"r": 4, "lora_alpha": alpha, "target_modules": UNET_MODULES, "rank_pattern": {"conv1": 2}}
+            said = {"r": 4, "lora_alpha": alpha, "rank_pattern": {}, "target_modules": TEXT_MODULES}
+            net_said = {"r": 4, "lora_alpha": alpha, "target_modules": modules, "rank_pattern": pattern}
             state = {name: parts[name] for name in names}
             if case == "plain":
                 state = {name: convert_state_dict_to_diffusers(part) for name, part in state.items()}
@@ -595,6 +600,8 @@ def save_names(folder: Path) -> None:
 
 def make_converted(folder: Path) -> None:
     """Convert the files of both formats into each other, and into themselves by way of ours."""
+    import dataclasses
+
     from adapterhub.converters import read, write
 
     for kind in ("diffusers", "kohya"):
@@ -603,6 +610,11 @@ def make_converted(folder: Path) -> None:
                 target = folder / "written" / "diffusion" / f"{kind}-{other}-{path.name}"
                 target.parent.mkdir(parents=True, exist_ok=True)
                 write(read(path), target, other, force=True)
+    # The same with the names of Stability's UNet, as sd-scripts writes them for SDXL.
+    adapter = read(folder / "kohya" / "said-both.safetensors")
+    extra = {"kohya": {**adapter.manifest.extra["kohya"], "stability": True}}
+    adapter = dataclasses.replace(adapter, manifest=dataclasses.replace(adapter.manifest, extra=extra))
+    write(adapter, folder / "written" / "diffusion" / "kohya-stability-said-both.safetensors", "kohya", force=True)
 
 
 def run_converted(folder: Path) -> None:
