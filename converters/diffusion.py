@@ -83,7 +83,9 @@ def names_of(paths: Sequence[str]) -> Naming:
 def text_naming(kept: Mapping[str, JSON]) -> Naming:
     """Return how module paths are written of an adapter of a text encoder alone; kept: see Dialect."""
     prefix = kept.get("prefix", TEXT)
-    return naming_of(clip.TEXT, prefix if prefix in PARTS else TEXT, former=kept.get("former", True) is True)
+    # A source says it; what comes from elsewhere is called as other programs do, after transformers 4.
+    former = kept.get("former") is True if "prefix" in kept else True
+    return naming_of(clip.TEXT, prefix if prefix in PARTS else TEXT, former=former)
 
 
 def naming_for(row: Architecture, kept: Mapping[str, JSON]) -> Naming:
