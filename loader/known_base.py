@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
@@ -37,9 +39,9 @@ class KnownBase:
             UnsupportedError: the attention does not turn its keys by their positions.
         """
         attention = self._attentions[path]
-        module = self._ground.modules.get(attention.positions or "")
-        if module is None or isinstance(module, nn.Embedding):
-            raise UnsupportedError(f"{path} does not turn its keys by their positions")
+        module = self._ground.modules.get(attention.positions) if attention.positions else None
+        if module is None or not _is_rotation(module):
+            raise UnsupportedError(f"{path} does not turn its keys by their positions, or in a way of its own")
         split = keys.detach().double().view(len(keys), -1, attention.head_size)
         with torch.no_grad():
             cosine, sine = module(split.new_zeros(1, 1, 1), torch.tensor([[abs(places)]]))
@@ -51,3 +53,9 @@ class KnownBase:
         first, second = part.chunk(2, dim=-1)
         turned = part * cosine + torch.cat([-second, first], dim=-1) * sine
         return torch.cat([turned, rest], dim=-1).view(keys.shape).to(keys.dtype)
+
+
+def _is_rotation(module: nn.Module) -> bool:
+    """Return whether a module makes cosines and sines of the numbers of positions, the same for every layer."""
+    taken = tuple(inspect.signature(module.forward).parameters)
+    return taken == ("x", "position_ids")

@@ -203,6 +203,7 @@ def test_a_killed_run_leaves_no_half_written_target(to: str, tmp_path: Path) -> 
     assert adapterhub.read(out).manifest.name == "other"
 
 
+@pytest.mark.slow
 def test_what_is_killed_while_files_are_exchanged_leaves_no_mixture(tmp_path: Path) -> None:
     case = GOLDEN.case("e-bert-lora-qv")
     out = tmp_path / "out"
