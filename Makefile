@@ -2,7 +2,7 @@
 #   make demo      see it work: pull, show, run, swap, verify, all from the bundled index
 #   make test      every test          make quick   without the slow ones
 #   make check     format, lint, types, documents, tests
-#   make docs      write docs/cli.md and docs/peft-types.md anew from the program
+#   make docs      write docs/cli.md, peft-types.md and conversions.md anew from the program
 #   make bench     ratios against adapters and PEFT, measured in the same run
 #   make adapters  train the four bundled adapters again
 #   make clean     remove everything that is made here
@@ -33,6 +33,7 @@ check: $(VENV)/.test
 docs: $(VENV)/.demo
 	$(BIN)/python docs/make_cli.py
 	$(BIN)/python docs/make_peft_types.py
+	$(BIN)/python docs/make_conversions.py
 
 # The peers may live elsewhere: $ADAPTERHUB_BENCH_ADAPTERS_PYTHON, $ADAPTERHUB_BENCH_PEFT_PYTHON name interpreters.
 bench: $(VENV)/$(if $(ADAPTERHUB_BENCH_PEFT_PYTHON),.demo,.bench) \

@@ -80,6 +80,12 @@ def encode(adapter: Adapter) -> Parts:
     faults = accounting.faults(adapter.config, adapter.tensors, row)
     if faults:
         raise FormatError(f"adapter {adapter.manifest.name!r} is not whole", faults=faults)
+    source_of = adapter.manifest.provenance
+    if row.muted and (source_of is None or source_of.format != NAME):
+        raise UnsupportedError(
+            f"the library of the adapters format takes modules out of {row.name} models that this adapter counts on",
+            hint="write it in the native format",
+        )
     extra = documents.kept_of(adapter.manifest)
     spellings = {file: extra.get(file, {}) for file in (CONFIG, HEAD_CONFIG, FUSION_CONFIG)}
     source = _source(row, kept_version(spellings[CONFIG]), adapter.config)

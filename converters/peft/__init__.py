@@ -75,6 +75,12 @@ def encode(adapter: Adapter) -> Parts:
     faults = accounting.faults(adapter.config, adapter.tensors, row)
     if faults:
         raise FormatError(f"adapter {adapter.manifest.name!r} is not whole", faults=faults)
+    came = adapter.manifest.provenance
+    if row.muted and came is not None and came.format == "adapters":
+        raise UnsupportedError(
+            f"the library of the adapters format took modules out of the {row.name} model, which PEFT leaves in",
+            hint="write it in the native format",
+        )
     names = _names(adapter, row)
     built, tensors = _written(adapter, names)
     extra = _extra(adapter.manifest)
