@@ -74,8 +74,7 @@ def test_a_lora_of_every_family_goes_through_both_libraries(family: str, tmp_pat
     base = base_of(row)
     source = example(row, base, tmp_path / "a.safetensors")
     for to in ("adapters", "peft"):
-        words = {"to": to, "base": base, "verify": True}
-        report = attempt(partial(adapterhub.convert, source, tmp_path / to, **words))
+        report = attempt(partial(adapterhub.convert, source, tmp_path / to, to=to, base=base, verify=True))
         if isinstance(report, str):
             assert family.startswith(("encoder-decoder", "xmod")), report
             continue

@@ -81,7 +81,7 @@ def same_tensors(a: Path, b: Path) -> bool:
 
 
 def loaded(case: Case, path: Path) -> transformers.PreTrainedModel:
-    base = base_of(case)
+    base: transformers.PreTrainedModel = base_of(case)
     adapterhub.attach(base).load(path, set_active=True)
     return base
 
@@ -116,6 +116,24 @@ def test_what_the_other_library_cannot_compute_is_refused_with_the_reason(name: 
         assert typed.status == 6
         assert not (tmp_path / "out").exists()
     assert re.search(REFUSED[name, side], typed.error["message"]), typed.error["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "to", "reasons"),
+    [
+        ("mam", "peft", ["counts the text's positions", "no word for bottleneck"]),
+        ("lora[targets=[attention_output],update_bias=true]", "adapters", ["has no name in it", "have no bias"]),
+        ("rslora[targets=[attention_output]]+layer_norm", "adapters", ["no word for layer_norm", "has no name in it"]),
+        ("invertible+seq_bn", "peft", ["invertible", "bottleneck"]),
+    ],
+)
+def test_every_reason_of_a_refusal_is_told(method: str, to: str, reasons: list[str], tmp_path: Path) -> None:
+    adapters = adapterhub.attach(model("bert"))
+    adapters.add("a", method.replace("[targets=[attention_output]", '[targets=["attention_output"]'))
+    adapters.save("a", tmp_path / "a.safetensors")
+    with pytest.raises(UnsupportedError) as caught:
+        adapterhub.convert(tmp_path / "a.safetensors", tmp_path / "out", to=to)
+    assert [reason for reason in reasons if reason not in str(caught.value)] == []
 
 
 def test_every_refusal_of_the_golden_cases_is_tried() -> None:

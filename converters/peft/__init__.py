@@ -11,7 +11,7 @@ Source: PEFT 0.21.2, utils/save_and_load.py, config.py and peft_model.py.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -231,17 +231,21 @@ def _written(adapter: Adapter, names: Naming) -> tuple[dict[str, JSON], dict[str
     main, others, codec = types.parted(adapter.config)
     layout = accounting.layout(adapter.config, _shapes(adapter.tensors), names.row)
     if isinstance(codec, PromptCodec):
-        fields, tensor = codec.encode(main, adapter.tensors, layout)
         beside = along.encode(others, adapter.tensors, names, ())
-        _refuse(beside)
+        try:
+            fields, tensor = codec.encode(main, adapter.tensors, layout)
+        except UnsupportedError as error:
+            raise _also(error, beside.faults) from None
+        _refuse(beside.faults)
         document = documents.written(adapter.manifest, codec, _task(adapter, names), {**fields, **beside.fields})
         saved = {f"{keys.SHARED}{key}": tensor for key, tensor in beside.tensors.items()}
         return document, {prompts.KEY: tensor} | saved
     reasons = codec.beyond(main, layout)
     if reasons:
-        raise UnsupportedError(
+        refused = UnsupportedError(
             f"PEFT cannot say this {main.method}: {'; '.join(reasons)}", hint="write it in the native format"
         )
+        raise _also(refused, along.encode(others, adapter.tensors, names, ()).faults)
     mine = shapes((main,), layout)
     tensors = codec.write(main, {key: adapter.tensors[key] for key in mine}, layout)
     split = keys.Split()
@@ -255,10 +259,7 @@ def _written(adapter: Adapter, names: Naming) -> tuple[dict[str, JSON], dict[str
         split.own[theirs[path], leaf] = tensor
     places = Places(names.row, theirs, _shapes(tensors))
     beside = along.encode(others, adapter.tensors, names, set(theirs))
-    if beside.faults:
-        raise UnsupportedError(
-            f"PEFT cannot say this adapter: {'; '.join(beside.faults)}", hint="write it in the native format"
-        )
+    _refuse(beside.faults)
     extra = _extra(adapter.manifest)
     split.saved = {**beside.tensors, **along.unread_tensors(extra.get("unread", {}))}
     split.aliased = set(extra.get("aliases", []))
@@ -271,11 +272,16 @@ def _task(adapter: Adapter, names: Naming) -> str | None:
     return _wrapping(adapter, names.row)[1]
 
 
-def _refuse(beside: along.Written) -> None:
-    if beside.faults:
+def _refuse(faults: Sequence[str]) -> None:
+    if faults:
         raise UnsupportedError(
-            f"PEFT cannot say this adapter: {'; '.join(beside.faults)}", hint="write it in the native format"
+            f"PEFT cannot say this adapter: {'; '.join(faults)}", hint="write it in the native format"
         )
+
+
+def _also(error: UnsupportedError, faults: Sequence[str]) -> UnsupportedError:
+    """Return an error with further reasons."""
+    return UnsupportedError("; ".join([error.message, *faults]), hint=error.hint)
 
 
 def _with_note(adapter: Adapter, parts: Parts) -> Parts:
