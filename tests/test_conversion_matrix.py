@@ -15,7 +15,7 @@ from conversion_cells import COLUMNS, base_of, check, example, verdict
 from families import FAMILIES
 
 import adapterhub
-from adapterhub.errors import UnsupportedError
+from adapterhub.errors import UnsupportedError, UsageError
 from adapterhub.methods import METHODS, parse_method
 
 T = TypeVar("T")
@@ -58,6 +58,24 @@ def test_a_prefix_of_every_family_is_exact_in_peft_or_refused(family: str, tmp_p
         assert "PEFT" in found
     else:
         check(source, tmp_path / "peft", base)
+
+
+@pytest.mark.parametrize("method", ["lora", "seq_bn", "prefix_tuning_flat", "ia3[inputs=[]]", "seq_bn+layer_norm"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_both_sides_run_on_a_random_base_of_every_family(family: str, method: str, tmp_path: Path) -> None:
+    row = {"family": family, "method": method}
+    source = example(row, base_of(row), tmp_path / "a.safetensors")
+    words = partial(adapterhub.convert, source, tmp_path / "b", to="native", verify=True)
+    if family == "clip" or family.startswith("encoder-decoder"):
+        with pytest.raises(UsageError, match="name its base model with --base"):
+            words()
+        return
+    found = words().verified
+    assert found is not None
+    assert found.random
+    assert found.difference == 0.0
+    assert found.effect is not None
+    assert found.effect > 1e-2
 
 
 def attempt(act: Callable[[], T]) -> T | str:
