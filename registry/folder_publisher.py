@@ -37,7 +37,7 @@ class FolderPublisher:
         Raises:
             NotFoundError: there is no registry, and none is to be made.
         """
-        self.folder = folder
+        self.folder = folder.resolve()
         self.place = str(folder)
         self._create = create
         if not create and not (folder / INDEX).is_file():
