@@ -207,6 +207,9 @@ def commit(found: Snapshot, adds: Mapping[str, Path | bytes], removed: Iterable[
             if error.response.status_code in {409, 412}:
                 raise Stale from error
             raise
+        except (RuntimeError, ValueError) as error:
+            # What happened to one of several uploads.
+            raise error.__cause__ or AdapterHubError(f"{what(found.repo)} does not take the files: {error}") from error
         return str(done.oid)
 
     disable_progress_bars()
