@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from .. import converters, registry
 from ..adapter import Adapter, Manifest
 from ..converters import native_head
-from ..converters.identity import manifest_name
+from ..converters.identity import hub_id, manifest_name
 from ..errors import NotFoundError, UnsupportedError, UsageError
 from ..registry import ArtifactBase, Offer, Outcome, Publication, Publisher, Reference, Settings, Version
 from . import card
@@ -144,43 +144,41 @@ def _described(manifest: Manifest, wanted: Wanted, *cards: bytes | None) -> tupl
     """Return the name to publish under, and the manifest with all that publishing needs.
 
     Raises:
-        UsageError: version, base model or licence is missing; or name, version or base model cannot be.
+        UsageError: version, base model or licence is missing or cannot be, which are all told at once; or the name.
     """
     name, _, version = (wanted.name or "").partition("@")
     name, version = name or manifest.name, version or manifest.version
     short = name.rpartition("/")[2]
-    if not version:
-        raise UsageError(f"there is no version to publish {name} as", hint=f"give one: --as {name}@1.0.0")
-    Version.parse(version)
     if manifest_name(short, "") != short:
         raise UsageError(f"{name!r} is not a name", hint="use lower-case letters, digits, and . _ - within")
     license_text = wanted.license or manifest.license or next(filter(None, map(card.license_of, cards)), "")
-    if not license_text:
-        raise UsageError(f"{name} has no licence", hint="give an SPDX expression: --license apache-2.0")
-    base = dataclasses.replace(manifest.base, id=_base_id(manifest, wanted))
-    if base.id != manifest.base.id and manifest.base.id:
-        base = dataclasses.replace(base, revision=None)
+    base_id = wanted.base_id or manifest.base.id
+    faults = [
+        *([] if version else [("it has no version", f"--as {name}@1.0.0")]),
+        *([] if license_text else [("it has no licence", "--license apache-2.0")]),
+        *_faults_of_base(base_id),
+    ]
+    if faults:
+        raise UsageError(
+            f"{name} cannot be published: {'; '.join(fault for fault, _ in faults)}",
+            hint=f"give {' and '.join(flag for _, flag in faults)}",
+        )
+    Version.parse(version)
+    revision = manifest.base.revision if base_id == manifest.base.id else None
+    base = dataclasses.replace(manifest.base, id=base_id, revision=revision)
     return name, dataclasses.replace(manifest, name=short, version=version, license=license_text, base=base)
 
 
-def _base_id(manifest: Manifest, wanted: Wanted) -> str:
-    """Return the Hub id of the base model.
-
-    Raises:
-        UsageError: it is not known, or is the path of a folder.
-    """
-    found = wanted.base_id or manifest.base.id
-    if not found:
-        raise UsageError(
-            f"adapter {manifest.name!r} does not name its base model by its id on the Hugging Face Hub",
-            hint="give it: --base-id google-bert/bert-base-uncased",
-        )
-    if is_folder(found):
-        raise UsageError(
-            f"the base model {found} is a folder on this machine, which nobody else has",
-            hint="name the model on the Hugging Face Hub: --base-id google-bert/bert-base-uncased",
-        )
-    return found
+def _faults_of_base(base_id: str) -> list[tuple[str, str]]:
+    """Return what is wrong with the id of a base model, and how it is given; nothing where it may be one."""
+    flag = "--base-id google-bert/bert-base-uncased"
+    if not base_id:
+        return [("it does not name its base model by its id on the Hugging Face Hub", flag)]
+    if not hub_id(base_id) and not is_folder(base_id):
+        return [(f"{base_id!r} is not the id of a base model on the Hugging Face Hub", flag)]
+    if is_folder(base_id):
+        return [(f"its base model {base_id} is a folder on this machine, which nobody else has", flag)]
+    return []
 
 
 def _filled(adapter: Adapter, wanted: Wanted, settings: Settings) -> tuple[Adapter, BaseModel | None, list[str]]:

@@ -16,10 +16,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import NotFoundError, StateError
-from . import folder_publisher, hf, paths
+from . import folder_publisher, hf_client, hf_commits, paths
 from .copies import INDEX, MOST
-from .hf import SCHEME, Snapshot, Stale
 from .hf_adapter import ADAPTERS, ADAPTERS_WEIGHTS, DOCUMENTS, NATIVE, PEFT_WEIGHTS
+from .hf_client import SCHEME, Snapshot
+from .hf_commits import Stale
 from .index import Entries, Index
 from .publication import Offer, Outcome, Publication
 from .records import Artifact, Entry
@@ -50,7 +51,7 @@ class HubPublisher:
             NotFoundError, AuthenticationError, OfflineError, AdapterHubError: it cannot be read.
         """
         self.repo = repo
-        self.place = hf.what(repo)
+        self.place = hf_client.what(repo)
         self._private = private
         self._found = self._look()
         self.registry = create if self._found is None else _is_registry(self._found, create=create)
@@ -85,12 +86,12 @@ class HubPublisher:
         """Commit a change if there is one, see to the tag, and return the outcome."""
         outcome = change.outcome
         if outcome.new:
-            name = hf.commit(found, change.adds, outcome.removed, f"Publish {publication.title}")
+            name = hf_commits.commit(found, change.adds, outcome.removed, f"Publish {publication.title}")
             outcome = replace(outcome, commit=name)
         else:
             outcome = replace(outcome, commit=_commit_of(publication, _index(found), found))
         if not self.registry:
-            hf.tag(self.repo, f"v{publication.version}", outcome.commit)
+            hf_commits.tag(self.repo, f"v{publication.version}", outcome.commit)
         return outcome
 
     def _change(self, publication: Publication, found: Snapshot) -> Change:
@@ -145,7 +146,7 @@ class HubPublisher:
                 f"{self.place} is the repository of {others[0]}",
                 hint="publish to another repository, or --as that name",
             )
-        if found.commit and f"v{publication.version}" in hf.tags(self.repo):
+        if found.commit and f"v{publication.version}" in hf_commits.tags(self.repo):
             raise StateError(
                 f"{self.place} has a tag v{publication.version} already",
                 hint="published versions never change; publish a higher version",
@@ -154,14 +155,14 @@ class HubPublisher:
     def _look(self) -> Snapshot | None:
         """Return the newest state of the repository, or None where there is none."""
         try:
-            return hf.snapshot(self.repo)
+            return hf_client.snapshot(self.repo)
         except NotFoundError:
             return None
 
     def _made(self) -> Snapshot:
         """Return the first state of a repository that is made now."""
-        hf.create(self.repo, private=self._private)
-        return hf.snapshot(self.repo)
+        hf_commits.create(self.repo, private=self._private)
+        return hf_client.snapshot(self.repo)
 
 
 def _is_registry(found: Snapshot, *, create: bool) -> bool:
@@ -176,7 +177,7 @@ def _is_registry(found: Snapshot, *, create: bool) -> bool:
     urls = {a.url for name in entries for release in entries[name].versions.values() for a in release.artifacts}
     if create and urls & set(ROOT_URLS):
         raise StateError(
-            f"{hf.what(found.repo)} is the repository of one adapter", hint="make a new one for a registry"
+            f"{hf_client.what(found.repo)} is the repository of one adapter", hint="make a new one for a registry"
         )
     return not urls & set(ROOT_URLS)
 
@@ -184,12 +185,12 @@ def _is_registry(found: Snapshot, *, create: bool) -> bool:
 def _index(found: Snapshot) -> Index:
     """Return the index at a snapshot, an empty one where there is none."""
     data = _file(found, INDEX)
-    return Index() if data is None else Index.loads(data, f"{INDEX} of {hf.what(found.repo)}")
+    return Index() if data is None else Index.loads(data, f"{INDEX} of {hf_client.what(found.repo)}")
 
 
 def _file(found: Snapshot, path: str) -> bytes | None:
     """Return the bytes of a file at a snapshot, or None where there is none."""
-    return None if found.find(path) is None else hf.small_file(found, path, most=MOST)
+    return None if found.find(path) is None else hf_client.small_file(found, path, most=MOST)
 
 
 def _root_urls(offers: tuple[Offer, ...]) -> list[str]:
@@ -252,4 +253,4 @@ def _commit_of(publication: Publication, index: Index, found: Snapshot) -> str:
     """Return the commit at which a version that is there already has its files."""
     known = publication.known(index)
     url = known[0].url if known else ""
-    return hf.parse(url).revision or found.commit if url.startswith(SCHEME) else found.commit
+    return hf_client.parse(url).revision or found.commit if url.startswith(SCHEME) else found.commit

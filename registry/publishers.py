@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import OfflineError, UnsupportedError, UsageError
-from . import hf, paths
+from . import paths
+from .hf import Hub
+from .hf_client import parse
 from .publication import Publisher
 from .settings import BUNDLED, Settings
 
@@ -28,7 +30,7 @@ def publisher_at(place: str, *, settings: Settings, create: bool = False, privat
     where = settings.registries.get(place, place)
     if where == BUNDLED:
         raise UsageError("the registry in the package is not published to", hint="name a folder or hf://user/repo")
-    if hf.Hub().takes(where):
+    if Hub().takes(where):
         return _on_the_hub(where, settings, create, private)
     if paths.is_url(where):
         raise UnsupportedError(
@@ -45,7 +47,7 @@ def publisher_at(place: str, *, settings: Settings, create: bool = False, privat
 def _on_the_hub(where: str, settings: Settings, create: bool, private: bool) -> Publisher:
     from .hf_publisher import HubPublisher
 
-    reference = hf.parse(where)
+    reference = parse(where)
     if reference.revision or reference.folder:
         raise UsageError(f"{where} names a revision or folder", hint=f"publish to hf://{reference.name}")
     if settings.offline:
