@@ -1,4 +1,4 @@
-"""What is asked of the Hugging Face Hub: by huggingface_hub, with the user's token and endpoint, and with our errors."""
+"""What is asked of the Hugging Face Hub, by huggingface_hub with the user's token and endpoint; errors are ours."""
 
 from __future__ import annotations
 

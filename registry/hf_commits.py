@@ -31,7 +31,6 @@ def commit(found: Snapshot, adds: Mapping[str, Path | bytes], removed: Iterable[
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
     from huggingface_hub.errors import HfHubHTTPError
-    from huggingface_hub.utils import disable_progress_bars
 
     def send() -> str:
         # The operations remember what was uploaded, and serve once.
@@ -50,7 +49,6 @@ def commit(found: Snapshot, adds: Mapping[str, Path | bytes], removed: Iterable[
             raise error.__cause__ or AdapterHubError(f"{what(found.repo)} does not take the files: {error}") from error
         return str(done.oid)
 
-    disable_progress_bars()
     return asked(send, what(found.repo))
 
 

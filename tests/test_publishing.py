@@ -216,7 +216,7 @@ def test_what_cannot_be_written_leaves_the_registry_as_it_was(as_nobody: Path, m
     publication = a_publication(as_nobody / "sources")
     registry.chmod(0o555)
     with pytest.raises(AdapterHubError, match="cannot write"):
-        publisher_at(str(registry), settings=Settings.load()).publish(publication)
+        publisher_at(str(registry), settings=Settings(cache=as_nobody)).publish(publication)
     registry.chmod(0o777)
     assert list(registry.iterdir()) == [registry / "index.json"]
 
@@ -325,7 +325,7 @@ def test_a_push_that_died_before_its_tag_is_completed_by_the_next(hub: Hub, tmp_
 
 
 def test_a_commit_whose_answer_was_lost_is_not_made_twice(hub: Hub, tmp_path: Path) -> None:
-    lost = []
+    lost: list[Answer] = []
 
     def fault(request: Request) -> Answer | None:
         if "/commit/" not in request.path or lost:

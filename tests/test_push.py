@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -84,7 +85,7 @@ def answers(reference: str, base: Path, registry: str | None = None) -> torch.Te
         return logits
 
 
-def header(data: bytes) -> dict[str, object]:
+def header(data: bytes) -> dict[str, Any]:
     """Return the header of a model card."""
     return card.split(data.decode())[0]
 
@@ -181,7 +182,7 @@ def test_what_is_missing_or_cannot_be_is_refused(
     lora: tuple[Path, torch.Tensor], trained: Path, tmp_path: Path
 ) -> None:
     folder, _ = lora
-    cases = [
+    cases: list[tuple[dict[str, Any], str]] = [
         ({}, "a cannot be published: it has no licence; it does not name its base model by its id"),
         ({"license": "mit", "base_id": str(folder)}, "is a folder on this machine, which nobody else has"),
         ({"base_id": BASE_ID}, "a cannot be published: it has no licence; give --license apache-2.0"),
@@ -281,11 +282,11 @@ def test_a_card_that_is_there_is_merged_with_and_its_text_never_lost(trained: Pa
     assert data.decode().split("---\n", 2)[2] == CARD.split("---\n", 2)[2]
     found = header(data)
     assert found["custom"] == {"keep": [1, "ü"]}
-    assert found["tags"][:2] == ["mine", "adapterhub"]  # type: ignore[index]
+    assert found["tags"][:2] == ["mine", "adapterhub"]
     assert found["datasets"] == "acme/reviews"
     assert found["base_model"] == BASE_ID
     assert found["license"] == "apache-2.0"
-    assert [model["name"] for model in found["model-index"]] == ["other", "tiny"]  # type: ignore[attr-defined]
+    assert [model["name"] for model in found["model-index"]] == ["other", "tiny"]
 
 
 def test_a_licence_may_stand_in_the_card_alone(lora: tuple[Path, torch.Tensor], hub: Hub) -> None:
