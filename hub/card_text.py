@@ -57,10 +57,10 @@ def _uses(manifest: Manifest, formats: Sequence[str], repo: str) -> Iterator[str
             yield from _python(
                 "from huggingface_hub import snapshot_download",
                 "",
-                f'model.load_adapter(snapshot_download("{repo}") + "/adapters", set_active=True)',
+                f'model.load_adapter(snapshot_download("{repo}") + "/adapters", use_safetensors=True, set_active=True)',
             )
         else:
-            yield from _python(f'model.load_adapter("{repo}", source="hf", set_active=True)')
+            yield from _python(f'model.load_adapter("{repo}", source="hf", use_safetensors=True, set_active=True)')
 
 
 def _python(*lines: str) -> Iterator[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import AdapterHubError
@@ -49,7 +51,23 @@ def commit(found: Snapshot, adds: Mapping[str, Path | bytes], removed: Iterable[
             raise error.__cause__ or AdapterHubError(f"{what(found.repo)} does not take the files: {error}") from error
         return str(done.oid)
 
-    return asked(send, what(found.repo))
+    with _bars_on_terminals():
+        return asked(send, what(found.repo))
+
+
+@contextmanager
+def _bars_on_terminals() -> Iterator[None]:
+    """Let huggingface_hub show how far it is only where somebody watches."""
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    hidden = not sys.stderr.isatty() and not are_progress_bars_disabled()
+    if hidden:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        if hidden:
+            enable_progress_bars()
 
 
 def tags(repo: str) -> dict[str, str]:

@@ -335,6 +335,14 @@ def test_a_dry_run_prints_files_sizes_and_card_and_writes_nothing(bottleneck: Pa
     assert hub.storage.repositories == {}
 
 
+def test_where_nobody_watches_there_are_no_progress_bars(
+    trained: Path, hub: Hub, capfd: pytest.CaptureFixture[str]
+) -> None:
+    adapterhub.push(trained, "hf://me/tiny", name="tiny@1.0.0", formats=["native"])
+    adapterhub.pull("hf://me/tiny")
+    assert capfd.readouterr() == ("", "")
+
+
 def test_push_tells_what_it_did(trained: Path, hub: Hub) -> None:
     words = ("push", str(trained), "--to", "hf://me/tiny", "--as", "tiny@1.0.0", "--formats", "native")
     first = type_command(*words, "--json").json
