@@ -34,6 +34,7 @@ __all__ = [
     "attach",
     "convert",
     "pull",
+    "push",
     "read",
     "write",
 ]
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
         UnsupportedError,
         UsageError,
     )
-    from .hub import attach, convert, pull, read, write
+    from .hub import attach, convert, pull, push, read, write
 else:
     _HOMES = {
         "Adapter": "adapter",
@@ -85,6 +86,7 @@ else:
         "attach": "hub",
         "convert": "hub",
         "pull": "hub",
+        "push": "hub",
         "read": "hub",
         "write": "hub",
     }

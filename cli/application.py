@@ -30,6 +30,7 @@ SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         "Make and publish adapters",
         (
             ("train", "Train an adapter on labelled texts."),
+            ("push", "Publish an adapter to a registry or the Hugging Face Hub."),
             ("index", "Add adapters to an index and check it."),
         ),
     ),

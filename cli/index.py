@@ -203,7 +203,7 @@ def _contradictions(path: Path, what: str, artifact: Artifact) -> Iterator[str]:
     manifest, _ = known.manifest, known.config
     name, _, version = what.partition("@")
     pairs = [
-        ("name", manifest.name, name),
+        ("name", manifest.name, name.rpartition("/")[2]),
         ("version", manifest.version, version),
         ("base model", manifest.base.id, artifact.base.id),
         ("architecture", manifest.base.architecture, artifact.base.architecture),

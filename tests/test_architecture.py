@@ -50,13 +50,15 @@ ANNEXES = {"arrangement": "composition", "composition_text": "composition"}
 OUTSIDE: dict[str, tuple[str, ...]] = {
     "click": ("cli",),
     "filelock": ("registry",),
+    "httpx2": ("registry",),
     "huggingface_hub": ("registry",),
     "jsonschema": ("schemas",),
     "torch": ("methods", "converters", "loader", "hub", "cli"),
     "transformers": ("methods", "loader", "hub", "cli"),
+    "yaml": ("hub",),
 }
 
-HEAVY = {"torch", "transformers", "huggingface_hub", "jsonschema", "rich", "importlib.metadata"}
+HEAVY = {"torch", "transformers", "huggingface_hub", "httpx2", "yaml", "jsonschema", "rich", "importlib.metadata"}
 
 
 def package_files() -> list[Path]:

@@ -311,7 +311,8 @@ def test_every_fault_is_told_at_once_with_its_path_in_plain_words() -> None:
     document["format"] = 2
     at = "adapters['sst2-bert'].versions['1.0.0-rc.1+b']"
     assert faults_of(document) == [
-        "adapters: key 'Bad Name' is not a name (lower-case letters, digits, and . _ - within)",
+        "adapters: key 'Bad Name' is not a name "
+        "(lower-case letters, digits, and . _ - within; may begin with an owner and /)",
         "adapters['Bad Name']: 5 is not an object",
         "adapters['other'].versions: is empty",
         "adapters['sst2-bert'].aliases: has 'x' more than once",
