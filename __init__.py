@@ -33,6 +33,7 @@ __all__ = [
     "__version__",
     "attach",
     "convert",
+    "merge",
     "pull",
     "read",
     "write",
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
         UnsupportedError,
         UsageError,
     )
-    from .hub import attach, convert, pull, read, write
+    from .hub import attach, convert, merge, pull, read, write
 else:
     _HOMES = {
         "Adapter": "adapter",
@@ -84,6 +85,7 @@ else:
         "UsageError": "errors",
         "attach": "hub",
         "convert": "hub",
+        "merge": "hub",
         "pull": "hub",
         "read": "hub",
         "write": "hub",

@@ -10,6 +10,7 @@ from ..adapter import Adapter, Manifest
 from .base_models import PACKAGED, BaseModel, load_base, load_model
 from .converting import convert
 from .describing import Described, describe, read_architecture
+from .merging import merge
 from .running import Opened, Verdict, classify, open_adapter
 from .training import HOULSBY, Trained, train
 from .verifying import Check, verify
@@ -35,6 +36,7 @@ __all__ = [
     "describe",
     "load_base",
     "load_model",
+    "merge",
     "open_adapter",
     "pull",
     "read",

@@ -58,11 +58,6 @@ class Delta:
     gains_bias: bool = False
     bias: Tensor | None = None
 
-    @property
-    def columns(self) -> int:
-        """Inputs times kernel."""
-        return columns(self.linear)
-
     def whole(self) -> Block:
         """Return factors of the whole map: where parts have their own, one after the other, each in its rows."""
         import torch
@@ -148,31 +143,54 @@ def _shape(layout: Layout, path: str) -> tuple[int, ...]:
     return (linear.outputs, linear.inputs // linear.groups, *linear.kernel)
 
 
-def deltas(
-    method: Method, config: MethodConfig, layout: Layout, tensors: Mapping[str, Tensor], base: Base | None = None
-) -> Iterator[Delta]:
-    """Yield what a configuration changes, map by map in the order of the layout.
+class Changes:
+    """What one configuration of an adapter changes, map by map; each is computed when it is asked for.
 
-    Args:
-        method: the row of METHODS that the configuration belongs to.
-        config: a configuration that changes linear maps.
-        layout: the places of the model.
-        tensors: the adapter's tensors.
-        base: the base model's parameters; without them only methods that are `alone` tell their updates.
-
-    Raises:
-        UnsupportedError: an update depends on its input, or needs the base model and there is none.
+    Attributes:
+        linears: path → the maps that change, in the order of the layout.
     """
-    if base is None and not method.alone(config):
-        raise UnsupportedError(
-            f"what {config.method} changes cannot be told from its tensors alone: it depends on the base model's weights",
-            hint="name the base model (--base)",
-        )
-    upcast = tensors if config.method in LOW_RANK else {key: _upcast(tensor) for key, tensor in tensors.items()}
-    ops = bound(method, config, layout, upcast, base).linears
-    for linear in layout.linears:
-        if linear.path in ops:
-            yield delta(ops[linear.path], linear, base)
+
+    def __init__(
+        self,
+        method: Method,
+        config: MethodConfig,
+        layout: Layout,
+        tensors: Mapping[str, Tensor],
+        base: Base | None = None,
+    ) -> None:
+        """Bind a configuration that changes linear maps.
+
+        Args:
+            method: the row of METHODS that it belongs to.
+            config: the configuration.
+            layout: the places of the model.
+            tensors: the adapter's tensors.
+            base: the base model's parameters; without them only methods that are `alone` tell what they change.
+
+        Raises:
+            UnsupportedError: the base model is needed, and there is none.
+        """
+        if base is None and not method.alone(config):
+            raise UnsupportedError(
+                f"what {config.method} changes cannot be told from its tensors alone: "
+                "it depends on the base model's weights",
+                hint="name the base model (--base)",
+            )
+        upcast = tensors if config.method in LOW_RANK else {key: _upcast(tensor) for key, tensor in tensors.items()}
+        self._ops = bound(method, config, layout, upcast, base).linears
+        self._base = base
+        self.linears = {linear.path: linear for linear in layout.linears if linear.path in self._ops}
+
+    def at(self, path: str) -> Delta:
+        """Return what changes at one map.
+
+        Raises:
+            UnsupportedError: it depends on its input, or no weight of that map can hold it.
+        """
+        return delta(self._ops[path], self.linears[path], self._base)
+
+    def __iter__(self) -> Iterator[Delta]:
+        return map(self.at, self.linears)
 
 
 def _upcast(tensor: Tensor) -> Tensor:
@@ -242,8 +260,5 @@ def _difference(op: LinearOp, linear: Linear, base: Base) -> Delta:
     weight = weight_of(linear, base)
     bias = base(f"{linear.path}.bias").detach().double() if linear.bias else None
     merged, shifted = op.merged(weight.view(_oriented(linear)), bias)
-    if shifted is None:
-        change = None
-    else:
-        change = shifted.double() if bias is None else shifted.double() - bias
+    change = None if shifted is None else shifted.double() - (0 if bias is None else bias)
     return Delta(linear=linear, dense=merged.double().flatten(1) - weight, bias=change)

@@ -49,7 +49,7 @@ def found(adapters: AdapterSet, name: str, *, base: bool) -> Mapping[str, deltas
         have = {key: tuple(tensor.shape) for key, tensor in adapter.tensors.items()}
         layout = accounting.layout(adapter.config, have, by_name("bert"))
     reader = adapters._base_parameter if base else None
-    return {d.linear.path: d for d in deltas.deltas(method_of(config), config, layout, adapter.tensors, reader)}
+    return {d.linear.path: d for d in deltas.Changes(method_of(config), config, layout, adapter.tensors, reader)}
 
 
 def weights(adapters: AdapterSet, path: str) -> tuple[Tensor, Tensor | None]:
@@ -101,9 +101,7 @@ def test_parts_of_a_merged_map_stand_in_their_rows() -> None:
         after, _ = weights(adapters, path)
         adapters.unmerge()
         assert torch.allclose(delta.matrix(), after - before, atol=1e-6)
-        assert torch.equal(
-            delta.matrix()[len(before) // 3 : -len(before) // 3], torch.zeros_like(before[: len(before) // 3])
-        )
+        assert not delta.matrix()[len(before) // 3 : -(len(before) // 3)].any()
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
