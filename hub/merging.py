@@ -11,13 +11,13 @@ from ..adapter import Adapter
 from ..converters.identity import manifest_name
 from ..errors import UsageError
 from ..registry import digest as digests
-from .base_models import choose_base, load_base
+from .base_models import choose_base, load_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from ..architectures import Architecture
-    from ..merging import KnownBase, Merged, Request, Source
+    from ..merging import Comparison, KnownBase, Merged, Request, Source
 
 
 def merge(
@@ -100,6 +100,22 @@ def merged(
     return merge_sources(sources, request, name=name, base=known, row=architecture)
 
 
+def compared(
+    first: Source,
+    second: Source,
+    *,
+    base: str | PreTrainedModel | None = None,
+    architecture: Architecture | None = None,
+    allow_base_mismatch: bool = False,
+    offline: bool | None = None,
+) -> Comparison:
+    """Return how two adapters differ; see merging.compare."""
+    from ..merging import compare
+
+    known = None if base is None else known_base(base, [first, second], architecture, offline=offline)
+    return compare(first, second, base=known, row=architecture, allow_base_mismatch=allow_base_mismatch)
+
+
 def known_base(
     base: str | PreTrainedModel,
     sources: Sequence[Source],
@@ -119,9 +135,9 @@ def known_base(
     if isinstance(base, str):
         manifest = sources[0].adapter.manifest
         chosen = choose_base(base, manifest)
-        model = load_base(
+        model = load_model(
             chosen, revision=manifest.base.revision if chosen == manifest.base.id else None, offline=offline
-        ).model
+        )
     else:
         model = base
     ground = survey(model, architecture)
@@ -165,6 +181,15 @@ def _file_digest(path: Path, adapter: Adapter) -> str:
         return digests.of_file(path)
     known = adapter.manifest.provenance
     return "" if known is None else known.digest
+
+
+def name_of(path: Path) -> str:
+    """Return the name of the adapter in a file.
+
+    >>> name_of(Path("a/Mine 2.safetensors"))
+    'mine-2'
+    """
+    return manifest_name(path.name.removesuffix(".safetensors"), "merged")
 
 
 def digest_of(adapter: Adapter) -> str:

@@ -7,6 +7,8 @@ with a pure function and a row of METHODS (table.py).
 from __future__ import annotations
 
 from .combination import Combination, Options
+from .comparison import Comparison, MapDifference, TensorDifference, compare
+from .extraction import Extracted, extract
 from .merge import Merged, Site, merge
 from .request import KnownBase, Request, Source
 from .table import METHODS, by_name
@@ -14,12 +16,18 @@ from .table import METHODS, by_name
 __all__ = [
     "METHODS",
     "Combination",
+    "Comparison",
+    "Extracted",
     "KnownBase",
+    "MapDifference",
     "Merged",
     "Options",
     "Request",
     "Site",
     "Source",
+    "TensorDifference",
     "by_name",
+    "compare",
+    "extract",
     "merge",
 ]

@@ -61,6 +61,7 @@ class Combination:
         needs: options that must be given: `density`, `rank`.
         takes: options that may be given besides: `rank`, `seed`, `majority`.
         count: number of adapters that it merges, or None for any.
+        by_tensor: whether it also adds up, tensor by tensor, what is no update of weights.
         default_weight: the weight of each adapter where none are given; None for one over their number.
     """
 
@@ -74,6 +75,7 @@ class Combination:
     needs: tuple[str, ...] = ()
     takes: tuple[str, ...] = ()
     count: int | None = None
+    by_tensor: bool = False
     default_weight: float | None = None
 
     @property

@@ -135,8 +135,8 @@ def _is_map(parent: Parent, config: MethodConfig) -> bool:
 def _tensor_wise(config: MethodConfig, parents: Iterable[Parent], request: Request) -> bool:
     """Return whether a change of linear maps is merged tensor by tensor all the same."""
     if request.compat == "adapters":
-        return request.combination.is_sum and request.combination.kept == "sum"
-    if config.method not in PROPORTIONAL or request.is_sized or not request.combination.is_sum:
+        return request.combination.by_tensor
+    if config.method not in PROPORTIONAL or request.is_sized or not request.combination.by_tensor:
         return False
     return all(_fixed_alike(config, parent, parents) for parent in parents)
 

@@ -27,6 +27,7 @@ _LINEAR = Combination(
     equation="D = Σ w_i D_i",
     coefficients=weights_alone,
     takes=("rank",),
+    by_tensor=True,
 )
 _PRUNE = Combination(
     name="magnitude_prune",
@@ -77,7 +78,9 @@ _SLERP = Combination(
 
 def _compressed(row: Combination, name: str) -> Combination:
     """Return a method that brings the result of another to the largest rank of the parents, or to the one asked for."""
-    return dataclasses.replace(row, name=name, kept="rank", summary=f"{row.summary}, to a given rank by SVD")
+    return dataclasses.replace(
+        row, name=name, kept="rank", by_tensor=False, summary=f"{row.summary}, to a given rank by SVD"
+    )
 
 
 METHODS: tuple[Combination, ...] = (

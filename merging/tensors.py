@@ -28,7 +28,7 @@ def reasons(parents: Sequence[Parent], request: Request, base: KnownBase | None)
     """Yield why what is to be merged tensor by tensor cannot be."""
     row, first = request.combination, parents[0]
     everything = {config.method for parent in parents for config in parent.tensors}
-    if everything and not (row.is_sum and row.kept == "sum" and row.name != "cat"):
+    if everything and not row.by_tensor:
         yield f"{row.name} is defined for updates of weights, and {', '.join(sorted(everything))} is none"
         return
     if everything and request.is_sized and not any(parent.maps for parent in parents):
