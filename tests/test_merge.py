@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -498,3 +500,15 @@ def test_heads_of_other_labels_or_kinds_are_no_mean() -> None:
     with pytest.raises(UnsupportedError, match="a has a head, a has none"):
         merge([a, plain])
     assert merge([a, plain], head="a").manifest.labels == ("no", "yes")
+
+
+def test_the_page_on_merging_names_every_method_with_its_source_and_options() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "merging.md").read_text("utf-8")
+    lines = [line for line in text.splitlines() if line.startswith("| `")]
+    named = [name for line in lines for name in re.findall(r"`([a-z_]+)`", line.split(" | ")[0])]
+    assert named == [row.name for row in METHODS]
+    for row in METHODS:
+        line = next(line for line in lines if f"`{row.name}`" in line.split(" | ")[0])
+        assert row.paper in line
+        assert re.findall(r"\*\*(\w+)\*\*", line) == list(row.needs)
+        assert all(option in line.split(" | ")[2] for option in (*row.needs, *row.takes))
