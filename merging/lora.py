@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..errors import UnsupportedError
 from ..methods import LoraConfig
 from ..methods.deltas import Block
 from ..methods.lora import leaves
@@ -31,11 +32,19 @@ def lora(
         magnitude: the form of DoRA, or `none`.
         padded: whether all maps get the largest rank, filled up with zeros.
         dtype: of the tensors.
+
+    Raises:
+        UnsupportedError: no one LoRA holds all of it.
     """
     largest = max(one.rank for one in made)
     ranks = {one.linear.path: largest if padded else one.rank for one in made}
     usual = Counter(ranks.values()).most_common(1)[0][0]
     biased = any(one.bias is not None for one in made)
+    tables = [one.linear.path for one in made if one.linear.kind == "embedding"]
+    if biased and tables:
+        raise UnsupportedError(
+            f"the result adds to biases and changes the embedding {tables[0]}, and one LoRA cannot do both"
+        )
     others = {path: r for path, r in ranks.items() if r != usual}
     config = LoraConfig(
         targets=tuple(one.linear.path for one in made) if like is None else like.targets,
@@ -59,8 +68,7 @@ def _tensors(made: Made, rank: int, biased: bool, dtype: torch.dtype) -> dict[st
     linear, path = made.linear, made.linear.path
     blocks = [_filled(block, rank) for block in made.blocks]
     name_a, name_b = leaves(linear)
-    a = torch.cat([block.a for block in blocks])
-    b = torch.cat([block.b for block in blocks])
+    a, b = blocks[0] if len(blocks) == 1 else map(torch.cat, zip(*blocks, strict=True))
     ones = (1,) * len(linear.kernel)
     found = {
         f"{path}.{name_a}": a.view(len(a), linear.inputs, *linear.kernel),

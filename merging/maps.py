@@ -9,7 +9,8 @@ so the factors are put side by side, and the magnitude of the result is γ times
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -70,6 +71,7 @@ class Mixer:
         by_parts: whether parts of a map keep factors of their own.
         read: the base model's parameters, or None.
         report: whether the distance to the exact sum is measured.
+        dtype: of the factors that are kept.
     """
 
     row: Combination
@@ -80,12 +82,19 @@ class Mixer:
     by_parts: bool = False
     read: Read | None = None
     report: bool = False
+    dtype: torch.dtype = torch.float32
 
     def at(self, linear: Linear, deltas: Sequence[Delta | None], weights: Sequence[float]) -> Made:
-        """Return what the result has at a map.
+        """Return what the result has at a map, its factors on the CPU in the dtype in which they are kept.
 
         deltas: what each adapter changes there, None for those that change nothing.
         """
+        made = self._made(linear, deltas, weights)
+        blocks = tuple(Block(a.to("cpu", self.dtype), b.to("cpu", self.dtype)) for a, b in made.blocks)
+        return dataclasses.replace(made, blocks=blocks)
+
+    def _made(self, linear: Linear, deltas: Sequence[Delta | None], weights: Sequence[float]) -> Made:
+        """Return what the result has at a map, in float64."""
         if self.row.coefficients is None:
             return self._by_matrix(linear, deltas, weights)
         needs_gram = not self.row.is_sum
@@ -113,8 +122,7 @@ class Mixer:
         exactly = [(w, delta) for w, delta in zip(weights, deltas, strict=True) if delta is not None]
         blocks, kept, error, exact = [], 1.0, 0.0, 0.0
         for place in range(max(1, len(parts))):
-            whole = products.joined([(c, self._block(delta, place)) for c, delta in terms])
-            made = self._sized(whole)
+            made = self._joined([(c, self._block(delta, place)) for c, delta in terms])
             kept = min(kept, made.kept)
             blocks.append(Block(made.a, made.b))
             if self.report:
@@ -133,6 +141,14 @@ class Mixer:
 
     def _block(self, delta: Delta, place: int) -> Block:
         return delta.blocks[place] if self.by_parts else delta.whole()
+
+    def _joined(self, terms: Sequence[tuple[float, Block]]) -> factoring.Factored:
+        """Return factors of Σ c_i B_i A_i, of the rank that is asked for."""
+        if self.rank is None and self.energy is None and not self.report:
+            # Nothing is computed with them any more: narrow factors are put together faster.
+            narrow = [(1.0, Block(a.to(self.dtype), (b * c).to(self.dtype))) for c, (a, b) in terms]
+            return factoring.Factored(*products.joined(narrow), 1.0)
+        return self._sized(products.joined(terms))
 
     def _sized(self, block: Block) -> factoring.Factored:
         """Return factors of the rank that is asked for."""
@@ -243,7 +259,3 @@ class Mixer:
             return delta.bias
         bias: Tensor = self.read(f"{delta.linear.path}.bias").detach().double()
         return (delta.gain - 1) * bias
-
-
-Place = Callable[[str], "Delta | None"]
-"""Path → what an adapter changes there, None where it changes nothing."""

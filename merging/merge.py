@@ -96,13 +96,13 @@ def merge(
     head = heads.head_for(parents, request.head)
     if len(parents) == 1 and weights == (1.0,) and request.method in IDENTITY and not request.is_sized:
         return _same(parents[0], request, head, name)
-    _refuse(parents, request, base)
+    changes = _checked(parents, request, base)
     options, seed = _options(request)
     configs: list[MethodConfig] = []
     found: dict[str, Tensor] = {}
     made: list[Made] = []
     if any(parent.maps for parent in parents):
-        updates, own, made = _maps(parents, request, options, base)
+        updates, own, made = _maps(parents, changes, request, options, base)
         configs.append(updates)
         found |= own
     for config in parents[0].tensors:
@@ -147,40 +147,44 @@ def _result(
     return Merged(adapter, tuple(p.weight for p in parents), sites, by_tensor, head.how, seed)
 
 
-def _refuse(parents: Sequence[Parent], request: Request, base: KnownBase | None) -> None:
-    """Raise with every reason against merging."""
+def _checked(parents: Sequence[Parent], request: Request, base: KnownBase | None) -> list[list[Changes]]:
+    """Return what each adapter changes at linear maps.
+
+    Raises:
+        UnsupportedError: the adapters cannot be merged; every reason.
+    """
     found = list(tensors.reasons(parents, request, base))
     hint = ""
+    changes: list[list[Changes]] = []
     if any(parent.maps for parent in parents):
         if factors.acts_on_factors(request):
             found += factors.reasons(parents, request)
         else:
-            needs, more = _map_reasons(parents, request, base)
-            hint = needs
+            hint, more = _map_reasons(parents, base, changes)
             found += more
     if found:
         raise UnsupportedError(
             f"the adapters cannot be merged by {request.combination.name}: {'; '.join(dict.fromkeys(found))}",
             hint=hint,
         )
+    return changes
 
 
-def _map_reasons(parents: Sequence[Parent], request: Request, base: KnownBase | None) -> tuple[str, list[str]]:
-    """Return a hint and why the updates of linear maps cannot be merged."""
+def _map_reasons(
+    parents: Sequence[Parent], base: KnownBase | None, changes: list[list[Changes]]
+) -> tuple[str, list[str]]:
+    """Return a hint and why the updates of linear maps cannot be merged; put what is changed into changes."""
     found, hint = [], ""
     for parent in parents:
-        for config in parent.maps:
-            try:
-                changes = parent.changes(base)
-                for change in changes:
-                    change.at(next(iter(change.linears)))
-            except UnsupportedError as error:
-                found.append(f"{parent.name}: {error.message}")
-                hint = hint or error.hint
-                break
-            data = config.to_json()
-            if data.get("gating") and request.compat is None:
-                hint = "compat='adapters' averages the tensors of gated adapters"
+        try:
+            own = parent.changes(base)
+            for change in own:
+                change.at(next(iter(change.linears)))
+            changes.append(own)
+        except UnsupportedError as error:
+            found.append(f"{parent.name}: {error.message}")
+            gated = any(config.to_json().get("gating") for config in parent.maps)
+            hint = hint or ("compat='adapters' averages the tensors of gated adapters" if gated else error.hint)
     found += _form_reasons(parents)
     return hint, found
 
@@ -214,12 +218,15 @@ def _options(request: Request) -> tuple[Options, int | None]:
 
 
 def _maps(
-    parents: Sequence[Parent], request: Request, options: Options, base: KnownBase | None
+    parents: Sequence[Parent],
+    changes: Sequence[Sequence[Changes]],
+    request: Request,
+    options: Options,
+    base: KnownBase | None,
 ) -> tuple[LoraConfig, dict[str, Tensor], list[Made]]:
     """Return the LoRA that the updates of linear maps are merged into."""
     if factors.acts_on_factors(request):
         return *factors.merged(parents, request, options), []
-    changes = [parent.changes(base) for parent in parents]
     like = _alike(parents)
     mixer = _mixer(parents, request, options, base, by_parts=like is not None)
     weights = [parent.weight for parent in parents]
@@ -230,16 +237,7 @@ def _maps(
     for path, linear in places.items():
         found = [next((own.at(path) for own in mine if path in own.linears), None) for mine in changes]
         made.append(mixer.at(linear, found, weights))
-    kind = tensors.dtype(
-        [
-            t
-            for parent in parents
-            for c in parent.maps
-            for t in map(parent.adapter.tensors.get, parent.keys(c))
-            if t is not None
-        ]
-    )
-    config, own = lora(made, like, magnitude=mixer.magnitude, padded=mixer.rank is not None, dtype=kind)
+    config, own = lora(made, like, magnitude=mixer.magnitude, padded=mixer.rank is not None, dtype=mixer.dtype)
     return config, own, made
 
 
@@ -262,7 +260,13 @@ def _mixer(
         by_parts=by_parts and row.coefficients is not None,
         read=None if base is None else base.parameter,
         report=request.report,
+        dtype=tensors.dtype([tensor for parent in parents for tensor in _own(parent)]),
     )
+
+
+def _own(parent: Parent) -> list[Tensor]:
+    """Return the tensors of the updates of linear maps."""
+    return [parent.adapter.tensors[key] for config in parent.maps for key in parent.keys(config)]
 
 
 def _largest_rank(configs: Sequence[MethodConfig]) -> int:
