@@ -23,6 +23,7 @@ from adapterhub.registry import Artifact, ArtifactBase, Index
 from . import models
 from .library import Forward, Library, Way
 from .measure import cpu_seconds
+from .merging import Merging
 from .passes import Passes
 from .serve import Task, serve
 
@@ -106,6 +107,7 @@ class OursLibrary(Library):
             **super().tasks(),
             "artifact": self.artifact,
             "fingerprint": self.fingerprint,
+            "merge": Merging(self.folder).merge,
             "validate": validate,
             "validate_slowly": validate_slowly,
         }

@@ -10,7 +10,7 @@ from ..adapter import Adapter, MethodConfig
 from ..architectures import ARCHITECTURES, Architecture
 from ..converters import accounting
 from ..errors import FormatError, UnsupportedError
-from ..methods import is_head, method_of, shapes
+from ..methods import Shapes, is_head, method_of, shapes
 from ..methods.deltas import Changes, changes_maps
 from ..sites import Layout
 from .request import KnownBase, Request, Source
@@ -88,7 +88,9 @@ def taken_apart(
         FormatError: tensors are not those of the configuration.
         UnsupportedError: the model family is unknown.
     """
-    parents = [_parent(source, w, base, row) for source, w in zip(sources, weights, strict=True)]
+    parents: list[Parent] = []
+    for source, weight in zip(sources, weights, strict=True):
+        parents.append(_parent(source, weight, base, row, like=parents[0] if parents else None))
     for parent in parents:
         for config in parent.rest:
             as_map = _is_map(parent, config) and not _tensor_wise(config, parents, request)
@@ -96,11 +98,16 @@ def taken_apart(
     return parents
 
 
-def _parent(source: Source, weight: float, base: KnownBase | None, row: Architecture | None) -> Parent:
+def _parent(
+    source: Source, weight: float, base: KnownBase | None, row: Architecture | None, like: Parent | None
+) -> Parent:
     adapter = source.adapter
-    layout = base.layout if base is not None else layout_of(adapter, row)
-    wanted = shapes(adapter.config, layout)
-    have = {key: tuple(tensor.shape) for key, tensor in adapter.tensors.items()}
+    have = _shapes(adapter)
+    if like is not None and adapter.config == like.adapter.config and have == _shapes(like.adapter):
+        layout, wanted = like.layout, have
+    else:
+        layout = base.layout if base is not None else layout_of(adapter, row)
+        wanted = shapes(adapter.config, layout)
     if have != wanted:
         odd = [key for key in {**have, **wanted} if have.get(key) != wanted.get(key)]
         raise FormatError(
@@ -123,7 +130,11 @@ def layout_of(adapter: Adapter, row: Architecture | None = None) -> Layout:
             f"the model family {adapter.manifest.base.architecture!r} is not known",
             hint="describe it with --architecture, or name the base model",
         )
-    return accounting.layout(adapter.config, {k: tuple(t.shape) for k, t in adapter.tensors.items()}, known)
+    return accounting.layout(adapter.config, _shapes(adapter), known)
+
+
+def _shapes(adapter: Adapter) -> Shapes:
+    return {key: tuple(tensor.shape) for key, tensor in adapter.tensors.items()}
 
 
 def _is_map(parent: Parent, config: MethodConfig) -> bool:
