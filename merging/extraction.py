@@ -5,8 +5,8 @@
 What else differs is kept as it is: layer norms as trained layer norms, biases, embeddings and the like as trained
 parameters. Weights are asked for one after the other, so that no more than one of each model is held.
 
-Source: Schulman 2025, LoRA without regret, and before it Hu et al. 2022 (arXiv 2106.09685) §7.2, for how low the rank
-of such differences is.
+Source: Eckart and Young 1936, Psychometrika 1, 211-218; PEFT 0.21.2, tuners/lora/conversion.py, for the two ways to say
+how much is kept.
 """
 
 from __future__ import annotations
