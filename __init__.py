@@ -33,6 +33,7 @@ __all__ = [
     "__version__",
     "attach",
     "convert",
+    "merge",
     "pull",
     "push",
     "read",
@@ -59,7 +60,7 @@ if TYPE_CHECKING:
         UnsupportedError,
         UsageError,
     )
-    from .hub import attach, convert, pull, push, read, write
+    from .hub import attach, convert, merge, pull, push, read, write
 else:
     _HOMES = {
         "Adapter": "adapter",
@@ -85,6 +86,7 @@ else:
         "UsageError": "errors",
         "attach": "hub",
         "convert": "hub",
+        "merge": "hub",
         "pull": "hub",
         "push": "hub",
         "read": "hub",

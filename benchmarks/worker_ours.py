@@ -26,6 +26,7 @@ from adapterhub.registry import Artifact, ArtifactBase, Index
 from . import models
 from .library import Forward, Library, Way
 from .measure import cpu_seconds
+from .merging import Merging
 from .passes import Passes
 from .serve import Task, serve
 
@@ -110,6 +111,7 @@ class OursLibrary(Library):
             "artifact": self.artifact,
             "fingerprint": self.fingerprint,
             "lora_file": self.lora_file,
+            "merge": Merging(self.folder).merge,
             "validate": validate,
             "validate_slowly": validate_slowly,
         }

@@ -12,6 +12,7 @@ from . import pushing
 from .base_models import PACKAGED, BaseModel, load_base, load_model
 from .converting import convert
 from .describing import Described, describe, read_architecture
+from .merging import merge
 from .pushing import Pushed, Wanted
 from .running import Opened, Verdict, classify, open_adapter
 from .training import HOULSBY, Trained, train
@@ -40,6 +41,7 @@ __all__ = [
     "describe",
     "load_base",
     "load_model",
+    "merge",
     "open_adapter",
     "pull",
     "push",

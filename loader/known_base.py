@@ -9,12 +9,13 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from ..architectures import Architecture
-from ..errors import UnsupportedError
+from ..errors import NotFoundError, UnsupportedError
+from ..sites import Layout
 from .layout import survey
 
 
 class KnownBase:
-    """A live base model, as converters/format.py asks for it."""
+    """A live base model, as converters/format.py and merging/request.py ask for it."""
 
     def __init__(self, model: nn.Module, architecture: Architecture | None = None) -> None:
         """Look at a model of transformers.
@@ -25,6 +26,22 @@ class KnownBase:
         """
         self._ground = survey(model, architecture)
         self._attentions = {attention.path: attention for attention in self._ground.layout.attentions}
+
+    @property
+    def layout(self) -> Layout:
+        """Its places."""
+        return self._ground.layout
+
+    def parameter(self, path: str) -> Tensor:
+        """Return a parameter as its module keeps it.
+
+        Raises:
+            NotFoundError: there is none of this path.
+        """
+        found = self._ground.parameter(path)
+        if found is None:
+            raise NotFoundError(f"the base model has no parameter {path}")
+        return found.detach()
 
     def linear(self, path: str) -> tuple[Tensor, Tensor | None]:
         """Return the weight (outputs, inputs[, kernel]) and the bias of a linear map, None where it has none."""

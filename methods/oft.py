@@ -161,7 +161,7 @@ class Rotated:
         """Return W R and b; behind an embedding R W."""
         import torch
 
-        whole = torch.block_diag(*rotation(self.config, self.entries, self.linear).float())
+        whole = torch.block_diag(*rotation(self.config, self.entries, self.linear)).to(weight.dtype)
         return (whole.t() @ weight if self.linear.kind == "embedding" else weight @ whole.t()), bias
 
 

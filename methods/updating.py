@@ -101,6 +101,7 @@ class Rule:
         drawn: configuration and maps → `shared.<name>` → tensor that is no tensor of the adapter but drawn with a seed.
         settled: configuration and maps → the configuration with what it leaves to them filled in.
         frozen: names of tensors that stay as they are in training.
+        alone: whether the tensors alone tell what is added, without the base's weights or sizes.
     """
 
     config: type[Any]
@@ -115,6 +116,7 @@ class Rule:
     drawn: Callable[[Any, Sequence[Linear]], dict[str, Tensor]] = lambda config, linears: {}
     settled: Callable[[Any, Sequence[Linear]], Any] = lambda config, linears: config
     frozen: tuple[str, ...] = ()
+    alone: bool = False
 
 
 def method(rule: Rule) -> Method:
@@ -170,6 +172,7 @@ def method(rule: Rule) -> Method:
         frozen=lambda config, key: key in rule.frozen or key.rpartition(".")[2] in rule.frozen,
         settled=lambda config, layout: rule.settled(config, maps(config, layout)),
         sized=rule.sized,
+        alone=lambda config: rule.alone,
     )
 
 
@@ -246,7 +249,7 @@ class Added(_OnWeight):
 
     def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return W + D and b."""
-        return weight + self.made(weight).float(), bias
+        return weight + self.made(weight).to(weight.dtype), bias
 
 
 class Changed(_OnWeight):

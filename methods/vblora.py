@@ -129,6 +129,7 @@ METHOD = method(
         start=start,
         op=partial(Added, delta),
         seen=seen,
+        alone=True,
         shared=shared,
         frozen=("vblora_logits_A_topk_indices", "vblora_logits_B_topk_indices"),
     )

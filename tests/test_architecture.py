@@ -33,7 +33,8 @@ STANDS_ON: dict[str, tuple[str, ...]] = {
     "architectures": ("sites", "errors"),
     "converters": ("methods", "architectures", "schemas"),
     "loader": ("converters", "registry", "composition"),
-    "hub": ("loader",),
+    "merging": ("converters",),
+    "hub": ("loader", "merging"),
     "cli": ("hub", "adapterhub"),
 }
 
@@ -53,7 +54,7 @@ OUTSIDE: dict[str, tuple[str, ...]] = {
     "httpx2": ("registry",),
     "huggingface_hub": ("registry",),
     "jsonschema": ("schemas",),
-    "torch": ("methods", "converters", "loader", "hub", "cli"),
+    "torch": ("methods", "converters", "loader", "merging", "hub", "cli"),
     "transformers": ("methods", "loader", "hub", "cli"),
     "yaml": ("hub",),
 }

@@ -184,6 +184,7 @@ RECORDS: dict[tuple[str, str], type] = {
     ("manifest", "dataset"): adapter.Dataset,
     ("manifest", "probe"): adapter.Probe,
     ("manifest", "provenance"): adapter.Provenance,
+    ("manifest", "parent"): adapter.Parent,
     ("lock", ""): lock.Lock,
     ("lock", "adapter"): lock.LockedAdapter,
     ("lock", "base"): lock.LockedBase,
