@@ -11,7 +11,7 @@ from .base_models import PACKAGED, BaseModel, load_base, load_model
 from .converting import convert
 from .describing import Described, describe, read_architecture
 from .running import Opened, Verdict, classify, open_adapter
-from .training import HOULSBY, Trained, train
+from .training import FUSION, HOULSBY, Trained, train
 from .verifying import Check, verify
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..loader import AdapterSet
 
 __all__ = [
+    "FUSION",
     "HOULSBY",
     "PACKAGED",
     "BaseModel",

@@ -16,7 +16,8 @@ from ..adapter import Adapter, Base, Manifest, MethodConfig, Probe
 from ..composition import Composition, Fuse, Stack, fusions, leaves
 from ..converters import write
 from ..errors import BaseMismatchError, NotFoundError, StateError, UsageError
-from ..methods import Binding, HeadOp, Live, is_head, method_of, settled, shapes, united
+from ..methods import Binding, FusionConfig, HeadOp, Live, is_head, method_of, settled, shapes, united
+from ..sites import Layout, Site
 from . import probe as probes
 from .account import check_account, check_architecture
 from .arguments import base_id as base_id_of
@@ -91,6 +92,11 @@ class AdapterSet:
     def model(self) -> PreTrainedModel:
         """The model, with the class it always had."""
         return self._ground.model
+
+    @property
+    def layout(self) -> Layout:
+        """The places for adapters in the model."""
+        return self._ground.layout
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -367,6 +373,11 @@ class AdapterSet:
         self._loaded.clear()
         self._forget_all_plans()
 
+    def sites(self, name: str) -> tuple[Site, ...]:
+        """Return the residual sites where an adapter acts."""
+        places = self._binding(self._get(name)).sites
+        return tuple(site for site in self._ground.layout.sites if site.path in places)
+
     def summary(self) -> Summary:
         """Return the table of parameters per adapter, method and kind of site, with their share of the base."""
         self._alive()
@@ -562,7 +573,9 @@ class AdapterSet:
                 raise
             warnings.warn(f"{error.message}; loaded all the same, as asked", UserWarning, stacklevel=3)
 
-    def _record(self, name: str, inputs: Mapping[str, torch.Tensor] | None) -> Probe:
+    def _record(self, name: str, inputs: Mapping[str, torch.Tensor] | None) -> Probe | None:
+        if any(isinstance(config, FusionConfig) for config in self._get(name).config):
+            return None  # alone it does nothing; the composition that it stands in has one
         head = next((config for config in self._get(name).config if is_head(config)), None)
         inputs = inputs or probes.default_inputs(self._ground, self._settings, head)
         base_values = None
