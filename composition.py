@@ -61,6 +61,18 @@ class Composition:
         """
         return tuple(dict.fromkeys(name for child in self.children for name in leaves(child)))
 
+    def of(self, children: Sequence[Node]) -> Composition:
+        """Return a composition of the same kind and settings, of other parts.
+
+        Raises:
+            UsageError: one of them may not stand here.
+
+        >>> Split("a", "b", splits=2).of(["c", "d"])
+        Split('c', 'd', splits=(2, 2))
+        """
+        normal = {"normalize_weights": False} if isinstance(self, Average) else {}
+        return make(self.type, children, {**_settings(self), **normal})
+
     def __len__(self) -> int:
         return len(self.children)
 

@@ -114,7 +114,12 @@ def train_fusion(task: Task, examples: Split, options: argparse.Namespace) -> di
             fuse=[hub.read(hub.pull(name)) for name in NAMES],
         )
     result = trained.result
-    return {"train_loss": result.epochs[-1].train_loss, "parameters": result.parameters, "texts": len(chosen), "seconds": round(result.seconds)}
+    return {
+        "train_loss": result.epochs[-1].train_loss,
+        "parameters": result.parameters,
+        "texts": len(chosen),
+        "seconds": round(result.seconds),
+    }
 
 
 def judged(base: hub.BaseModel, examples: Sequence[Example], labels: Sequence[str]) -> Iterator[tuple[int, str]]:
