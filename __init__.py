@@ -32,6 +32,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "attach",
+    "compose",
     "convert",
     "pull",
     "read",
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
         UnsupportedError,
         UsageError,
     )
-    from .hub import attach, convert, pull, read, write
+    from .hub import attach, compose, convert, pull, read, write
 else:
     _HOMES = {
         "Adapter": "adapter",
@@ -83,6 +84,7 @@ else:
         "UnsupportedError": "errors",
         "UsageError": "errors",
         "attach": "hub",
+        "compose": "hub",
         "convert": "hub",
         "pull": "hub",
         "read": "hub",

@@ -30,6 +30,7 @@ SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         "Make and publish adapters",
         (
             ("train", "Train an adapter on labelled texts."),
+            ("compose", "Put adapters together under one name."),
             ("index", "Add adapters to an index and check it."),
         ),
     ),

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from . import options
 from .entries import size
 from .opening import open_for
 from .output import Output
+
+if TYPE_CHECKING:
+    from ..registry import Pulled
 
 
 @click.command(short_help="Fetch an adapter and print the path of its file.")
@@ -28,7 +33,7 @@ def command(
     """Fetch an adapter, check its digest, and print the path of its file or folder.
 
     ADAPTER is a name with or without a version (`sst2-bert`, `sst2-bert@1.0.0`, `sst2-bert@^1`), or a path that begins
-    with ./ or /. What was fetched once is there offline. `adapterhub help references` tells all forms.
+    with ./ or /. All adapters of a composition are fetched with it. What was fetched once is there offline. `adapterhub help references` tells all forms.
     """
     from ..registry import Reference, pull
 
@@ -40,6 +45,9 @@ def command(
     if artifact is not None:
         known = "already here" if pulled.cached else f"{size(artifact.total_size)} fetched"
         output.note(f"{what} for {artifact.base.id}: {known}, {artifact.identity} checked")
+    for leaf, part in pulled.parts.items():
+        known = "already here" if part.cached else f"{size(_size(part))} fetched"
+        output.note(f"  {leaf}: {known}, digest checked")
     data = {
         "name": pulled.name,
         "version": pulled.version,
@@ -48,5 +56,10 @@ def command(
         "digest": artifact.identity if artifact else None,
         "base": artifact.base.id if artifact else None,
         "format": artifact.format if artifact else None,
+        **({"adapters": {leaf: str(part.path) for leaf, part in pulled.parts.items()}} if pulled.parts else {}),
     }
     output.result(data, ids=[str(pulled.path)], text=[str(pulled.path)])
+
+
+def _size(pulled: Pulled) -> int:
+    return pulled.artifact.total_size if pulled.artifact is not None else pulled.path.stat().st_size

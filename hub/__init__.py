@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from .. import registry
 from ..adapter import Adapter, Manifest
-from .base_models import PACKAGED, BaseModel, load_base, load_model
+from .base_models import PACKAGED, BaseModel, is_folder, load_base, load_model
+from .composing import Composed, compose
 from .converting import convert
 from .describing import Described, describe, read_architecture
 from .running import Opened, Verdict, classify, open_adapter
@@ -26,14 +27,17 @@ __all__ = [
     "PACKAGED",
     "BaseModel",
     "Check",
+    "Composed",
     "Described",
     "Opened",
     "Trained",
     "Verdict",
     "attach",
     "classify",
+    "compose",
     "convert",
     "describe",
+    "is_folder",
     "load_base",
     "load_model",
     "open_adapter",
