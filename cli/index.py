@@ -124,6 +124,8 @@ def _added(
     from .heads import read_head
 
     if arrangement.document_of(file) is not None:
+        if name or version or aliases:
+            raise UsageError(f"{file} is a composition, which has its name and version in it", hint="leave them out")
         return _added_composition(index, file, place, day)
     known = read_head(file)
     manifest = known.manifest

@@ -33,7 +33,8 @@ def command(
     """Fetch an adapter, check its digest, and print the path of its file or folder.
 
     ADAPTER is a name with or without a version (`sst2-bert`, `sst2-bert@1.0.0`, `sst2-bert@^1`), or a path that begins
-    with ./ or /. All adapters of a composition are fetched with it. What was fetched once is there offline. `adapterhub help references` tells all forms.
+    with ./ or /. All adapters of a composition are fetched with it. What was fetched once is there offline.
+    `adapterhub help references` tells all forms.
     """
     from ..registry import Reference, pull
 

@@ -18,6 +18,7 @@ from .table import facts
 from .training_options import Card, Reading, card, reading, recipe
 
 if TYPE_CHECKING:
+    from ..adapter import Adapter
     from ..hub import Trained
     from ..loader.training import Progress, TrainingConfig
 
@@ -86,8 +87,8 @@ def command(
     The file carries labels, metrics on the evaluation data, the recipe, a fingerprint of the base model, and a probe
     that `verify --run` replays.
 
-    With --fuse, AdapterFusion is trained: a layer that mixes adapters which are there already, with a new head. Its file
-    answers nothing alone: `adapterhub run "fuse(A, B, name=./FILE)"`, or give that to `compose`.
+    With --fuse, AdapterFusion is trained: a layer that mixes adapters which are there already, and a new head. Its
+    file answers nothing alone: `adapterhub run "fuse(A, B, name=./FILE)"`, or give that to `compose`.
     """
     from .. import hub
     from ..architectures import by_model_type
