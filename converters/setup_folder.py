@@ -61,11 +61,13 @@ class Setup:
         node: the composition; each fusion layer has a name.
         folders: name of an adapter, fusion layer or head in it → its folder.
         head: name of the adapter whose head answers, "" where heads follow the composition.
+        headless: whether no head answers, whatever the adapters have.
     """
 
     node: Composition
     folders: Mapping[str, Path]
     head: str = ""
+    headless: bool = False
 
 
 def detect(path: Path) -> bool:
@@ -91,7 +93,8 @@ def read(path: Path) -> Setup:
     for fuse in _fusions(node):
         folders[fuse.key] = _fusion_folder(path, fuse, what)
     head, home = _head(path, document.get("head_setup"), node, what)
-    return Setup(node, folders | ({head: home} if home is not None else {}), head)
+    headless = not document.get("head_setup") and _last(node) in ("fuse", "average", "split", "multi_task")
+    return Setup(node, folders | ({head: home} if home is not None else {}), head, headless)
 
 
 def write(
@@ -240,6 +243,13 @@ def _head(path: Path, setup: JSON, node: Composition, what: str) -> tuple[str, P
     if names == list(dict.fromkeys(leaves(child)[-1] for child in node.children)):
         return "", None
     raise UnsupportedError(f"{what}: the heads {names} answer, which are not those of the adapters")
+
+
+def _last(node: Node) -> str:
+    """Return the kind of what the library looks for heads in: the last block of a stack, or the composition itself."""
+    if isinstance(node, str):
+        return "single"
+    return _last(node.children[-1]) if node.type == "stack" else node.type
 
 
 def _written(node: Node) -> dict[str, JSON]:

@@ -79,17 +79,19 @@ def setups(adapters: AdapterSet) -> dict[str, Setup]:
     def others(task: Task) -> list[str]:
         return [name for name in NAMES if name != task.name]
 
-    compositions: dict[str, Callable[[Task], Composition]] = {
-        "stack": lambda task: Stack(*others(task), task.name),
-        "average": lambda task: Average(*NAMES),
-        "average, own half": lambda task: Average(task.name, *others(task), weights=[3, 1, 1, 1]),
+    def alone(name: str) -> Setup:
+        return lambda task: adapters.using(name)
+
+    def composed(make: Callable[[Task], Composition]) -> Setup:
+        return lambda task: adapters.using(make(task), head=task.name)
+
+    return {
+        **{f"alone {name}": alone(name) for name in NAMES},
+        "stack": composed(lambda task: Stack(*others(task), task.name)),
+        "average": composed(lambda task: Average(*NAMES)),
+        "average, own half": composed(lambda task: Average(task.name, *others(task), weights=[3, 1, 1, 1])),
+        "fused": lambda task: adapters.using(Fuse(*NAMES, name=fused_name(task))),
     }
-    alone: dict[str, Setup] = {f"alone {name}": lambda task, name=name: adapters.using(name) for name in NAMES}
-    composed: dict[str, Setup] = {
-        what: lambda task, make=make: adapters.using(make(task), head=task.name) for what, make in compositions.items()
-    }
-    fused: dict[str, Setup] = {"fused": lambda task: adapters.using(Fuse(*NAMES, name=fused_name(task)))}
-    return {**alone, **composed, **fused}
 
 
 def train_fusion(task: Task, examples: Split, options: argparse.Namespace) -> dict[str, float]:

@@ -209,9 +209,9 @@ def pinned(
 
 def _bytes(part: Part) -> bytes | None:
     """Return the bytes of an adapter's native file, None where it has another form."""
-    from ..converters import native
+    from ..converters import native_head
 
-    return part.pulled.path.read_bytes() if native.detect(part.pulled.path) else None
+    return part.pulled.path.read_bytes() if native_head.detect(part.pulled.path) else None
 
 
 def _offered(pin: Pin, place: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from ..adapter import Adapter, Manifest
 from ..architectures import Architecture
 from ..composition import Node
 from ..converters import read, setup_folder
+from ..methods import is_head
 from ..registry import Pulled
 
 
@@ -58,5 +60,21 @@ def assembled(pulled: Pulled, row: Architecture | None = None) -> Assembly:
 def _of_setup(pulled: Pulled, row: Architecture | None) -> Assembly:
     setup = setup_folder.read(pulled.path)
     adapters = {name: read(folder, finite=False, row=row) for name, folder in setup.folders.items()}
+    headed = [name for name, one in adapters.items() if any(map(is_head, one.config))]
+    if setup.headless and headed:
+        warnings.warn(
+            f"{pulled.path} says no head for {setup.node}, so `adapters` answers with none; those of "
+            f"{', '.join(headed)} are left out",
+            UserWarning,
+            stacklevel=2,
+        )
+        adapters = {name: _headless(one) for name, one in adapters.items()}
     base = dataclasses.replace(next(iter(adapters.values())).manifest.base, fingerprint=None)
     return Assembly(setup.node, adapters, Manifest(name=pulled.name, base=base), setup.head, "adapters")
+
+
+def _headless(adapter: Adapter) -> Adapter:
+    """Return an adapter without its head."""
+    config = tuple(part for part in adapter.config if not is_head(part))
+    tensors = {key: tensor for key, tensor in adapter.tensors.items() if not key.startswith("head.")}
+    return Adapter(config, tensors, dataclasses.replace(adapter.manifest, labels=()))

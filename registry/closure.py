@@ -134,9 +134,9 @@ class _Closure:
         if not pin.reference:
             return
         named = Reference.parse(pin.reference).registry
-        places = [] if named or self.home is None else [self.home.location]
-        default = self.settings.location(named)
-        for place in dict.fromkeys([*places, default, *([] if named else [BUNDLED])]):
+        places: list[str | Path] = [] if named or self.home is None else [self.home.location]
+        places += [self.settings.location(named), *([] if named else [BUNDLED])]
+        for place in dict.fromkeys(places):
             if self.home is not None and place == self.home.location:
                 yield self.home
                 continue
@@ -177,7 +177,7 @@ def _pinned(registry: Registry, reference: Reference, name: str, pin: Pin) -> tu
     """
     entry = registry.index.entry(name)
     exact = reference.versions.exact
-    for version in [str(exact)] if exact else reversed(entry.versions):
+    for version in [str(exact)] if exact else reversed(list(entry.versions)):
         for artifact in entry.versions[version].artifacts if version in entry.versions else ():
             if artifact.identity == pin.digest:
                 return version, artifact
