@@ -52,7 +52,8 @@ def assembled(pulled: Pulled, row: Architecture | None = None) -> Assembly:
     if setup_folder.detect(pulled.path):
         return _of_setup(pulled, row)
     found = arrangement.read(pulled.path)
-    adapters = {name: read(part.path, finite=False, row=row) for name, part in pulled.parts.items()}
+    names = arrangement.used(found.composition, found.head)
+    adapters = {name: read(pulled.parts[name].path, finite=False, row=row) for name in names}
     manifest = dataclasses.replace(found.manifest, name=found.name or pulled.name)
     return Assembly(found.composition, adapters, manifest, found.head, found.rules)
 

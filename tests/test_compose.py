@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from cli_session import BASE_ID, make_base, sentences, type_command, write_csv
+from cli_session import BASE_ID, sentences, type_command, write_csv
 from torch import Tensor
 
 import adapterhub
@@ -130,7 +129,7 @@ def test_written_twice_a_composition_has_the_same_bytes(place: Path, base: Path)
         ),
         (
             "both.toml",
-            'composition = "average(m, books, weights=[1, 3])"\nhead = "m"\nsummary = "s"\n[adapters]\nm = "movies@1.0"\n',
+            'composition = "average(m, books, weights=[1, 3])"\nhead = "m"\nsummary = "s"\nadapters.m = "movies@1.0"',
         ),
         (
             "both.json",
@@ -245,17 +244,13 @@ def test_adapters_that_are_loaded_already_are_shared_if_they_are_the_same(place:
     with pytest.raises(StateError, match="an adapter called 'movies' is loaded already"):
         adapters.load("both")
     assert (adapters.names, adapters.compositions) == (("movies",), ())
+    adapters.load("both", overwrite_ok=True)
     with pytest.raises(UsageError, match="'both' is a composition, not an adapter"):
-        adapters.load("both", overwrite_ok=True)
         adapters.activate(Stack("both", "movies"))
 
 
 def test_adapters_that_are_files_lie_beside_the_composition(offered: Path, base: Path, tmp_path: Path) -> None:
-    made = (
-        adapterhub.compose("both@1.0.0", f"stack({offered}/movies-1.0.0.safetensors, ./hub2/x.json)", base=str(base))
-        if False
-        else adapterhub.compose("both@1.0.0", f"stack({offered}/movies-1.0.0.safetensors)", base=str(base))
-    )
+    made = adapterhub.compose("both@1.0.0", f"stack({offered}/movies-1.0.0.safetensors)", base=str(base))
     (path,) = made.paths
     assert path == Path("both-1.0.0")
     (beside,) = path.glob("*.safetensors")
@@ -296,9 +291,9 @@ def test_a_published_composition_never_changes(place: Path, base: Path) -> None:
 
 
 def test_a_dry_run_checks_and_writes_nothing(place: Path, base: Path) -> None:
-    before = sorted(place.rglob("*.*"))
+    before = sorted(place.rglob("[!.]*"))
     made = adapterhub.compose("both@1.0.0", "stack(movies)", base=str(base), push=place, dry_run=True)
-    assert (made.paths, sorted(path for path in place.rglob("*.*") if ".lock" not in path.name)) == ((), before)
+    assert (made.paths, sorted(place.rglob("[!.]*"))) == ((), before)
     adapterhub.compose("both@1.0.0", "stack(movies)", base=str(base), dry_run=True)
     assert not Path("both-1.0.0.json").exists()
 
@@ -347,7 +342,7 @@ def test_several_heads_want_a_word_about_who_answers(place: Path, base: Path) ->
 
 
 def test_an_adapter_for_another_base_model_is_named(place: Path, base: Path, other_base: Path) -> None:
-    with pytest.raises(BaseMismatchError, match="'movies' for acme/tiny-bert|'foreign' for acme/other-bert"):
+    with pytest.raises(BaseMismatchError, match="'movies' for acme/tiny-bert, 'foreign' for acme/other-bert"):
         adapterhub.compose("both@1.0.0", "stack(movies, foreign)")
     with pytest.raises(NotFoundError, match=r"foreign@1\.0\.0 has no artifact for base model 'acme/tiny-bert'"):
         adapterhub.compose("both@1.0.0", "stack(movies, foreign)", base=BASE_ID)
@@ -463,7 +458,7 @@ def test_the_lock_of_a_composition_holds_all_its_adapters(place: Path, base: Pat
 
 def test_a_fusion_layer_is_trained_composed_and_run(place: Path, base: Path) -> None:
     data = write_csv(Path("reviews.csv"), sentences(160))
-    arguments = ("train", str(data), "--base", str(base), "--base-id", BASE_ID, "--epochs", "8", "--lr", "0.005")
+    arguments = ("train", str(data), "--base", str(base), "--base-id", BASE_ID, "--epochs", "12", "--lr", "0.02")
     typed = type_command(*arguments, "--fuse", "movies,books", "--out", "mix.safetensors", "--seed", "1")
     assert typed.status == 0, typed.err
     assert 'adapterhub run "fuse(movies,books, name=./mix.safetensors)"' in typed.err
@@ -503,9 +498,6 @@ def test_what_cannot_be_fused_is_told_before_the_training(place: Path, base: Pat
     assert typed.error["message"] == "bottleneck is no fusion layer"
 
 
-def test_the_base_model_is_needed_to_compose(place: Path, tmp_path: Path) -> None:
+def test_the_base_model_is_needed_to_compose(place: Path) -> None:
     typed = type_command("compose", "both@1.0.0", "stack(movies)", "--json")
     assert (typed.status, typed.error["code"]) == (7, "E_OFFLINE")
-    other = make_base(tmp_path / "deeper", seed=3)
-    config = json.loads((other / "config.json").read_text())
-    assert dataclasses.asdict(Base(architecture="bert"))["architecture"] == config["model_type"]
