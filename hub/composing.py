@@ -14,12 +14,14 @@ from ..arrangement import Arrangement, Pin
 from ..composition import Node
 from ..errors import SchemaError, StateError, UsageError
 from ..registry import Reference, Version
-from .base_models import BaseModel, choose_base, load_base
+from .base_models import choose_base, load_model
 from .drafts import Draft, draft
 from .leaves import Gathered, Part, Search, gather
 from .publishing import identity, publish
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from ..architectures import Architecture
     from ..loader import AdapterSet
 
@@ -39,23 +41,6 @@ class Composed:
     digest: str
     paths: tuple[Path, ...]
     size: int
-
-
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """A composition of unsaved or saved adapters, loaded on its base model.
-
-    Attributes:
-        gathered: what was looked up.
-        base: the base model.
-        adapters: what is attached to it.
-        name: what the composition is called there.
-    """
-
-    gathered: Gathered
-    base: BaseModel
-    adapters: AdapterSet
-    name: str
 
 
 def compose(
@@ -102,42 +87,52 @@ def compose(
     """
     title, version = split_name(name)
     written = _with_head(draft(composition), head)
-    placed = place(
-        written,
-        Search(base=base, registry=registry, offline=offline, within=(title,)),
-        known=_manifest(title, version, written, manifest),
-        architecture=architecture,
-    )
+    search = Search(base=base, registry=registry, offline=offline, within=(title,))
+    gathered = gather(written, search)
+    chosen, revision = base_of(gathered, base)
+    model = load_model(chosen, revision=revision, offline=offline)
+    known = _manifest(title, version, written, manifest)
+    adapters, named = put_on(model, gathered, known, architecture=architecture)
     try:
-        found = placed.adapters.arrangement(placed.name)
+        found = adapters.arrangement(named)
     finally:
-        placed.adapters.detach()
+        adapters.detach()
     targets = [None] if out is not None or push is None else []
-    done = [_write(found, placed.gathered, out, force, dry_run) for _ in targets]
+    done = [_write(found, gathered, out, force, dry_run) for _ in targets]
     if push is not None:
-        whole, beside = pinned(found, placed.gathered, reachable_from=str(push))
+        whole, beside = pinned(found, gathered, reachable_from=str(push))
         done.append(_pushed(whole, beside, str(push), dry_run))
     paths = tuple(path for one in done for path in one.paths)
     return dataclasses.replace(done[-1], paths=paths)
 
 
-def place(
-    written: Draft, search: Search, *, known: Manifest | None = None, architecture: Architecture | None = None
-) -> Placed:
-    """Return a composition loaded on its base model and active; raises as compose."""
+def base_of(gathered: Gathered, base: str | None) -> tuple[str, str | None]:
+    """Return the base model to load, and its revision where the adapters agree on one.
+
+    Raises:
+        UsageError: neither they nor `base` name one.
+        BaseMismatchError: they name several.
+    """
+    own = gathered.base_id()
+    chosen = choose_base(base, Manifest(name=str(gathered.node), base=Base(architecture="", id=own)))
+    bases = [part.adapter.manifest.base for part in gathered.parts.values()]
+    revisions = {base.revision for base in bases if base.id == own}
+    return chosen, revisions.pop() if chosen == own and len(revisions) == 1 else None
+
+
+def put_on(
+    model: PreTrainedModel,
+    gathered: Gathered,
+    manifest: Manifest | None = None,
+    *,
+    architecture: Architecture | None = None,
+) -> tuple[AdapterSet, str]:
+    """Return adapters attached to a model with a composition active, and what it is called there; raises as compose."""
     from ..loader import attach
 
-    gathered = gather(written, search)
-    manifest = known or Manifest(name=_nameless(gathered), base=Base(architecture=""))
-    bases = [part.adapter.manifest.base for part in gathered.parts.values()]
-    own = gathered.base_id()
-    chosen = choose_base(search.base, dataclasses.replace(manifest, base=Base(architecture="", id=own)))
-    revisions = {base.revision for base in bases if base.id == own}
-    revision = revisions.pop() if chosen == own and len(revisions) == 1 else None
-    loaded = load_base(chosen, revision=revision, offline=search.offline)
-    adapters = attach(loaded.model, architecture=architecture, base_id=own or None)
-    named = adapters.load(gathered.assembly(manifest), set_active=True)
-    return Placed(gathered, loaded, adapters, named)
+    adapters = attach(model, architecture=architecture, base_id=gathered.base_id() or None)
+    known = manifest or Manifest(name=_nameless(gathered), base=Base(architecture=""))
+    return adapters, adapters.load(gathered.assembly(known), set_active=True)
 
 
 def _nameless(gathered: Gathered) -> str:
@@ -220,8 +215,8 @@ def _offered(pin: Pin, place: str) -> bool:
     from ..registry import open_registry
 
     reference = Reference.parse(pin.reference)
-    if reference.registry:
-        return False
+    if reference.scheme != "name" or reference.registry:
+        return reference.scheme != "name"
     for where in (place, "bundled"):
         try:
             resolved = open_registry(where).index.entry(reference.name).versions[str(reference.versions.exact)]

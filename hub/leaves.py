@@ -39,7 +39,7 @@ class Part:
     @property
     def digest(self) -> str:
         """The digest of its artifact, "" where it has none."""
-        return self.pulled.artifact.identity if self.pulled.artifact is not None else ""
+        return self.pulled.digest or ""
 
     def pin(self) -> Pin | None:
         """Return its pin, None where its bytes have to lie beside the composition."""
@@ -318,7 +318,9 @@ def _names(base: str, full: str) -> bool:
 
 
 def _reference(asked: Reference, pulled: Pulled) -> str:
-    """Return how others find what was pulled."""
+    """Return how others find what was pulled, "" where they cannot."""
+    if pulled.content is not None:
+        return pulled.content.url
     if pulled.artifact is None or pulled.version is None:
         return ""
     registry = f"{asked.registry}::" if asked.registry else ""

@@ -117,14 +117,17 @@ def _open_text(
     head: str | None,
 ) -> Opened:
     """Return a composition that was not saved, active on its base model."""
-    from .composing import place
+    from .composing import base_of, put_on
     from .drafts import draft
-    from .leaves import Search
+    from .leaves import Search, gather
 
     written = draft(text)
     written = written if head is None else replace(written, head=head)
-    placed = place(written, Search(base=base, registry=registry, offline=offline), architecture=architecture)
-    return Opened(placed.base, placed.adapters, placed.name)
+    gathered = gather(written, Search(base=base, registry=registry, offline=offline))
+    chosen, revision = base_of(gathered, base)
+    loaded = load_base(chosen, revision=revision, offline=offline)
+    adapters, name = put_on(loaded.model, gathered, architecture=architecture)
+    return Opened(loaded, adapters, name)
 
 
 def pull_for(

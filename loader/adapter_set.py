@@ -589,9 +589,7 @@ class AdapterSet:
         """Return the plan of several adapters."""
         names = [name for name in dict.fromkeys(self._used(setup)) if name is not None]
         compat = isinstance(setup, Headed) and setup.compat
-        parts = {
-            name: self._binding(self._get(name), compat=True) if compat else self._bound(name) for name in names
-        }
+        parts = {name: self._binding(self._get(name), compat=True) if compat else self._bound(name) for name in names}
         made = self._put_together(setup, parts)
         return build(
             self._ground,

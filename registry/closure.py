@@ -24,7 +24,7 @@ from ..errors import (
 )
 from . import digest, paths
 from .lock import LockedAdapter
-from .pulling import Pulled
+from .pulling import Pulled, pull
 from .records import Artifact
 from .reference import Reference
 from .registry import Registry, open_registry
@@ -98,6 +98,8 @@ class _Closure:
     def _leaf(self, leaf: str, pin: Pin) -> Pulled:
         if pin.beside:
             return self._beside(leaf, pin)
+        if "://" in pin.reference:
+            return self._from_elsewhere(leaf, pin)
         missing: list[AdapterHubError] = []
         for registry in self._registries(pin):
             if isinstance(registry, AdapterHubError):
@@ -128,6 +130,13 @@ class _Closure:
         if actual != pin.digest:
             raise DigestError(f"adapter {leaf!r} in {path}", expected=pin.digest, actual=actual)
         return self._checked(Pulled(path=path, name=leaf, version=None, artifact=None, cached=True), leaf)
+
+    def _from_elsewhere(self, leaf: str, pin: Pin) -> Pulled:
+        """Return an adapter of a repository."""
+        found = pull(pin.reference, offline=self.settings.offline, store=self.store)
+        if found.digest != pin.digest:
+            raise DigestError(f"adapter {leaf!r} at {pin.reference}", expected=pin.digest, actual=str(found.digest))
+        return self._checked(found, leaf)
 
     def _registries(self, pin: Pin) -> Iterator[Registry | AdapterHubError]:
         """Yield where a pin is looked up, or why there is nothing to look it up in."""

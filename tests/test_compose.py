@@ -45,7 +45,7 @@ def write_adapter(
     torch.manual_seed(seed)
     adapters.add(name, method, labels=("negative", "positive"))
     for parameter in adapters.model.adapterhub.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
+        torch.nn.init.normal_(parameter, std=0.1)
     manifest = Manifest(
         name=name,
         base=Base(architecture="bert", id=about.get("base_id", BASE_ID)),
