@@ -83,8 +83,9 @@ class Composition:
         return self.children[index]
 
     def __str__(self) -> str:
-        settings = [f"{key}={_setting_text(value)}" for key, value in _settings(self).items()]
-        normal = ["normalize_weights=false"] if isinstance(self, Average) else []
+        equal = isinstance(self, Average) and self.weights == (1.0 / len(self.children),) * len(self.children)
+        settings = [f"{key}={_setting_text(value)}" for key, value in ({} if equal else _settings(self)).items()]
+        normal = ["normalize_weights=false"] if isinstance(self, Average) and not equal else []
         return f"{self.type}({', '.join([*map(str, self.children), *settings, *normal])})"
 
     def __repr__(self) -> str:

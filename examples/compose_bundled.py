@@ -2,9 +2,10 @@
 
     python examples/compose_bundled.py [--out FOLDER] [--texts N] [--epochs N] [--table]
 
-Every sentence of the four test parts is judged by each adapter alone, by compositions with the head of the domain's own
-adapter, by a mixed batch in which each row has its own adapter, and by AdapterFusion, which is trained for each domain
-on N sentences of its training part, as `adapterhub train --fuse` does. Every result is written to results.json as it
+Every sentence of the four test parts is judged by each adapter alone; by compositions with the head of the domain's own
+adapter; by the composition moods-bert of the index, which does not know the domain; by a mixed batch in which each row
+has its own adapter; and by AdapterFusion, which is trained for each domain on N sentences of its training part, as
+`adapterhub train --fuse` does. Every result is written to results.json as it
 comes, and one that stands there is not measured again.
 """
 
@@ -19,7 +20,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
-from sentiment import TASKS, Split, Task, dataset, fetch, split
+from sentiment import TASKS, THREE, Split, Task, dataset, fetch, split
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from train_bundled import BASE
 from transformers.utils import logging
@@ -59,6 +60,7 @@ def measure(parts: Mapping[Task, Split], options: argparse.Namespace) -> None:
     adapters = hub.attach(base.model, base_id=BASE)
     for name in NAMES:
         adapters.load(name)
+    adapters.load("moods-bert")
     for task in TASKS:
         adapters.load(fused_file(task, options.out))
     for what, active in setups(adapters).items():
@@ -90,6 +92,7 @@ def setups(adapters: AdapterSet) -> dict[str, Setup]:
         "stack": composed(lambda task: Stack(*others(task), task.name)),
         "average": composed(lambda task: Average(*NAMES)),
         "average, own half": composed(lambda task: Average(task.name, *others(task), weights=[3, 1, 1, 1])),
+        "moods-bert": alone("moods-bert"),
         "fused": lambda task: adapters.using(Fuse(*NAMES, name=fused_name(task))),
     }
 
@@ -138,6 +141,8 @@ def _accuracy(task: Task, pairs: Iterator[tuple[int, str]]) -> float:
 
 def _labels(what: str, task: Task) -> Sequence[str]:
     """Return the classes of the head that answers."""
+    if what == "moods-bert":
+        return THREE
     alone = what.removeprefix("alone ")
     return next((other.labels for other in TASKS if other.name == alone), task.labels)
 
