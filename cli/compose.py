@@ -66,6 +66,7 @@ card = options.collected(
     adapterhub compose moods@1.0.0 "fuse(tweets-bert@^1, sst2-bert, name=./fused.safetensors)" --push ./hub
     adapterhub compose moods@1.0.0 moods.toml
     adapterhub compose theirs@1.0.0 ./setup-folder --base ./model
+    adapterhub compose moods moods-bert --format adapters --out ./setup-folder
     """,
 )
 @click.argument("name", metavar="NAME[@VERSION]")
@@ -77,6 +78,14 @@ card = options.collected(
     "--out", type=click.Path(path_type=Path), metavar="PATH", help="Where to write it.  [default: NAME-VERSION]"
 )
 @click.option("--push", metavar="FOLDER", help="Write it into a registry and enter it in its index.json.")
+@click.option(
+    "--format",
+    "format_",
+    metavar="FORMAT",
+    default="native",
+    show_default=True,
+    help="Or adapters: a setup folder for that library.",
+)
 @click.option("--force", is_flag=True, help="Replace --out if it is there.")
 @click.option("--dry-run", is_flag=True, help="Check all, and write nothing.")
 @card
@@ -92,6 +101,7 @@ def command(
     head: str | None,
     out: Path | None,
     push: str | None,
+    format_: str,
     force: bool,
     dry_run: bool,
     registry: str | None,
@@ -123,6 +133,7 @@ def command(
             registry=registry,
             offline=offline,
             architecture=None if architecture is None else hub.read_architecture(architecture),
+            format=format_,
             force=force,
             dry_run=dry_run,
         )
@@ -131,7 +142,7 @@ def command(
         "name": whole.name,
         "version": whole.version or None,
         "paths": [str(path) for path in made.paths],
-        "digest": made.digest,
+        "digest": made.digest or None,
         "size": made.size,
         "dry_run": dry_run,
         "composition": whole.to_json(),

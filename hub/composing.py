@@ -55,6 +55,7 @@ def compose(
     registry: str | None = None,
     offline: bool | None = None,
     architecture: Architecture | None = None,
+    format: str = "native",  # noqa: A002 - the field's name
     force: bool = False,
     dry_run: bool = False,
 ) -> Composed:
@@ -76,6 +77,7 @@ def compose(
         registry: where adapters are looked up; None is that of the settings.
         offline: whether the network is switched off; None asks the settings.
         architecture: describes a base model of a family that is not known.
+        format: "native", or "adapters" for a setup folder of that library at out.
         force: replace what is at out.
         dry_run: check all, and write nothing.
 
@@ -95,6 +97,9 @@ def compose(
     adapters, named = put_on(model, gathered, known, architecture=architecture)
     try:
         found = adapters.arrangement(named)
+        if format != "native":
+            folder = Path(out) if out is not None else Path(found.name)
+            return _in_other_words(adapters, named, format, folder, force, dry_run, push)
     finally:
         adapters.detach()
     targets = [None] if out is not None or push is None else []
@@ -243,6 +248,23 @@ def _write(found: Arrangement, gathered: Gathered, out: str | Path | None, force
 def _pushed(whole: Arrangement, beside: Mapping[str, bytes], place: str, dry_run: bool) -> Composed:
     path = publish(whole, beside, Path(place).expanduser(), _file_name(whole, beside), dry_run=dry_run)
     return Composed(whole, identity(whole, beside), () if dry_run else (path,), _size(whole, beside))
+
+
+def _in_other_words(
+    adapters: AdapterSet,
+    name: str,
+    format: str,  # noqa: A002
+    path: Path,
+    force: bool,
+    dry_run: bool,
+    push: str | Path | None,
+) -> Composed:
+    """Write a composition in another format than ours; such a folder has no digest, and no registry takes it."""
+    if push is not None or dry_run:
+        raise UsageError(f"--format {format} goes with --out alone", hint="leave --push and --dry-run away")
+    folder = adapters.save(name, path, format=format, force=force)
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return Composed(adapters.arrangement(name), "", (folder,), size)
 
 
 def _file_name(whole: Arrangement, beside: Mapping[str, bytes]) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from ..composition import BatchSplit, Composition, Fuse, MultiTask, Node, Split
 from ..converters import adapters as adapters_format
 from ..converters import composed, native, setup_folder
 from ..converters.disk import sha256
+from ..converters.identity import manifest_name
 from ..errors import UsageError
 from . import probe as probes
 from .layout import Ground, setting
@@ -90,14 +91,20 @@ def write_folder(found: Arrangement, adapters: Mapping[str, Adapter], path: Path
         StateError: the folder exists and force is not set, or it cannot be written.
     """
     node, names = plainly_named(found.composition)
-    files = {names.get(leaf, leaf): native.dumps(adapter) for leaf, adapter in adapters.items()}
+    files = {names.get(leaf, leaf): native.dumps(_titled(adapter)) for leaf, adapter in adapters.items()}
     beside = {composed.file_name(leaf, data): data for leaf, data in files.items()}
     pins = {
         leaf: Pin(digest=sha256(data), reference=f"./{composed.file_name(leaf, data)}") for leaf, data in files.items()
     }
     head = names.get(found.head, found.head)
-    whole = dataclasses.replace(found, composition=node, adapters=pins, head=head)
+    whole = replace(found, composition=node, adapters=pins, head=head)
     return composed.write(whole, beside, path, force=force)
+
+
+def _titled(adapter: Adapter) -> Adapter:
+    """Return an adapter with a name that its file can have; fusion layers are called after their adapters."""
+    name = manifest_name(adapter.manifest.name, "adapter")
+    return replace(adapter, manifest=replace(adapter.manifest, name=name))
 
 
 def write_setup(setup: Headed, adapters: Mapping[str, Adapter], path: Path, *, force: bool) -> Path:
