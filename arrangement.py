@@ -6,7 +6,6 @@ one sequence of bytes, so its digest is its identity.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -15,20 +14,13 @@ from typing import Any, TypeAlias
 from . import adapter, schemas
 from .adapter import Base, Manifest, Probe
 from .composition import Node, build, fusions, leaves, to_json
+from .composition_file import LARGEST, document_of
 from .errors import FormatError, NotFoundError, SchemaError, UsageError
 
 JSON: TypeAlias = Any
 
 FORMAT = 1
 SCHEMA = "urn:adapterhub:schema:composition:1"
-NAME = "composition"
-"""What an index calls the format of such artifacts."""
-
-DOCUMENT = "composition.json"
-"""The file of an arrangement in a folder that holds adapters of it too."""
-
-LARGEST = 16 * 2**20
-"""So many bytes a composition file may have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,17 +166,6 @@ def _lacking(name: str) -> str:
     if "," in name:
         return f"composition: fuse({name.replace(',', ', ')}) does not name its fusion layer"
     return f"adapters: lacks {name!r}, which is in the composition"
-
-
-def document_of(path: Path) -> Path | None:
-    """Return the composition file at a path: itself, or that in the folder; None where there is none."""
-    if path.is_dir():
-        return path / DOCUMENT if (path / DOCUMENT).is_file() else None
-    if path.suffix in (".safetensors", ".bin", ".zip") or not path.is_file():
-        return None
-    with path.open("rb") as file:
-        head = file.read(4096)
-    return path if re.match(rb"\s*\{", head) and b'"adapters"' in head else None
 
 
 def read(path: Path) -> Arrangement:

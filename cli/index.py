@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .. import arrangement
+from ..composition_file import NAME, document_of
 from ..errors import AdapterHubError, IntegrityError, UsageError
 from . import options
 from .command import Documented
@@ -123,7 +123,7 @@ def _added(
     """Return name, version, and the index with the file in it."""
     from .heads import read_head
 
-    if arrangement.document_of(file) is not None:
+    if document_of(file) is not None:
         if name or version or aliases:
             raise UsageError(f"{file} is a composition, which has its name and version in it", hint="leave them out")
         return _added_composition(index, file, place, day)
@@ -157,6 +157,7 @@ def _added(
 
 def _added_composition(index: Index, file: Path, place: Path, day: str) -> tuple[str, str, Index]:
     """Return name, version, and the index with a composition in it."""
+    from .. import arrangement
     from ..hub.publishing import artifact_of, entered
 
     found = arrangement.read(file)
@@ -208,7 +209,7 @@ def _faults(registry: Registry, what: str, artifact: Artifact, store: Store) -> 
         return
     if artifact.format == "native":
         yield from _contradictions(path, what, artifact)
-    if artifact.format == arrangement.NAME:
+    if artifact.format == NAME:
         yield from _faults_of_composition(registry, path, what, artifact, store)
 
 
@@ -216,6 +217,7 @@ def _faults_of_composition(
     registry: Registry, path: Path, what: str, artifact: Artifact, store: Store
 ) -> Iterator[str]:
     """Yield what is wrong with a composition: what it says of itself, and adapters that are not to be had."""
+    from .. import arrangement
     from ..registry import Settings
     from ..registry.closure import completed
     from ..registry.pulling import Pulled

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .. import arrangement
+from ..composition_file import document_of
 from ..errors import OfflineError, UnsupportedError, UsageError
-from . import composed, options, sentences, words
+from . import options, sentences, words
 from .command import Documented
 from .entries import size
 from .heads import Known, read_head
@@ -76,7 +76,7 @@ def _show_adapter(output: Output, reference: str, base: str | None, registry: st
             f"{resolved.name} is not on this machine; this is what the index says (`adapterhub pull` fetches it)"
         )
         pulled = None
-    if pulled is not None and arrangement.document_of(pulled.path) is not None:
+    if pulled is not None and document_of(pulled.path) is not None:
         _show_composition(output, pulled, resolved)
         return
     known = None if pulled is None else read_head(pulled.path)
@@ -86,6 +86,9 @@ def _show_adapter(output: Output, reference: str, base: str | None, registry: st
 
 
 def _show_composition(output: Output, pulled: Pulled, resolved: Resolved | None) -> None:
+    from .. import arrangement
+    from . import composed
+
     found, digest = arrangement.read(pulled.path), digest_of(pulled)
     name, version = found.name or pulled.name, found.version or pulled.version
     data = composed.as_json(found, pulled, resolved, digest)

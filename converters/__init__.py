@@ -135,7 +135,7 @@ def detect(path: str | os.PathLike[str]) -> Format:
         UnsupportedError: it is a composition of adapters, or of another known kind that is no adapter.
         FormatError: it is of no known kind.
     """
-    from ..arrangement import document_of
+    from ..composition_file import document_of
     from . import setup_folder
 
     source = Path(path)

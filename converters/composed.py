@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from ..arrangement import DOCUMENT, Arrangement
+from ..arrangement import Arrangement
+from ..composition_file import DOCUMENT
 from ..errors import StateError
 from .disk import sha256, write_atomic, write_folder
 

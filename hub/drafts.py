@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import schemas
-from ..arrangement import LARGEST
 from ..composition import Node, from_json, parse
+from ..composition_file import LARGEST
 from ..errors import FormatError, NotFoundError, SchemaError
 from ..registry import Reference
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ..arrangement import DOCUMENT, NAME, Arrangement
+from ..arrangement import Arrangement
+from ..composition_file import DOCUMENT, NAME
 from ..errors import NotFoundError, StateError, UsageError
 from ..registry import Artifact, ArtifactBase, ArtifactFile, Index, digest
 from ..registry import atomic as locks

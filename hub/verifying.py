@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from .. import arrangement, converters
+from .. import converters
 from .. import registry as registries
 from ..adapter import Adapter
 from ..architectures import Architecture
+from ..composition_file import document_of
 from ..errors import DigestError, FormatError, NotFoundError, UsageError
 from ..registry import digest as digests
 from .base_models import choose_base, layout_of, load_base, local_folder
@@ -54,7 +55,7 @@ def verify(
     """
     pulled = pull_for(reference, base=base, registry=registry, allow_base_mismatch=allow_base_mismatch, offline=offline)
     yield _check_digest(pulled, digest)
-    if arrangement.document_of(pulled.path) is not None:
+    if document_of(pulled.path) is not None:
         yield from _check_composition(pulled, base, architecture, allow_base_mismatch, offline, run=run)
         return
     adapter = converters.read(pulled.path)

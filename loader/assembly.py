@@ -12,6 +12,7 @@ from .. import arrangement
 from ..adapter import Adapter, Manifest
 from ..architectures import Architecture
 from ..composition import Node
+from ..composition_file import document_of
 from ..converters import read, setup_folder
 from ..methods import is_head
 from ..registry import Pulled
@@ -38,7 +39,7 @@ class Assembly:
 
 def is_composition(path: Path) -> bool:
     """Return whether a saved composition lies at a path: ours, or a setup folder of `adapters`."""
-    return arrangement.document_of(path) is not None or setup_folder.detect(path)
+    return document_of(path) is not None or setup_folder.detect(path)
 
 
 def assembled(pulled: Pulled, row: Architecture | None = None) -> Assembly:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .. import arrangement
 from ..arrangement import Arrangement, Pin
+from ..composition_file import document_of
 from ..errors import (
     AdapterHubError,
     AuthenticationError,
@@ -46,7 +47,7 @@ def completed(pulled: Pulled, *, home: Registry | None, settings: Settings, stor
         IntegrityError: adapters are not those that were pinned; every one is named.
         FormatError, SchemaError: the composition is not valid.
     """
-    document = arrangement.document_of(pulled.path)
+    document = document_of(pulled.path)
     if document is None:
         return pulled
     found = arrangement.read(pulled.path)
@@ -168,7 +169,7 @@ class _Closure:
 
     def _checked(self, pulled: Pulled, leaf: str) -> Pulled:
         """Return an adapter; a composition is refused."""
-        if arrangement.document_of(pulled.path) is None:
+        if document_of(pulled.path) is None:
             return pulled
         inner = arrangement.read(pulled.path)
         words = "contains itself" if inner.name and inner.name == self.found.name else "is a composition too"

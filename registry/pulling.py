@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..composition_file import document_of
 from ..errors import AdapterHubError, NotFoundError, OfflineError
 from . import remotes
 from .receiving import Progress
@@ -78,17 +79,15 @@ def pull(
         UnsupportedError: this version cannot read from such a place.
         SchemaError: the index is not valid.
     """
-    from . import closure
-
     reference = Reference.parse(reference) if isinstance(reference, str) else reference
     settings = Settings.load(offline=offline)
     store = store or Store(settings.cache)
     opened = registry if isinstance(registry, Registry) else None
     if reference.scheme == "path":
-        return closure.completed(_path(reference), home=opened, settings=settings, store=store)
+        return _completed(_path(reference), home=opened, settings=settings, store=store)
     if reference.scheme == "hf":
         found = _from_the_hub(reference, format, store, settings.offline, progress)
-        return closure.completed(found, home=opened, settings=settings, store=store)
+        return _completed(found, home=opened, settings=settings, store=store)
     if reference.scheme != "name":
         raise _elsewhere(reference, settings)
     opened = opened or _open(reference, registry, settings)
@@ -102,7 +101,16 @@ def pull(
     )
     artifact = resolved.artifact
     pulled = Pulled(path=path, name=resolved.name, version=resolved.version, artifact=artifact, cached=cached)
-    return closure.completed(pulled, home=opened, settings=settings, store=store)
+    return _completed(pulled, home=opened, settings=settings, store=store)
+
+
+def _completed(pulled: Pulled, *, home: Registry | None, settings: Settings, store: Store) -> Pulled:
+    """Return a composition with its adapters, anything else as it is."""
+    if document_of(pulled.path) is None:
+        return pulled
+    from . import closure
+
+    return closure.completed(pulled, home=home, settings=settings, store=store)
 
 
 def _path(reference: Reference) -> Pulled:

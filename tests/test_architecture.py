@@ -44,7 +44,7 @@ def below(floor: str) -> set[str]:
 
 
 # Modules of the root that belong to the floor of another.
-ANNEXES = {"arrangement": "composition", "composition_text": "composition"}
+ANNEXES = {"arrangement": "composition", "composition_file": "composition", "composition_text": "composition"}
 
 # Libraries that only some floors may import, at whatever depth.
 OUTSIDE: dict[str, tuple[str, ...]] = {
