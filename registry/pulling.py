@@ -82,15 +82,15 @@ def pull(
     reference = Reference.parse(reference) if isinstance(reference, str) else reference
     settings = Settings.load(offline=offline)
     store = store or Store(settings.cache)
-    opened = registry if isinstance(registry, Registry) else None
+    home = registry if isinstance(registry, Registry) else None
     if reference.scheme == "path":
-        return _completed(_path(reference), home=opened, settings=settings, store=store)
+        return _completed(_path(reference), home=home, settings=settings, store=store)
     if reference.scheme == "hf":
         found = _from_the_hub(reference, format, store, settings.offline, progress)
-        return _completed(found, home=opened, settings=settings, store=store)
+        return _completed(found, home=home, settings=settings, store=store)
     if reference.scheme != "name":
         raise _elsewhere(reference, settings)
-    opened = opened or _open(reference, registry, settings)
+    opened = registry if isinstance(registry, Registry) else _open(reference, registry, settings)
     resolved = _resolve(opened, reference, base, format)
     path, cached = opened.fetch(
         resolved.artifact,

@@ -227,7 +227,8 @@ def test_loaded_by_its_name_it_is_swapped_like_an_adapter(place: Path, base: Pat
     assert adapters.model.config.id2label == {0: "negative", 1: "positive"}
     assert adapters.replay("both").difference < 1e-5
     adapters.delete("both")
-    assert (adapters.names, adapters.compositions, adapters.active) == ((), (), None)
+    left: object = (adapters.names, adapters.compositions, adapters.active)
+    assert left == ((), (), None)
 
 
 def test_adapters_that_are_loaded_already_are_shared_if_they_are_the_same(place: Path, base: Path) -> None:

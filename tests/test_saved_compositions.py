@@ -139,7 +139,8 @@ def test_a_composition_in_memory_is_named_activated_and_forgotten() -> None:
     assert adapters.active == "both"
     assert adapters.manifest("both").labels == ("no", "yes")
     adapters.activate("both", head="a")
-    assert adapters.active == Average("a", "b")
+    active: object = adapters.active
+    assert active == Average("a", "b")
     adapters.activate("both")
     adapters.compose("both", Stack("a", "b"), overwrite_ok=True)
     assert adapters.active is None

@@ -21,7 +21,7 @@ from make_composition_cases import ROWS, TOKENS, node
 from reference_models import fill, fill_base, generator
 
 ARCHIVE = Path(__file__).parent.parent / "data" / "setup-cases.tar.gz"
-SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+SIZES: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 
 ADAPTERS: dict[str, tuple[str, dict[str, Any]]] = {
     "Lang-en": ("seq_bn", {"reduction_factor": 8}),
