@@ -503,3 +503,18 @@ def test_what_cannot_be_fused_is_told_before_the_training(place: Path, base: Pat
 def test_the_base_model_is_needed_to_compose(place: Path) -> None:
     typed = type_command("compose", "both@1.0.0", "stack(movies)", "--json")
     assert (typed.status, typed.error["code"]) == (7, "E_OFFLINE")
+
+
+def test_the_composition_of_the_package_is_that_of_the_example() -> None:
+    from adapterhub.hub.drafts import read_draft
+
+    pulled = pull("moods-bert", offline=True)
+    found = Arrangement.loads(pulled.path.read_bytes())
+    draft = read_draft(Path(adapterhub.__file__).parent / "examples" / "moods.toml")
+    assert (found.composition, found.head) == (draft.composition, draft.head)
+    assert {name: pin.reference for name, pin in found.adapters.items()} == draft.adapters
+    assert {name: found.to_json()[name] for name in draft.fields} == draft.fields
+    assert {name: part.artifact.identity for name, part in pulled.parts.items() if part.artifact} == {
+        name: pin.digest for name, pin in found.adapters.items()
+    }
+    assert found.dumps() == pulled.path.read_bytes()
