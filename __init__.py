@@ -32,6 +32,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "attach",
+    "compose",
     "convert",
     "merge",
     "pull",
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
         UnsupportedError,
         UsageError,
     )
-    from .hub import attach, convert, merge, pull, push, read, write
+    from .hub import attach, compose, convert, merge, pull, push, read, write
 else:
     _HOMES = {
         "Adapter": "adapter",
@@ -85,6 +86,7 @@ else:
         "UnsupportedError": "errors",
         "UsageError": "errors",
         "attach": "hub",
+        "compose": "hub",
         "convert": "hub",
         "merge": "hub",
         "pull": "hub",

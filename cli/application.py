@@ -34,6 +34,7 @@ SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
             ("push", "Publish an adapter to a registry or the Hugging Face Hub."),
             ("merge", "Merge several adapters into one."),
             ("extract", "Take a LoRA out of a fine-tuned model."),
+            ("compose", "Put adapters together under one name."),
             ("index", "Add adapters to an index and check it."),
         ),
     ),

@@ -81,6 +81,12 @@ allow_base_mismatch = click.option(
     "--allow-base-mismatch", is_flag=True, help="Use the adapter on another base model than its own, if it fits."
 )
 
+head = click.option(
+    "--head",
+    metavar="ADAPTER",
+    help="Of a composition: the adapter in it whose head answers.  [default: as it says itself]",
+)
+
 batch_size = click.option(
     "--batch-size", type=click.IntRange(1), default=32, show_default=True, metavar="N", help="Texts computed at once."
 )

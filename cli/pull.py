@@ -12,7 +12,7 @@ from .opening import open_for, receiving
 from .output import Output
 
 if TYPE_CHECKING:
-    from ..registry import Artifact
+    from ..registry import Artifact, Pulled
 
 
 @click.command(short_help="Fetch an adapter and print the path of its file.")
@@ -33,8 +33,8 @@ def command(
     """Fetch an adapter, check its digest, and print the path of its file or folder.
 
     ADAPTER is a name with or without a version (`sst2-bert`, `sst2-bert@1.0.0`, `sst2-bert@^1`), a repository on the
-    Hugging Face Hub (`hf://user/repo@revision`), or a path that begins with ./ or /. What was fetched once is there
-    offline. `adapterhub help references` tells all forms.
+    Hugging Face Hub (`hf://user/repo@revision`), or a path that begins with ./ or /. All adapters of a composition are
+    fetched with it. What was fetched once is there offline. `adapterhub help references` tells all forms.
     """
     from ..registry import Reference, pull
 
@@ -47,6 +47,9 @@ def command(
     if content is not None:
         known = "already here" if pulled.cached else f"{size(content.total_size)} fetched"
         output.note(f"{what}{_for(artifact)}: {known}, {content.identity} checked")
+    for leaf, part in pulled.parts.items():
+        known = "already here" if part.cached else f"{size(_size(part))} fetched"
+        output.note(f"  {leaf}: {known}, digest checked")
     data = {
         "name": pulled.name,
         "version": pulled.version,
@@ -55,9 +58,15 @@ def command(
         "digest": pulled.digest,
         "base": artifact.base.id if artifact else None,
         "format": artifact.format if artifact else None,
+        **({"adapters": {leaf: str(part.path) for leaf, part in pulled.parts.items()}} if pulled.parts else {}),
     }
     output.result(data, ids=[str(pulled.path)], text=[str(pulled.path)])
 
 
 def _for(artifact: Artifact | None) -> str:
     return f" for {artifact.base.id}" if artifact else ""
+
+
+def _size(pulled: Pulled) -> int:
+    content = pulled.artifact or pulled.content
+    return content.total_size if content is not None else pulled.path.stat().st_size

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 from .. import registry
 from ..adapter import Adapter, Manifest
 from . import pushing
-from .base_models import PACKAGED, BaseModel, load_base, load_model
+from .base_models import PACKAGED, BaseModel, is_folder, load_base, load_model
+from .composing import Composed, compose
 from .converting import convert
 from .describing import Described, describe, read_architecture
 from .merging import merge
 from .pushing import Pushed, Wanted
 from .running import Opened, Verdict, classify, open_adapter
-from .training import HOULSBY, Trained, train
+from .training import FUSION, HOULSBY, Trained, train
 from .verifying import Check, verify
 
 if TYPE_CHECKING:
@@ -25,10 +26,12 @@ if TYPE_CHECKING:
     from ..loader import AdapterSet
 
 __all__ = [
+    "FUSION",
     "HOULSBY",
     "PACKAGED",
     "BaseModel",
     "Check",
+    "Composed",
     "Described",
     "Opened",
     "Pushed",
@@ -37,8 +40,10 @@ __all__ = [
     "Wanted",
     "attach",
     "classify",
+    "compose",
     "convert",
     "describe",
+    "is_folder",
     "load_base",
     "load_model",
     "merge",

@@ -103,9 +103,11 @@ def a_composition() -> dict[str, Any]:
         {"type": "average", "children": ["a", "b"], "weights": [0.5, -1]},
         {"type": "multi_task", "children": ["a"]},
     ]
-    pins = {"a": {"digest": DIGEST, "reference": "a@1.0.0"}, "b": {"digest": DIGEST}}
-    texts = {"name": "both", "version": "1.0.0", "summary": "s", "extra": {}}
-    return {"format": 1, **texts, "composition": {"type": "stack", "children": kinds}, "adapters": pins}
+    pins = {"a": {"digest": DIGEST, "reference": "a@1.0.0"}, "b": {"digest": DIGEST}, "f": {"digest": DIGEST}}
+    texts = {"name": "both", "version": "1.0.0", "summary": "s", "task": "t/u", "license": "MIT", "head": "a"}
+    known = {key: a_manifest()[key] for key in ("labels", "language", "metrics", "base", "probe")}
+    rest = {**known, "rules": "adapters", "extra": {}}
+    return {"format": 1, **texts, **rest, "composition": {"type": "stack", "children": kinds}, "adapters": pins}
 
 
 def a_lock() -> dict[str, Any]:
