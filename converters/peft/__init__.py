@@ -25,7 +25,7 @@ from ..format import Format, Parts
 from ..identity import origin
 from ..spelling import kept, respelled, restored
 from ..values import identical
-from . import along, documents, equal, families, folder, heads, keys, prompts, targets, tying, types
+from . import along, bottleneck, documents, equal, families, folder, heads, keys, prompts, targets, tying, types
 from .codec import Codec, Places
 from .documents import CONFIG, NAME, NOTE
 from .families import Naming, naming, outer_words
@@ -75,6 +75,7 @@ def encode(adapter: Adapter) -> Parts:
     faults = accounting.faults(adapter.config, adapter.tensors, row)
     if faults:
         raise FormatError(f"adapter {adapter.manifest.name!r} is not whole", faults=faults)
+    _check_whole(adapter, row)
     names = _names(adapter, row)
     built, tensors = _written(adapter, names)
     extra = _extra(adapter.manifest)
@@ -261,6 +262,17 @@ def _written(adapter: Adapter, names: Naming) -> tuple[dict[str, JSON], dict[str
     return document, keys.joined(split, codec)
 
 
+def _check_whole(adapter: Adapter, row: Architecture) -> None:
+    """Refuse an adapter that is right only without some modules of its base model, which PEFT runs."""
+    origin = adapter.manifest.provenance
+    if row.muted and origin is not None and origin.format == "adapters":
+        raise UnsupportedError(
+            f"PEFT cannot say this adapter: the library `adapters` takes {', '.join(row.muted)} out of {row.name} models, "
+            "and PEFT does not",
+            hint="write it in the native format",
+        )
+
+
 def _task(adapter: Adapter, names: Naming) -> str | None:
     return _wrapping(adapter, names.row)[1]
 
@@ -306,10 +318,11 @@ def _same_base(mine: Base, theirs: Base) -> bool:
 
 
 def _noted_row(parts: Parts) -> Architecture | None:
-    """Return the family that a note names, None where it names none that is known."""
+    """Return the family that a note or the document names, None where they name none that is known."""
     note = parts.documents.get(NOTE)
     base = note.get("base") if isinstance(note, dict) else None
-    name = base.get("architecture") if isinstance(base, dict) else None
+    said = bottleneck.architecture(parts.documents[CONFIG])
+    name = base.get("architecture") if isinstance(base, dict) else said
     return next((row for row in ARCHITECTURES if row.name == name), None)
 
 
