@@ -147,9 +147,9 @@ def test_an_adapter_of_our_own_gives_the_same_output(text: str, tmp_path: Path) 
 
 
 HEADS = {
-    "bert": "classification_head[num_labels=3,pooling=pooler]",
-    "roberta": "classification_head[num_labels=3,layers=2,activation_function=tanh]",
-    "vit": "image_classification_head[num_labels=3]",
+    "bert": "classification_head[num_labels=3,pooling=pooler,activation_function=null]",
+    "roberta": "classification_head[num_labels=3,pooling=first,layers=2]",
+    "vit": "image_classification_head[num_labels=3,pooling=first,activation_function=null]",
 }
 
 
@@ -263,13 +263,17 @@ def test_a_lora_that_is_loaded_besides_acts_besides(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["gpt2", "t5"])
 def test_a_model_generates_with_the_adapter_that_was_set_last(name: str, tmp_path: Path) -> None:
-    kind = {"gpt2": "GPT2LMHeadModel", "t5": "T5ForConditionalGeneration"}[name]
+    kind, changes = {"gpt2": ("GPT2LMHeadModel", {}), "t5": ("T5ForConditionalGeneration", {"num_decoder_layers": 2})}[
+        name
+    ]
     texts = {"a": "double_seq_bn[reduction_factor=4]", "b": "par_bn[reduction_factor=4]"}
     folders, expected = {}, {}
     for key, text in texts.items():
-        folders[key] = write(with_adapters(family(name, kind), x=text).adapter("x"), tmp_path / key, format="peft")
-        expected[key] = generated(in_our_loader(folders[key], family(name, kind)))
-    found = peft.PeftModel.from_pretrained(family(name, kind), folders["a"], adapter_name="a").eval()
+        folders[key] = write(
+            with_adapters(family(name, kind, **changes), x=text).adapter("x"), tmp_path / key, format="peft"
+        )
+        expected[key] = generated(in_our_loader(folders[key], family(name, kind, **changes)))
+    found = peft.PeftModel.from_pretrained(family(name, kind, **changes), folders["a"], adapter_name="a").eval()
     found.load_adapter(folders["b"], "b")
     assert not torch.equal(expected["a"], expected["b"])
     for key in ("b", "a"):
