@@ -6,8 +6,9 @@
     model.load_adapter(folder)                             # the same on a model of transformers itself
     model = get_peft_model(model, BottleneckConfig.of("double_seq_bn[reduction_factor=8]"))
 
-Houlsby's, Pfeiffer's, parallel and Compacter adapters, and every other bottleneck of this package, are then one more type
-of PEFT: loaded, trained, saved, switched and switched off like its own. They are not linear, so PEFT cannot merge them.
+Houlsby's, Pfeiffer's, parallel and Compacter adapters, and every other bottleneck of this package, are then one more
+type of PEFT: loaded, trained, saved, switched and switched off like its own. They are not linear, so PEFT cannot merge
+them.
 
 Needs the extra `peft`. Tested with PEFT 0.21.2.
 """

@@ -1,8 +1,8 @@
 """Board: what puts the active bottleneck adapter of a model on its forward path.
 
-PEFT and transformers switch adapters by telling each layer, and replace modules of the model as they like (a norm that is
-trained along, a linear map that gets a LoRA besides). So nothing is put in place when they do: whenever a model of
-transformers is called, the board looks whether what stands there is still right, and makes it anew if not.
+PEFT and transformers switch adapters by telling each layer, and replace modules of the model as they like (a norm that
+is trained along, a linear map that gets a LoRA besides), and parameters too. So whenever a model of transformers is
+called, the board looks whether what stands there is still right, and makes it anew if not.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ class Entry(Called):
 
 
 class InDtype:
-    """An operation whose tensors have another dtype than the model, as PEFT keeps them in float32 beside a half model."""
+    """An operation whose tensors have another dtype than the model: PEFT keeps them in float32 beside a half model."""
 
     __slots__ = ("dtype", "op", "reads_norm", "reads_residual", "replaces_norm")
 

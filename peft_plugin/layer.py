@@ -1,7 +1,7 @@
 """BottleneckLayer: the tensors of every adapter at one site, in the shape in which PEFT looks for them.
 
-It stands beside the base model's modules, not in place of one: no module of the base model changes its name, and no forward
-pass goes through it. What acts in the forward pass is put there by board.py.
+It stands beside the base model's modules, not in place of one: no module of the base model changes its name, and no
+forward pass goes through it. What acts in the forward pass is put there by board.py.
 """
 
 from __future__ import annotations

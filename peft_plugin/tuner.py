@@ -123,6 +123,16 @@ class BottleneckModel(BaseTuner):  # type: ignore[misc]
         names = [adapter_name] if isinstance(adapter_name, str) else adapter_name
         check_alone(names, self._board.configs)
         super().set_adapter(adapter_name, inference_mode=inference_mode)
+        self._board.refresh()
+
+    def delete_adapter(self, adapter_name: str) -> None:
+        """Forget an adapter; another one becomes active."""
+        super().delete_adapter(adapter_name)
+        self._board.refresh()
+
+    def _enable_adapter_layers(self, enabled: bool = True) -> None:
+        super()._enable_adapter_layers(enabled)
+        self._board.refresh()
 
     def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
         """Refuse.

@@ -117,7 +117,7 @@ EVERYWHERE = [
     *(
         pytest.param(further, case, id=further.name_of(case))
         for case in further.CASES
-        if case["case"].startswith("compacter") or "phm" in case["case"]
+        if {config.method for config in read(further.FOLDER / further.name_of(case)).config} == {"compacter"}
     ),
 ]
 

@@ -267,8 +267,8 @@ def _check_whole(adapter: Adapter, row: Architecture) -> None:
     origin = adapter.manifest.provenance
     if row.muted and origin is not None and origin.format == "adapters":
         raise UnsupportedError(
-            f"PEFT cannot say this adapter: the library `adapters` takes {', '.join(row.muted)} out of {row.name} models, "
-            "and PEFT does not",
+            f"PEFT cannot say this adapter: the library `adapters` takes {', '.join(row.muted)} out of {row.name} "
+            "models, and PEFT does not",
             hint="write it in the native format",
         )
 

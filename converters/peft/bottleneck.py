@@ -1,10 +1,10 @@
 """Bottleneck adapters in files of PEFT: a type that PEFT learns from `adapterhub.peft_plugin`.
 
-PEFT has no bottlenecks. A process that imports the plug-in has them: PEFT and transformers then load such a folder, train
-it and save it. One that does not import it fails on the value of `peft_type`, which names the module to import.
+PEFT has no bottlenecks. A process that imports the plug-in has them: PEFT and transformers then load such a folder,
+train it and save it. One that does not import it fails on the value of `peft_type`, which names the module to import.
 
-The fields are those of `adapters`' BnConfig, `phm_layer` telling Compacter from plain projections. The tensors of a site
-are those of a module `bottleneck` in the site's own module, what all sites share those of one in the whole model:
+The fields are those of `adapters`' BnConfig, `phm_layer` telling Compacter from plain projections. The tensors of a
+site are those of a module `bottleneck` in the site's own module, what all sites share those of one in the whole model:
 
     base_model.model.bert.encoder.layer.0.attention.output.bottleneck.bottleneck_down.weight
     base_model.model.bottleneck.bottleneck_shared_phm_rule

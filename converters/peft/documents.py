@@ -1,7 +1,7 @@
 """adapter_config.json of PEFT: checks, what it says around the method, and how it is written.
 
-The fields of every type, with what they are where nothing is said, stand in fields.json, made from PEFT 0.21.2; those of
-the plug-in's type in bottleneck.py.
+The fields of every type, with what they are where nothing is said, stand in fields.json, made from PEFT 0.21.2; those
+of the plug-in's type in bottleneck.py.
 """
 
 from __future__ import annotations
