@@ -43,8 +43,9 @@ named. A field that is unknown may only be off; it is kept, and written again. R
 PLUG_IN = f"""
 ## A type that PEFT learns
 
-`{bottleneck.TYPE}`, with the methods `bottleneck` and `compacter`, is none of PEFT's own. It is written for these methods,
-and PEFT and transformers load, train and save it in a process that has imported `{bottleneck.PLUGIN}` (the extra `peft`):
+`{bottleneck.TYPE}`, with the methods `bottleneck` and `compacter`, is none of PEFT's own. It is written
+for these methods, and PEFT and transformers load, train and save it in a process that has imported
+`{bottleneck.PLUGIN}` (the extra `peft`):
 
     import adapterhub.peft_plugin
 

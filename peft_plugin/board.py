@@ -99,7 +99,8 @@ class Board:
         """Return the adapter that is to act."""
         if self.root.disable_adapters:
             return None
-        return next((name for name in self.root.active_adapters if name in self.configs), None)
+        names = cast("list[str]", self.root.active_adapters)
+        return next((name for name in names if name in self.configs), None)
 
     def _is_stale(self) -> bool:
         if self._wanted() != self._active:

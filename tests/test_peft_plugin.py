@@ -20,7 +20,7 @@ import test_further_outputs as further
 import torch
 from golden import GOLDEN, Case
 from test_integration import Sentences
-from test_peft_outputs import assert_close, base_of, output_of
+from test_peft_outputs import BY_PLUG_IN, assert_close, base_of, output_of
 from tiny_models import (
     answers,
     cast,
@@ -95,7 +95,7 @@ def in_our_loader(folder: Path, base: PreTrainedModel) -> PreTrainedModel:
 
 GOLDEN_CASES = [
     case
-    for case in GOLDEN.cases(groups="A")
+    for case in (*GOLDEN.cases(groups="A"), GOLDEN.case(BY_PLUG_IN))
     if {config.method for config in read(case.adapter).config} <= {"bottleneck", "compacter", "layer_norm"}
 ]
 
@@ -417,7 +417,7 @@ def test_a_compiled_model_follows_every_switch_without_a_graph_break(text: str, 
     base = found.get_base_model()
     expected = hidden(base)
     torch.compiler.reset()
-    compiled = torch.compile(base, backend="eager", fullgraph=True)
+    compiled: Any = torch.compile(base, backend="eager", fullgraph=True)
     assert torch.equal(hidden(compiled), expected)
     found.base_model.disable_adapter_layers()
     assert torch.equal(hidden(compiled), hidden(model()))
