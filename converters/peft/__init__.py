@@ -75,7 +75,12 @@ def encode(adapter: Adapter) -> Parts:
     faults = accounting.faults(adapter.config, adapter.tensors, row)
     if faults:
         raise FormatError(f"adapter {adapter.manifest.name!r} is not whole", faults=faults)
-    _check_whole(adapter, row)
+    came = adapter.manifest.provenance
+    if row.muted and came is not None and came.format == "adapters":
+        raise UnsupportedError(
+            f"the library of the adapters format took modules out of the {row.name} model, which PEFT leaves in",
+            hint="write it in the native format",
+        )
     names = _names(adapter, row)
     built, tensors = _written(adapter, names)
     extra = _extra(adapter.manifest)
@@ -260,17 +265,6 @@ def _written(adapter: Adapter, names: Naming) -> tuple[dict[str, JSON], dict[str
     fields = {"target_modules": sorted(theirs.values()), **codec.encode(main, places, layout), **beside.fields}
     document = documents.written(adapter.manifest, codec, _task(adapter, names), fields)
     return document, keys.joined(split, codec)
-
-
-def _check_whole(adapter: Adapter, row: Architecture) -> None:
-    """Refuse an adapter that is right only without some modules of its base model, which PEFT runs."""
-    origin = adapter.manifest.provenance
-    if row.muted and origin is not None and origin.format == "adapters":
-        raise UnsupportedError(
-            f"PEFT cannot say this adapter: the library `adapters` takes {', '.join(row.muted)} out of {row.name} "
-            "models, and PEFT does not",
-            hint="write it in the native format",
-        )
 
 
 def _task(adapter: Adapter, names: Naming) -> str | None:
