@@ -85,6 +85,10 @@ def loaded(base: PreTrainedModel, folder: Path) -> PreTrainedModel:
     return base.eval()
 
 
+def close(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return torch.allclose(a, b, atol=2e-6, rtol=1e-5)
+
+
 def in_our_loader(folder: Path, base: PreTrainedModel) -> PreTrainedModel:
     attach(base).load(folder, set_active=True)
     return base
@@ -142,8 +146,8 @@ def test_an_adapter_of_our_own_gives_the_same_output(text: str, tmp_path: Path) 
     folder = write(ours(text), tmp_path / "x", format="peft")
     expected = hidden(in_our_loader(folder, model()))
     assert not torch.allclose(expected, hidden(model()), atol=1e-2)
-    assert torch.equal(hidden(wrapped(model(), folder).get_base_model()), expected)
-    assert torch.equal(hidden(loaded(model(), folder)), expected)
+    assert close(hidden(wrapped(model(), folder).get_base_model()), expected)
+    assert close(hidden(loaded(model(), folder)), expected)
 
 
 HEADS = {
@@ -185,17 +189,17 @@ def test_adapters_are_switched_switched_off_and_deleted_in_peft(tmp_path: Path) 
     found = wrapped(model(), one, adapter_name="a")
     base = found.get_base_model()
     found.load_adapter(other, "b")
-    assert torch.equal(hidden(base), expected["a"])
+    assert close(hidden(base), expected["a"])
     found.set_adapter("b")
-    assert torch.equal(hidden(base), expected["b"])
+    assert close(hidden(base), expected["b"])
     with found.disable_adapter():
-        assert torch.equal(hidden(base), hidden(model()))
-    assert torch.equal(hidden(base), expected["b"])
+        assert close(hidden(base), hidden(model()))
+    assert close(hidden(base), expected["b"])
     with pytest.raises(UnsupportedError, match="several bottleneck adapters cannot be active at once in PEFT: a, b"):
         found.base_model.set_adapter(["a", "b"])
-    assert torch.equal(hidden(base), expected["b"])
+    assert close(hidden(base), expected["b"])
     found.delete_adapter("b")
-    assert torch.equal(hidden(base), expected["a"])
+    assert close(hidden(base), expected["a"])
 
 
 def test_adapters_are_switched_switched_off_and_deleted_in_transformers(tmp_path: Path) -> None:
@@ -205,18 +209,18 @@ def test_adapters_are_switched_switched_off_and_deleted_in_transformers(tmp_path
     base.load_adapter(str(one), "a")
     base.load_adapter(str(other), "b")
     base.set_adapter("b")
-    assert torch.equal(hidden(base), expected["b"])
+    assert close(hidden(base), expected["b"])
     base.set_adapter("a")
-    assert torch.equal(hidden(base), expected["a"])
+    assert close(hidden(base), expected["a"])
     base.disable_adapters()
-    assert torch.equal(hidden(base), hidden(model()))
+    assert close(hidden(base), hidden(model()))
     base.enable_adapters()
-    assert torch.equal(hidden(base), expected["a"])
+    assert close(hidden(base), expected["a"])
     with pytest.raises(UnsupportedError, match="several bottleneck adapters"):
         base.set_adapter(["a", "b"])
     base.delete_adapter("a")
     base.set_adapter("b")
-    assert torch.equal(hidden(base), expected["b"])
+    assert close(hidden(base), expected["b"])
 
 
 def test_a_model_that_loses_its_adapters_is_as_before(tmp_path: Path) -> None:
@@ -229,7 +233,7 @@ def test_a_model_that_loses_its_adapters_is_as_before(tmp_path: Path) -> None:
     assert list(dict(plain.named_modules())) == modules
     assert "forward" not in vars(plain)
     assert set(vars(plain)) - attributes <= {"peft_config", "_hf_peft_config_loaded"}
-    assert torch.equal(hidden(plain), hidden(fresh))
+    assert close(hidden(plain), hidden(fresh))
 
 
 @pytest.mark.parametrize("verb", ["merge_and_unload", "merge_adapter"])
@@ -387,11 +391,11 @@ def test_a_copy_and_a_pickle_compute_the_same_and_switch_alone(text: str, tmp_pa
     found = wrapped(model(), write(ours(text), tmp_path / "x", format="peft"))
     expected = hidden(found.get_base_model())
     for other in (copy.deepcopy(found), pickle.loads(pickle.dumps(found))):
-        assert torch.equal(hidden(other.get_base_model()), expected)
+        assert close(hidden(other.get_base_model()), expected)
         with other.disable_adapter():
-            assert torch.equal(hidden(other.get_base_model()), hidden(model()))
-            assert torch.equal(hidden(found.get_base_model()), expected)
-        assert torch.equal(hidden(other.get_base_model()), expected)
+            assert close(hidden(other.get_base_model()), hidden(model()))
+            assert close(hidden(found.get_base_model()), expected)
+        assert close(hidden(other.get_base_model()), expected)
 
 
 @pytest.mark.parametrize("autocast", [True, False], ids=["float32 adapter", "bfloat16 adapter"])
@@ -406,7 +410,7 @@ def test_a_half_model_takes_an_adapter_of_either_dtype(autocast: bool, tmp_path:
 def test_weights_that_wait_on_the_meta_device_are_found(tmp_path: Path) -> None:
     folder = write(ours("compacter[reduction_factor=4]"), tmp_path / "x", format="peft")
     found = wrapped(model(), folder, low_cpu_mem_usage=True)
-    assert torch.equal(hidden(found.get_base_model()), hidden(in_our_loader(folder, model())))
+    assert close(hidden(found.get_base_model()), hidden(in_our_loader(folder, model())))
 
 
 @pytest.mark.slow
@@ -418,9 +422,9 @@ def test_a_compiled_model_follows_every_switch_without_a_graph_break(text: str, 
     expected = hidden(base)
     torch.compiler.reset()
     compiled: Any = torch.compile(base, backend="eager", fullgraph=True)
-    assert torch.equal(hidden(compiled), expected)
+    assert close(hidden(compiled), expected)
     found.base_model.disable_adapter_layers()
-    assert torch.equal(hidden(compiled), hidden(model()))
+    assert close(hidden(compiled), hidden(model()))
 
 
 def test_another_library_s_forward_over_ours_is_noticed(tmp_path: Path) -> None:
