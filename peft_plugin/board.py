@@ -121,7 +121,7 @@ class Board:
         for attributes, forward in plan.forwards:
             self._put.append((modules[id(attributes)], attributes.get("forward"), forward))
             attributes["forward"] = forward
-        self._seen = [*self._parameters(adapter), *_parents(ground, [module for module, _, _ in self._put])]
+        self._seen = [*self._parameters(adapter), *_places(ground)]
 
     def _take_off(self) -> None:
         for module, _, forward in self._put:
@@ -226,12 +226,13 @@ def _reader(ground: Ground) -> Callable[[str], Tensor]:
     return base
 
 
-def _parents(ground: Ground, modules: list[nn.Module]) -> Iterator[Seen]:
-    """Yield where modules are found, and what they are inside."""
-    wanted = {id(module) for module in modules}
-    paths = [path for path, module in ground.bare.named_modules() if id(module) in wanted]
-    around = {path.rsplit(".", n)[0] for path in paths for n in range(path.count(".") + 1)}
-    for path in sorted(around - {""}):
+def _places(ground: Ground) -> Iterator[Seen]:
+    """Yield where the modules are found that the sites name, and all that they lie in."""
+    paths: set[str] = set()
+    for site in ground.layout.sites:
+        named = (site.output, site.residual, site.norm, site.beside, site.stream, site.inner)
+        paths |= {path.rsplit(".", up)[0] for path in named if path for up in range(path.count(".") + 1)}
+    for path in sorted(paths):
         parent, _, name = path.rpartition(".")
         owner = ground.bare.get_submodule(parent)
         yield owner, name, owner._modules[name]
