@@ -36,6 +36,7 @@ STANDS_ON: dict[str, tuple[str, ...]] = {
     "merging": ("converters",),
     "hub": ("loader", "merging"),
     "cli": ("hub", "adapterhub"),
+    "peft_plugin": ("loader",),
 }
 
 
@@ -54,8 +55,9 @@ OUTSIDE: dict[str, tuple[str, ...]] = {
     "httpx2": ("registry",),
     "huggingface_hub": ("registry",),
     "jsonschema": ("schemas",),
-    "torch": ("methods", "converters", "loader", "merging", "hub", "cli"),
-    "transformers": ("methods", "loader", "hub", "cli"),
+    "peft": ("peft_plugin",),
+    "torch": ("methods", "converters", "loader", "merging", "hub", "cli", "peft_plugin"),
+    "transformers": ("methods", "loader", "hub", "cli", "peft_plugin"),
     "yaml": ("hub",),
 }
 
@@ -290,7 +292,7 @@ def test_the_table_in_the_documents_is_this_table() -> None:
 def test_a_floor_may_import_what_lies_below_what_it_stands_on() -> None:
     assert below("errors") == set()
     assert below("registry") == {"composition", "schemas", "adapter", "errors"}
-    assert below("cli") == {*STANDS_ON, "adapterhub"} - {"cli"}
+    assert below("cli") == {*STANDS_ON, "adapterhub"} - {"cli", "peft_plugin"}
 
 
 def test_nothing_is_named_that_lies_below_something_else_that_is_named() -> None:

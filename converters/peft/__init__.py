@@ -25,7 +25,7 @@ from ..format import Format, Parts
 from ..identity import origin
 from ..spelling import kept, respelled, restored
 from ..values import identical
-from . import along, documents, equal, families, folder, heads, keys, prompts, targets, tying, types
+from . import along, bottleneck, documents, equal, families, folder, heads, keys, prompts, targets, tying, types
 from .codec import Codec, Places
 from .documents import CONFIG, NAME, NOTE
 from .families import Naming, naming, outer_words
@@ -318,10 +318,11 @@ def _same_base(mine: Base, theirs: Base) -> bool:
 
 
 def _noted_row(parts: Parts) -> Architecture | None:
-    """Return the family that a note names, None where it names none that is known."""
+    """Return the family that a note or the document names, None where they name none that is known."""
     note = parts.documents.get(NOTE)
     base = note.get("base") if isinstance(note, dict) else None
-    name = base.get("architecture") if isinstance(base, dict) else None
+    said = bottleneck.architecture(parts.documents[CONFIG])
+    name = base.get("architecture") if isinstance(base, dict) else said
     return next((row for row in ARCHITECTURES if row.name == name), None)
 
 
