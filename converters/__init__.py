@@ -141,13 +141,18 @@ def detect(path: str | os.PathLike[str]) -> Format:
     for row in _formats():
         if row.detect(source):
             return row
-    for sign, kind in _OTHERS:
-        if os.path.lexists(source / sign):
-            raise UnsupportedError(f"{source} holds {kind}, which this version does not read", hint=_READS)
-    if source.suffix == ".zip":
-        raise UnsupportedError(f"{source} is an archive, which this version does not read", hint="unpack it first")
+    from . import files
+
+    opened = files.opened(source)
+    if opened is not None and SETUP in opened.names():
+        raise UnsupportedError(f"{source} holds a composition of adapters, not one adapter", hint=_SETUP)
     raise FormatError(f"{source} holds no adapter of a known format", hint=_READS)
 
 
-_READS = "it reads native files (.safetensors) and folders of adapters or PEFT with adapter_config.json"
-_OTHERS = (("adapter_setup.json", "a composition of adapters"),)
+SETUP = "adapter_setup.json"
+"""What a folder of several adapters has, which work together."""
+
+_READS = (
+    "it reads native files (.safetensors) and folders of adapters or PEFT with adapter_config.json, or zips of them"
+)
+_SETUP = "load it onto its base model with attach(model).load(…), or name one of the folders in it"
