@@ -18,6 +18,7 @@ from . import accounting, json_text, native_head, safetensors_file
 from .format import Format, Parts
 from .native_head import METADATA_KEY, VERSION, detect
 from .outline import Outline, outlined
+from .values import check_usable
 
 NAME = "native"
 DOCUMENT = "manifest"
@@ -67,6 +68,7 @@ def account(adapter: Adapter) -> None:
     """
     manifest = adapter.manifest
     row = next((row for row in ARCHITECTURES if row.name == manifest.base.architecture), None)
+    check_usable(parts.tensors, f"adapter {manifest.name!r}")
     # A family that only its user can describe is checked when the adapter meets its base.
     faults = [] if row is None else accounting.faults(adapter.config, adapter.tensors, row)
     if faults:

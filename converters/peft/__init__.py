@@ -24,7 +24,7 @@ from .. import accounting
 from ..format import Format, Parts
 from ..identity import origin
 from ..spelling import kept, respelled, restored
-from ..values import identical
+from ..values import check_usable, identical
 from . import along, documents, equal, families, folder, heads, keys, prompts, targets, tying, types
 from .codec import Codec, Places
 from .documents import CONFIG, NAME, NOTE
@@ -54,6 +54,7 @@ def decode(parts: Parts) -> Adapter:
         UnsupportedError: the type, one of its options or the model family is not one that this version runs.
     """
     document = parts.documents[CONFIG]
+    check_usable(parts.tensors, f"the weights of {parts.name or 'the adapter'}")
     found = _read(document, parts.tensors[GROUP], parts.row or _noted_row(parts))
     bare = documents.manifest(document, found.names, parts.name, parts.digest, found.kept)
     built, _ = _written(Adapter(found.config, found.tensors, bare), found.names)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from golden import BOTTLENECKS, COMPOSITIONS, GOLDEN, HEADS, PEFT_PROMPTS, PEFTS, PREFIXES, Archive
 
-from adapterhub.converters import FORMATS, Format, Parts
+from adapterhub.converters import FORMATS, Format, Parts, native
 from adapterhub.errors import AdapterHubError
 
 ARCHIVES = (
@@ -29,6 +29,9 @@ ARCHIVES = (
     (Archive("family-cases.tar.gz"), 40),
 )
 """Archive, and about how many of its folders are taken."""
+
+NATIVE = 60
+"""About so many of them are there as native files too."""
 
 LARGEST = 200_000
 """Bytes that all files of a folder may have."""
@@ -46,7 +49,8 @@ class Seed:
 @cache
 def seeds() -> tuple[Seed, ...]:
     """Return all adapters, in a fixed order."""
-    return tuple(seed for archive, count in ARCHIVES for seed in _of(archive, count))
+    foreign = [seed for archive, count in ARCHIVES for seed in _of(archive, count)]
+    return (*foreign, *(_native(seed) for seed in foreign[:: len(foreign) // NATIVE]))
 
 
 @cache
@@ -77,6 +81,11 @@ def _of(archive: Archive, count: int) -> Iterator[Seed]:
         except (AdapterHubError, StopIteration):
             continue
         yield Seed(str(folder.relative_to(archive.folder())), format_, parts)
+
+
+def _native(seed: Seed) -> Seed:
+    """Return the same adapter as a native file holds it."""
+    return Seed(f"{seed.name} as native", native.FORMAT, native.encode(seed.format.decode(seed.parts)))
 
 
 def _is_small(folder: Path) -> bool:
