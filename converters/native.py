@@ -57,6 +57,7 @@ def decode(parts: Parts) -> Adapter:
         config = configs_from_json(document["config"])
     except UsageError as error:
         raise FormatError(f"{what} is not usable: {error.message}", hint=error.hint) from None
+    check_usable(parts.tensors, f"adapter {document['name']!r}")
     return Adapter(config, parts.tensors[TENSORS], native_head.manifest_of(document))
 
 
@@ -68,7 +69,6 @@ def account(adapter: Adapter) -> None:
     """
     manifest = adapter.manifest
     row = next((row for row in ARCHITECTURES if row.name == manifest.base.architecture), None)
-    check_usable(parts.tensors, f"adapter {manifest.name!r}")
     # A family that only its user can describe is checked when the adapter meets its base.
     faults = [] if row is None else accounting.faults(adapter.config, adapter.tensors, row)
     if faults:

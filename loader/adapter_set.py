@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from ..adapter import Adapter, Base, Manifest, MethodConfig, Probe
-from ..composition import Composition, Fuse, Stack, fusions, leaves
+from ..composition import Composition, Fuse, Stack, fusions, leaves, parse
 from ..converters import write
-from ..errors import BaseMismatchError, NotFoundError, StateError, UsageError
+from ..errors import AdapterHubError, BaseMismatchError, NotFoundError, StateError, UsageError
 from ..methods import Binding, HeadOp, Live, is_head, method_of, settled, shapes, united
 from . import probe as probes
 from .account import check_account, check_architecture
@@ -24,12 +24,13 @@ from .arguments import configs as configs_of
 from .arguments import with_head
 from .bank import SHELF, Bank, Shelf
 from .combined_heads import Heads
-from .files import exactly, fetch
+from .files import exactly, fetch, opened
 from .fingerprint import check_fingerprint, fingerprint
 from .layout import survey
 from .merging import Merge
 from .plan import NOTHING, Installation, Plan, build
 from .settings import settings_of
+from .setup_folders import SetupFolder, setup_at
 from .setups import Headed, PerRow, Setup, bound, operations
 from .summary import Summary, rows
 
@@ -114,6 +115,9 @@ class AdapterSet:
     ) -> str:
         """Load an adapter from a reference, a path, or memory, and return the name it goes by here.
 
+        Of a folder that holds a composition (adapter_setup.json of `adapters`) all adapters, fusion layers and heads
+        are loaded, each with its own name; the text of the composition is returned, which `activate` takes.
+
         Raises:
             BaseMismatchError: it was made for another base; a warning with allow_base_mismatch, if it fits.
             FormatError: a tensor is missing, left over, misshapen or not finite.
@@ -121,13 +125,42 @@ class AdapterSet:
         """
         self._unmerged("load")
         base = None if allow_base_mismatch else self._base_id or None
-        adapter = reference if isinstance(reference, Adapter) else fetch(reference, base, self._ground.architecture)
+        adapter = reference
+        if not isinstance(adapter, Adapter):
+            path = fetch(adapter, base)
+            setup = setup_at(path)
+            if setup is not None:
+                return self._load_setup(setup, name, set_active, overwrite_ok, allow_base_mismatch)
+            adapter = opened(path, self._ground.architecture)
         local = self._free_name(name or adapter.manifest.name, overwrite_ok)
         check_architecture(adapter, self._ground.layout)
         self._check_base(adapter, allow_base_mismatch)
         check_account(adapter, self._ground.layout)
         self._install(local, _Loaded(adapter.config, adapter.manifest, self._bank(adapter.tensors)), set_active)
         return local
+
+    def _load_setup(
+        self, setup: SetupFolder, name: str | None, set_active: bool, overwrite_ok: bool, allow_base_mismatch: bool
+    ) -> str:
+        """Load all that a composition is made of, or nothing of it, and return its text."""
+        if name is not None:
+            raise UsageError("a setup has the names of its adapters, and none of its own", hint="leave name out")
+        read = {one: opened(folder, self._ground.architecture) for one, folder in setup.folders.items()}
+        for one in read:
+            self._free_name(one, overwrite_ok)
+        done: list[str] = []
+        try:
+            for one, adapter in read.items():
+                done.append(
+                    self.load(adapter, name=one, overwrite_ok=overwrite_ok, allow_base_mismatch=allow_base_mismatch)
+                )
+            if set_active:
+                self.activate(setup.node, head=setup.head)
+        except AdapterHubError:
+            for one in done:
+                self.delete(one)
+            raise
+        return str(setup.node)
 
     def add(
         self,
@@ -161,8 +194,9 @@ class AdapterSet:
     def activate(self, setup: str | Composition | None, *, head: str | None = None) -> None:
         """Put an adapter, or a composition of adapters, on the forward path in place of what is there.
 
-        None leaves the base model alone. Without `head` the heads follow the composition: the last one's in a stack,
-        one answer for each adapter where the rows have different ones (HeadOutputs).
+        A composition may be given as text, `stack(a, fuse(b, c))`. None leaves the base model alone. Without `head` the
+        heads follow the composition: the last one's in a stack, one answer for each adapter where the rows have
+        different ones (HeadOutputs).
 
         head: name of the adapter whose head answers, in place of those in the composition.
 
@@ -170,6 +204,8 @@ class AdapterSet:
             NotFoundError: no adapter of this name is loaded.
             UnsupportedError: an adapter cannot stand where the composition has it.
         """
+        if isinstance(setup, str) and setup not in self._loaded and "(" in setup:
+            setup = parse(setup)
         if setup is not None and not isinstance(setup, (str, Composition)):
             raise UsageError(f"{setup!r} cannot be activated", hint="give a name, a composition such as Stack, or None")
         if head is None:

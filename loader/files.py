@@ -14,14 +14,17 @@ from ..errors import StateError
 from ..registry import pull
 
 
-def fetch(reference: str | Path, base: str | None, row: Architecture) -> Adapter:
-    """Return the adapter behind a reference; a path is read, everything else is pulled first.
+def fetch(reference: str | Path, base: str | None) -> Path:
+    """Return where the adapter behind a reference lies; a path is taken as it is, everything else is pulled first.
 
     base: Hub id of the base model, to choose among a version's artifacts, or None for the first.
-    row: the family of the model that it is to meet.
     """
+    return reference if isinstance(reference, Path) else pull(reference, base=base).path
+
+
+def opened(path: Path, row: Architecture) -> Adapter:
+    """Return the adapter that lies at a path; row is the family of the model that it is to meet."""
     # Counts and values are looked at when the tensors are held against the model.
-    path = reference if isinstance(reference, Path) else pull(reference, base=base).path
     return read(path, finite=False, counted=False, row=row)
 
 

@@ -44,7 +44,7 @@ def test_an_archive_is_read_like_the_folder_in_it(folder: Path, top: str, method
     found, wanted = read(archive), read(folder)
     assert (found.config, found.manifest) == (wanted.config, wanted.manifest)
     assert all(torch.equal(tensor, wanted.tensors[key]) for key, tensor in found.tensors.items())
-    assert os.listdir(tmp_path) == [archive.name]
+    assert list(tmp_path.iterdir()) == [archive]
 
 
 def test_what_is_read_from_an_archive_is_written_back_as_it_was(tmp_path: Path) -> None:
@@ -152,7 +152,10 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     "a member with backslashes": (member("..\\..\\pwned"), "leads out"),
     "an absolute member": (member("/tmp/pwned"), "leads out"),
     "a member on a drive": (member("C:/pwned"), "leads out"),
-    "a member with a zero byte": (lambda path: (member("a~b")(path), patched(b"a~b", b"a\x00b")(path))[-1], "leads out"),
+    "a member with a zero byte": (
+        lambda path: (member("a~b")(path), patched(b"a~b", b"a\x00b")(path))[-1],
+        "leads out",
+    ),
     "a member with control characters": (member("a\x1b[2Jb"), "has a name"),
     "a link": (member("link", b"/etc/passwd", mode=stat.S_IFLNK | 0o777), "link or a device"),
     "a pipe": (member("pipe", b"", mode=stat.S_IFIFO | 0o644), "link or a device"),

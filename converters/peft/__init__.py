@@ -11,7 +11,7 @@ Source: PEFT 0.21.2, utils/save_and_load.py, config.py and peft_model.py.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -127,6 +127,7 @@ def _read(document: Mapping[str, JSON], tensors: Mapping[str, torch.Tensor], row
             f"the weights hold no tensor of a {codec.type}", faults=found.faults[:5], hint="fetch the adapter again"
         )
     names = naming(found.paths, document, row)
+    _check_paths(found.paths, names)
     theirs = {names.ours(path): path for path, _ in found.own}
     own = {f"{names.ours(path)}.{leaf}": tensor for (path, leaf), tensor in found.own.items()}
     faults = found.faults + targets.faults(document, names, list(theirs.values()))
@@ -143,6 +144,23 @@ def _read(document: Mapping[str, JSON], tensors: Mapping[str, torch.Tensor], row
             "the files of the adapter do not belong together", faults=accounting.shown(faults), hint=_AGAIN
         )
     return _Read(configs, own | beside.tensors, names, _kept(names, found, beside))
+
+
+def _check_paths(paths: Iterable[str], names: Naming) -> None:
+    """Refuse module paths that are written otherwise than the rest.
+
+    Raises:
+        FormatError: names every such path.
+    """
+    odd = [path for path in paths if names.theirs(names.ours(path)) != path]
+    if odd:
+        raise FormatError(
+            "the keys are not all of one model",
+            faults=accounting.shown(
+                [f"module {path!r} is not where {names.theirs(names.ours(path))!r} is" for path in odd]
+            ),
+            hint=_AGAIN,
+        )
 
 
 def _read_prompt(

@@ -1,7 +1,7 @@
 """The coverage-guided fuzzer: `make fuzz`, or `python tests/fuzz/fuzz.py [-max_total_time=600] [FILE …]`.
 
-Without files it goes on from the kept corpus until the time is up or a fault is found, which it writes to crash-<digest>;
-with files it runs these inputs. Needs atheris. `-merge=1 NEW tests/fuzz/corpus` keeps what is new of a run.
+Without files it goes on from the kept corpus until the time is up or a fault is found, which it writes to
+crash-<digest>; with files it runs these inputs. Needs atheris.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ any other exception, a law that is broken included, is a fault.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -35,10 +36,8 @@ def run(data: bytes) -> None:
     """Give an input to the reader that its first byte names."""
     draws = Draws(data)
     reader = draws.choice(READERS)
-    try:
+    with contextlib.suppress(AdapterHubError):
         reader(draws)
-    except AdapterHubError as error:
-        assert str(error).strip(), "an error says something"
 
 
 def a_pickle(draws: Draws) -> None:
@@ -88,6 +87,7 @@ def an_adapter(draws: Draws) -> None:
     seed = draws.choice(seeds())
     parts = _changed(seed, draws)
     adapter = seed.format.decode(parts)
+    seed.format.account(adapter)
     check_finite(adapter.tensors, "fuzz")
     again = seed.format.encode(adapter)
     if seed.format.name == "native":

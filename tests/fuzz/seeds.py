@@ -93,15 +93,17 @@ def _is_small(folder: Path) -> bool:
 
 
 VALUES: tuple[Any, ...] = (
-    None, True, False, 0, 1, -1, 2, 3, 7, 16, 1000, 10**9, 2**31, 2**63, 10**30, -(2**63),
-    0.0, -0.0, 0.5, 1.0, 2.0, -0.5, 1e-9, 1e-300, 1e300, 1e9,
-    "", "x", "lora", "bottleneck", "union", "bert", "gpt2", "all", "learned", "a.b", "..", "../../x", "q", "(a+)+$", ".*", "[", "x" * 3000,
-    [], {}, [[]], [None], [0], [1, 1], [-1], ["q"], ["q", "z"], [{}], list(range(300)), {"a": 1}, {"0": 2}, {"default": 0}, {"1": 2, "default": 3},
-)  # fmt: skip
+    *(None, True, False, 0, 1, -1, 2, 3, 7, 16, 1000, 10**9, 2**31, 2**63, 10**30, -(2**63)),
+    *(0.0, -0.0, 0.5, 1.0, 2.0, -0.5, 1e-9, 1e-300, 1e300, 1e9),
+    *("", "x", "lora", "bottleneck", "union", "bert", "gpt2", "all", "learned", "a.b", "..", "../../x", "q"),
+    *("(a+)+$", ".*", "[", "x" * 3000),
+    *([], {}, [[]], [None], [0], [1, 1], [-1], ["q"], ["q", "z"], [{}], list(range(300))),
+    *({"a": 1}, {"0": 2}, {"default": 0}, {"1": 2, "default": 3}),
+)
 """Values that fields are set to."""
 
 TYPES = (
-    torch.float16, torch.bfloat16, torch.float64, torch.int8, torch.int64, torch.bool, torch.uint8, torch.complex64,
-    torch.float8_e4m3fn, torch.int32,
-)  # fmt: skip
+    *(torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn, torch.complex64),
+    *(torch.bool, torch.uint8, torch.int8, torch.int32, torch.int64),
+)
 """Types that tensors are turned into."""
