@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import nn
@@ -191,14 +191,15 @@ class AdapterSet:
         self._install(local, _Loaded(configs, manifest, self._bank(tensors)), set_active)
         return local
 
-    def activate(self, setup: str | Composition | None, *, head: str | None = None) -> None:
+    def activate(self, setup: str | Composition | None, *, head: str | Literal[False] | None = None) -> None:
         """Put an adapter, or a composition of adapters, on the forward path in place of what is there.
 
         A composition may be given as text, `stack(a, fuse(b, c))`. None leaves the base model alone. Without `head` the
         heads follow the composition: the last one's in a stack, one answer for each adapter where the rows have
         different ones (HeadOutputs).
 
-        head: name of the adapter whose head answers, in place of those in the composition.
+        head: name of the adapter whose head answers, in place of those in the composition; False for no head, so that
+            the model answers with hidden states.
 
         Raises:
             NotFoundError: no adapter of this name is loaded.
@@ -211,13 +212,14 @@ class AdapterSet:
         if head is None:
             self._switch(setup)
             return
-        self._get(head)
+        if head:
+            self._get(head)
         if setup is None:
             raise UsageError("the base model alone answers with no adapter's head", hint="activate the adapter itself")
-        self._switch(Headed(Stack(setup) if isinstance(setup, str) else setup, head))
+        self._switch(Headed(Stack(setup) if isinstance(setup, str) else setup, head or None))
 
     @contextmanager
-    def using(self, setup: str | Composition | None, *, head: str | None = None) -> Iterator[None]:
+    def using(self, setup: str | Composition | None, *, head: str | Literal[False] | None = None) -> Iterator[None]:
         """Activate something for the length of a `with` block, then what was active before."""
         before = self._active
         self.activate(setup, head=head)
@@ -462,7 +464,7 @@ class AdapterSet:
     def _used(self, setup: Setting | None) -> tuple[str | None, ...]:
         """Return the names of the adapters and fusion layers in a setup."""
         if isinstance(setup, Headed):
-            return (*self._used(setup.node), setup.head)
+            return (*self._used(setup.node), *([] if setup.head is None else [setup.head]))
         if setup is None or isinstance(setup, PerRow):
             return () if setup is None else setup.names
         return (*leaves(setup), *fusions(setup))

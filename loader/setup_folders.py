@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from .. import schemas
 from ..adapter import JSON
-from ..composition import Fuse, Node, fusions, leaves, make
+from ..composition import BatchSplit, Fuse, Node, Parallel, Stack, fusions, leaves, make
 from ..converters import SETUP
 from ..converters.files import Files, Folder, opened
 from ..errors import FormatError, UnsupportedError, UsageError
@@ -48,12 +49,12 @@ class SetupFolder:
     Attributes:
         node: the composition.
         folders: name of an adapter, a fusion layer or a head → where it lies.
-        head: name of the head that answers in place of those of the composition, or None.
+        head: name of the head that answers in place of those of the composition, False where none does, or None.
     """
 
     node: Node
     folders: Mapping[str, Path]
-    head: str | None = None
+    head: str | Literal[False] | None = None
 
 
 def setup_at(path: Path) -> SetupFolder | None:
@@ -83,7 +84,8 @@ def setup_at(path: Path) -> SetupFolder | None:
     if len(names) > MOST:
         raise FormatError(f"{what} names {len(names)} adapters, allowed are {MOST}", hint=_AGAIN)
     folders = _folders(path, names) | ({ROOT_HEAD: path} if document.get("head_setup") is True else {})
-    return SetupFolder(node, folders, _answering(node, heads) or (ROOT_HEAD if ROOT_HEAD in folders else None))
+    head = ROOT_HEAD if ROOT_HEAD in folders else _answering(node, heads)
+    return SetupFolder(node, folders, _own(node, folders) if head is None else head)
 
 
 ROOT_HEAD = "head"
@@ -179,6 +181,14 @@ def _answering(node: Node, heads: list[str]) -> str | None:
             hint="load the folders one by one, and activate one head",
         )
     return others[0]
+
+
+def _own(node: Node, folders: Mapping[str, Path]) -> Literal[False] | None:
+    """Return None where the composition's own heads answer in the library: the last adapter's, or one for each row."""
+    last = node.children[-1] if isinstance(node, Stack) else node
+    each = last.children if isinstance(last, (Parallel, BatchSplit)) else [last] if isinstance(last, str) else []
+    headed = [(folders[leaves(child)[-1]] / "head_config.json").is_file() for child in each]
+    return None if headed and all(headed) else False
 
 
 def _folders(home: Path, names: Mapping[str, None]) -> dict[str, Path]:

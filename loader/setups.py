@@ -72,13 +72,13 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Headed:
-    """A composition that answers with the head of one adapter, whose own heads are left out."""
+    """A composition that answers with the head of one adapter, or with none, whose own heads are left out."""
 
     node: Composition | PerRow
-    head: str
+    head: str | None
 
     def __str__(self) -> str:
-        return f"{self.node}, head {self.head}"
+        return f"{self.node}, head {self.head or '-'}"
 
 
 def bound(node: Node | PerRow | Headed, leaf: Leaf, *, compat: bool = False) -> Setup:
@@ -91,8 +91,8 @@ def bound(node: Node | PerRow | Headed, leaf: Leaf, *, compat: bool = False) -> 
         UnsupportedError: an adapter cannot stand there; it is named with the place.
     """
     if isinstance(node, Headed):
-        head = leaf(node.head).head
-        if head is None:
+        head = None if node.head is None else leaf(node.head).head
+        if node.head is not None and head is None:
             raise UnsupportedError(f"{node.head!r} has no head", hint="name an adapter that has one")
         made = bound(node.node, partial(_headless, leaf), compat=compat)
         return replace(made, binding=replace(made.binding, head=head))
