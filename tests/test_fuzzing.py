@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
-from pathlib import Path
 
+import corpus
 import pytest
+import readers
+from draws import Draws
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-FUZZ = Path(__file__).resolve().parent / "fuzz"
-sys.path.insert(0, str(FUZZ))
-
-import readers  # noqa: E402
-from draws import Draws  # noqa: E402
-
-CORPUS = sorted((FUZZ / "corpus").iterdir())
+CORPUS = corpus.kept()
 
 
 def run(data: bytes) -> None:
@@ -27,13 +22,13 @@ def run(data: bytes) -> None:
 
 
 def test_there_is_a_kept_input_for_every_reader() -> None:
-    kinds = {Draws(path.read_bytes()).choice(readers.READERS).__name__ for path in CORPUS}
+    kinds = {Draws(data).choice(readers.READERS).__name__ for data in CORPUS}
     assert kinds == {reader.__name__ for reader in readers.READERS}
 
 
 def test_every_kept_input_is_read_or_refused_and_obeys_the_laws() -> None:
-    for path in CORPUS:
-        run(path.read_bytes())
+    for data in CORPUS:
+        run(data)
 
 
 @pytest.mark.parametrize("reader", readers.READERS, ids=lambda reader: reader.__name__)
@@ -51,7 +46,7 @@ def test_random_input_is_read_or_refused_and_obeys_the_laws(reader: object) -> N
 @given(st.data())
 @settings(deadline=None, max_examples=150)
 def test_changed_kept_input_is_read_or_refused_and_obeys_the_laws(data: st.DataObject) -> None:
-    kept = data.draw(st.sampled_from(CORPUS)).read_bytes()
+    kept = data.draw(st.sampled_from(CORPUS))
     at = data.draw(st.integers(1, len(kept)))
     junk = data.draw(st.binary(max_size=6))
     cut = data.draw(st.integers(at, len(kept)))
