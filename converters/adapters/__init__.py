@@ -59,6 +59,8 @@ def decode(parts: Parts) -> Adapter:
             "the files of the adapter do not belong together", faults=accounting.shown(faults), hint=_AGAIN
         )
     extra = _names_kept(names, head, row) | _fusion_name(first, config)
+    if head is not None and head.fixed and names is None and first.get("name") is not None:
+        extra["head_name"] = first["name"]
     bare = documents.manifest(first, row, labels, parts.digest, {})
     versions = {file: document.get("version") for file, document in parts.documents.items()}
     built = _documents(Adapter(config, tensors, bare), _source(row, first.get("version"), config), versions, extra)
@@ -243,6 +245,9 @@ def _documents(
         wrote = dataclasses.replace(source, version=versions.get(HEAD_CONFIG))
         labels, wanted = adapter.manifest.labels, extra.get("fixed_head", "")
         found[HEAD_CONFIG] = top | heads.encode(own[0], labels, adapter.tensors, wanted, wrote)
+        head_name: str = extra.get("head_name", "")
+        if head_name and manifest_name(head_name, "head") == adapter.manifest.name:
+            found[HEAD_CONFIG]["name"] = head_name
     return found
 
 

@@ -92,7 +92,7 @@ def kept_of(manifest: Manifest) -> Mapping[str, JSON]:
     """
     extra = manifest.extra.get(NAME, {})
     texts = (
-        [extra.get(name, "") for name in ("prefix", "container", "fixed_head", "fusion")]
+        [extra.get(name, "") for name in ("prefix", "container", "fixed_head", "fusion", "head_name")]
         if isinstance(extra, dict)
         else [0]
     )
