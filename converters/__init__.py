@@ -144,14 +144,18 @@ def detect(path: str | os.PathLike[str]) -> Format:
     for row in _formats():
         if row.detect(source):
             return row
-    if setup_folder.detect(source) or document_of(source) is not None:
+    from . import files
+
+    opened = files.opened(source)
+    is_setup = opened is not None and setup_folder.DOCUMENT in opened.names()
+    if is_setup or setup_folder.detect(source) or document_of(source) is not None:
         raise UnsupportedError(
             f"{source} holds a composition of several adapters",
             hint="`adapterhub run` and AdapterSet.load take it as it is; `adapterhub compose NAME PATH` writes it anew",
         )
-    if source.suffix == ".zip":
-        raise UnsupportedError(f"{source} is an archive, which this version does not read", hint="unpack it first")
     raise FormatError(f"{source} holds no adapter of a known format", hint=_READS)
 
 
-_READS = "it reads native files (.safetensors) and folders of adapters or PEFT with adapter_config.json"
+_READS = (
+    "it reads native files (.safetensors) and folders of adapters or PEFT with adapter_config.json, or zips of them"
+)

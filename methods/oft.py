@@ -58,7 +58,7 @@ class OftConfig(UpdatingConfig):
 
     def size(self, linear: Linear) -> int:
         """Return b at a map."""
-        width = _width(linear)
+        width = max(1, _width(linear))
         if self.blocks:
             return width // nearest_divisor(width, self.blocks)
         return nearest_divisor(width, self.block_size)

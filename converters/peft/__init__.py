@@ -11,7 +11,7 @@ Source: PEFT 0.21.2, utils/save_and_load.py, config.py and peft_model.py.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ from .. import accounting
 from ..format import Format, Parts
 from ..identity import origin
 from ..spelling import kept, respelled, restored
-from ..values import identical
+from ..values import check_usable, identical
 from . import along, bottleneck, documents, equal, families, folder, heads, keys, prompts, targets, tying, types
 from .codec import Codec, Places
 from .documents import CONFIG, NAME, NOTE
@@ -54,6 +54,7 @@ def decode(parts: Parts) -> Adapter:
         UnsupportedError: the type, one of its options or the model family is not one that this version runs.
     """
     document = parts.documents[CONFIG]
+    check_usable(parts.tensors, f"the weights of {parts.name or 'the adapter'}")
     found = _read(document, parts.tensors[GROUP], parts.row or _noted_row(parts))
     bare = documents.manifest(document, found.names, parts.name, parts.digest, found.kept)
     built, _ = _written(Adapter(found.config, found.tensors, bare), found.names)
@@ -132,6 +133,7 @@ def _read(document: Mapping[str, JSON], tensors: Mapping[str, torch.Tensor], row
             f"the weights hold no tensor of a {codec.type}", faults=found.faults[:5], hint="fetch the adapter again"
         )
     names = naming(found.paths, document, row)
+    _check_paths(found.paths, names)
     theirs = {names.ours(path): path for path, _ in found.own}
     own = {f"{names.ours(path)}.{leaf}": tensor for (path, leaf), tensor in found.own.items()}
     faults = found.faults + targets.faults(document, names, list(theirs.values()))
@@ -148,6 +150,23 @@ def _read(document: Mapping[str, JSON], tensors: Mapping[str, torch.Tensor], row
             "the files of the adapter do not belong together", faults=accounting.shown(faults), hint=_AGAIN
         )
     return _Read(configs, own | beside.tensors, names, _kept(names, found, beside))
+
+
+def _check_paths(paths: Iterable[str], names: Naming) -> None:
+    """Refuse module paths that are written otherwise than the rest.
+
+    Raises:
+        FormatError: names every such path.
+    """
+    odd = [path for path in paths if names.theirs(names.ours(path)) != path]
+    if odd:
+        raise FormatError(
+            "the keys are not all of one model",
+            faults=accounting.shown(
+                [f"module {path!r} is not where {names.theirs(names.ours(path))!r} is" for path in odd]
+            ),
+            hint=_AGAIN,
+        )
 
 
 def _read_prompt(
