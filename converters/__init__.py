@@ -165,22 +165,30 @@ def detect(path: str | os.PathLike[str]) -> Format:
 
     Raises:
         NotFoundError: there is nothing at the path.
-        UnsupportedError: it is of a known kind that this version does not read.
+        UnsupportedError: it is a composition of adapters, or of another known kind that is no adapter.
         FormatError: it is of no known kind.
     """
+    from ..composition_file import document_of
+    from . import setup_folder
+
     source = Path(path)
     if not os.path.lexists(source):
         raise NotFoundError(f"there is no file or folder {source}", hint="check the path")
     for row in _formats():
         if row.detect(source):
             return row
-    for sign, kind in _OTHERS:
-        if os.path.lexists(source / sign):
-            raise UnsupportedError(f"{source} holds {kind}, which this version does not read", hint=_READS)
-    if source.suffix == ".zip":
-        raise UnsupportedError(f"{source} is an archive, which this version does not read", hint="unpack it first")
+    from . import files
+
+    opened = files.opened(source)
+    is_setup = opened is not None and setup_folder.DOCUMENT in opened.names()
+    if is_setup or setup_folder.detect(source) or document_of(source) is not None:
+        raise UnsupportedError(
+            f"{source} holds a composition of several adapters",
+            hint="`adapterhub run` and AdapterSet.load take it as it is; `adapterhub compose NAME PATH` writes it anew",
+        )
     raise FormatError(f"{source} holds no adapter of a known format", hint=_READS)
 
 
-_READS = "it reads native files (.safetensors) and folders of adapters or PEFT with adapter_config.json"
-_OTHERS = (("adapter_setup.json", "a composition of adapters"),)
+_READS = (
+    "it reads native files (.safetensors) and folders of adapters or PEFT with adapter_config.json, or zips of them"
+)

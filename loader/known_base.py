@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from functools import cached_property
 
 import torch
@@ -9,13 +10,13 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from ..architectures import Architecture
-from ..errors import UnsupportedError
-from ..sites import Attention
+from ..errors import NotFoundError, UnsupportedError
+from ..sites import Attention, Layout
 from .layout import Ground, survey
 
 
 class KnownBase:
-    """A live base model, as converters/format.py asks for it."""
+    """A live base model, as converters/format.py and merging/request.py ask for it."""
 
     def __init__(self, model: nn.Module, architecture: Architecture | None = None) -> None:
         """Take a model of transformers; it is looked at when something is asked.
@@ -33,6 +34,22 @@ class KnownBase:
     def _attentions(self) -> dict[str, Attention]:
         return {attention.path: attention for attention in self._ground.layout.attentions}
 
+    @property
+    def layout(self) -> Layout:
+        """Its places."""
+        return self._ground.layout
+
+    def parameter(self, path: str) -> Tensor:
+        """Return a parameter as its module keeps it.
+
+        Raises:
+            NotFoundError: there is none of this path.
+        """
+        found = self._ground.parameter(path)
+        if found is None:
+            raise NotFoundError(f"the base model has no parameter {path}")
+        return found.detach()
+
     def linear(self, path: str) -> tuple[Tensor, Tensor | None]:
         """Return the weight (outputs, inputs[, kernel]) and the bias of a linear map, None where it has none."""
         module = self._ground.modules[path]
@@ -46,9 +63,9 @@ class KnownBase:
             UnsupportedError: the attention does not turn its keys by their positions.
         """
         attention = self._attentions[path]
-        module = self._ground.modules.get(attention.positions or "")
-        if module is None or isinstance(module, nn.Embedding):
-            raise UnsupportedError(f"{path} does not turn its keys by their positions")
+        module = self._ground.modules.get(attention.positions) if attention.positions else None
+        if module is None or not _is_rotation(module):
+            raise UnsupportedError(f"{path} does not turn its keys by their positions, or in a way of its own")
         split = keys.detach().double().view(len(keys), -1, attention.head_size)
         with torch.no_grad():
             cosine, sine = module(split.new_zeros(1, 1, 1), torch.tensor([[abs(places)]]))
@@ -75,3 +92,9 @@ class KnownBase:
                 "the configuration of the base model does not say how many heads its attentions have"
             )
         return queries, keys
+
+
+def _is_rotation(module: nn.Module) -> bool:
+    """Return whether a module makes cosines and sines of the numbers of positions, the same for every layer."""
+    taken = tuple(inspect.signature(module.forward).parameters)
+    return taken == ("x", "position_ids")

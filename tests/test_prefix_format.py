@@ -88,7 +88,7 @@ def test_a_missing_tensor_of_the_pool_is_named() -> None:
 def test_a_tensor_that_cannot_be_divided_is_told() -> None:
     parts = parts_of("a-bert-flat")
     odd = {key: torch.zeros(100) for key in parts.tensors["adapter"]}
-    with pytest.raises(FormatError, match="cannot be those of 2 layers"):
+    with pytest.raises(FormatError, match="which no prefix of length 3 has"):
         adapters.decode(changed(parts, **odd))
 
 

@@ -67,9 +67,12 @@ def encode(config: Sequence[MethodConfig], source: Source) -> JSON:
     """
     foreign = [part.method for part in config if codec_of(part) is None]
     if foreign:
-        raise UnsupportedError(
-            f"the adapters format has no word for {', '.join(foreign)}", hint="write it in the native format"
-        )
+        others = [part for part in config if codec_of(part) is not None]
+        said = f"the adapters format has no word for {', '.join(foreign)}"
+        raise UnsupportedError("; ".join([said, *_refusals(others, source)]), hint="write it in the native format")
+    refused = _refusals(config, source)
+    if len(refused) > 1:
+        raise UnsupportedError("; ".join(refused), hint="write it in the native format")
     found: list[dict[str, JSON]] = []
     for part in config:
         codec = codec_of(part)
@@ -82,6 +85,19 @@ def encode(config: Sequence[MethodConfig], source: Source) -> JSON:
         else:
             found[-1] = amended
     return found[0] if len(found) == 1 else {"architecture": "union", "configs": found}
+
+
+def _refusals(config: Sequence[MethodConfig], source: Source) -> list[str]:
+    """Return why the format cannot say configurations, one sentence for each that it cannot."""
+    refused = []
+    for part in config:
+        codec = codec_of(part)
+        try:
+            if codec is not None:
+                codec.encode(part, source)
+        except UnsupportedError as error:
+            refused.append(error.message)
+    return refused
 
 
 def members(config: JSON) -> list[dict[str, JSON]]:
