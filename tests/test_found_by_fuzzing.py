@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,21 +66,33 @@ def test_a_tensor_that_is_none_of_an_adapter_is_named(odd: str, format_: str) ->
         decode(changed)
 
 
+def _put(odd: torch.Tensor, key: str, tensor: torch.Tensor) -> torch.Tensor:
+    return odd
+
+
+def _changed_at(
+    end: str, change: Callable[[torch.Tensor], torch.Tensor], key: str, tensor: torch.Tensor
+) -> torch.Tensor:
+    return change(tensor) if key.endswith(end) else tensor
+
+
 def test_a_flat_prefix_that_cannot_be_divided_is_told() -> None:
     parts = parts_of(PREFIXES.case("a-bert-flat"))
     for shape in [(7,), (3, 2, 4)]:
-        odd = shape
+        odd = torch.ones(shape)
         with pytest.raises(FormatError, match="which no prefix of length"):
-            adapters.decode(with_tensors(parts, lambda key, tensor, odd=odd: torch.ones(odd)))
+            adapters.decode(with_tensors(parts, partial(_put, odd)))
 
 
 def test_a_prefix_whose_weight_and_bias_are_of_different_sizes_is_told() -> None:
     parts = parts_of(PREFIXES.case("a-bert-mlp"))
-    for end, change in [("control_trans.2.bias", lambda t: t[1:]), ("control_trans.2.weight", lambda t: t.reshape(-1))]:
+    changes: dict[str, Callable[[Tensor], Tensor]] = {
+        "control_trans.2.bias": lambda tensor: tensor[1:],
+        "control_trans.2.weight": lambda tensor: tensor.reshape(-1),
+    }
+    for end, change in changes.items():
         with pytest.raises(FormatError, match="which no prefix of length"):
-            adapters.decode(
-                with_tensors(parts, lambda key, t, end=end, change=change: change(t) if key.endswith(end) else t)
-            )
+            adapters.decode(with_tensors(parts, partial(_changed_at, end, change)))
 
 
 def test_a_prefix_of_layers_in_groups_without_its_copies_is_told() -> None:
