@@ -179,7 +179,7 @@ def _kind(path: str) -> str:
 
 def _alphas(ranks: Mapping[str, int], said: JSON) -> dict[str, float]:
     """Return module path → alpha."""
-    found = {}
+    found: dict[str, float] = {}
     if said is not None and not isinstance(said, dict):
         raise FormatError(f"{CONFIG} in the header is no object", hint=updates.AGAIN)
     for part in PARTS:

@@ -237,7 +237,7 @@ def test_without_our_note_an_adapter_means_the_same(kind: str) -> None:
             model = tiny("llama")
             attach(model).load(one, set_active=True)
             found.append(model(input_ids=torch.tensor(IDS)).last_hidden_state)
-    assert torch.allclose(*found, atol=1e-5)
+    assert torch.allclose(found[0], found[1], atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)

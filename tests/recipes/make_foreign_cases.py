@@ -246,7 +246,7 @@ def gguf_names(family: str, layers: int) -> Callable[[str], str]:
     known = gguf.get_tensor_name_map(arch, layers)
 
     def name(key: str) -> str:
-        found = known.get_name(key, try_suffixes=(".weight", ".bias"))
+        found: str | None = known.get_name(key, try_suffixes=(".weight", ".bias"))
         assert found is not None, key
         return found
 
@@ -403,7 +403,7 @@ def make_gguf(folder: Path) -> None:
 
 # State dicts
 
-LORALIB = {
+LORALIB: dict[str, tuple[str, dict[str, list[bool] | None]]] = {
     "qv": ("gpt2", {"c_attn": [True, False, True]}),
     "qkv": ("gpt2", {"c_attn": [True, True, True]}),
     "k-and-mlp": ("gpt2", {"c_attn": [False, True, False], "c_fc": None}),
