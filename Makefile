@@ -2,8 +2,9 @@
 #   make demo      see it work: pull, show, run, swap, verify, all from the bundled index
 #   make test      every test          make quick   without the slow ones
 #   make check     format, lint, types, documents, tests
-#   make docs      write docs/cli.md and docs/peft-types.md anew from the program
+#   make docs      write docs/cli.md, peft-types.md and conversions.md anew from the program
 #   make bench     ratios against adapters and PEFT, measured in the same run
+#   make fuzz      look for inputs that break the readers, FUZZ_SECONDS long (600)
 #   make adapters  train the four bundled adapters again
 #   make clean     remove everything that is made here
 
@@ -12,7 +13,7 @@ VENV := .venv
 PIP_INSTALL = -m pip install --disable-pip-version-check --quiet -c constraints.txt
 BIN := $(VENV)/bin
 
-.PHONY: demo test quick check docs bench adapters clean
+.PHONY: demo test quick check docs bench fuzz adapters clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -33,11 +34,16 @@ check: $(VENV)/.test
 docs: $(VENV)/.demo
 	$(BIN)/python docs/make_cli.py
 	$(BIN)/python docs/make_peft_types.py
+	$(BIN)/python docs/make_conversions.py
 
 # The peers may live elsewhere: $ADAPTERHUB_BENCH_ADAPTERS_PYTHON, $ADAPTERHUB_BENCH_PEFT_PYTHON name interpreters.
 bench: $(VENV)/$(if $(ADAPTERHUB_BENCH_PEFT_PYTHON),.demo,.bench) \
        $(if $(ADAPTERHUB_BENCH_ADAPTERS_PYTHON),,.venv-adapters/.ready)
 	$(BIN)/python -P -m adapterhub.benchmarks $(BENCH)
+
+FUZZ_SECONDS ?= 600
+fuzz: $(VENV)/.fuzz
+	$(BIN)/python tests/fuzz/fuzz.py -max_total_time=$(FUZZ_SECONDS)
 
 adapters: $(VENV)/.demo
 	$(BIN)/python examples/train_bundled.py --data build/data --out build/adapters
@@ -60,6 +66,10 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python $(PIP_INSTALL) -e '.[test]'
 	@touch $(VENV)/.demo $@
+
+$(VENV)/.fuzz: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python $(PIP_INSTALL) -e '.[fuzz]'
+	@touch $(VENV)/.demo $(VENV)/.test $@
 
 $(VENV)/.bench: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python $(PIP_INSTALL) -e '.[bench]'

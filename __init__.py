@@ -32,8 +32,11 @@ __all__ = [
     "UsageError",
     "__version__",
     "attach",
+    "compose",
     "convert",
+    "merge",
     "pull",
+    "push",
     "read",
     "write",
 ]
@@ -58,7 +61,7 @@ if TYPE_CHECKING:
         UnsupportedError,
         UsageError,
     )
-    from .hub import attach, convert, pull, read, write
+    from .hub import attach, compose, convert, merge, pull, push, read, write
 else:
     _HOMES = {
         "Adapter": "adapter",
@@ -83,8 +86,11 @@ else:
         "UnsupportedError": "errors",
         "UsageError": "errors",
         "attach": "hub",
+        "compose": "hub",
         "convert": "hub",
+        "merge": "hub",
         "pull": "hub",
+        "push": "hub",
         "read": "hub",
         "write": "hub",
     }

@@ -114,17 +114,38 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Provenance:
-    """Where an adapter came from, if it was not made here.
+class Parent:
+    """One of the adapters that were merged into another.
 
     Attributes:
-        format: name of the source format, e.g. `adapters`.
+        name: what it was called.
+        version: its version, or "".
+        digest: `sha256:<hex>` of its file, or "".
+        weight: what it was multiplied by.
+    """
+
+    name: str
+    version: str = ""
+    digest: str = ""
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """Where an adapter came from, if it was not trained here.
+
+    Attributes:
+        format: name of the source format, e.g. `adapters`; `merge` of an adapter made of others, `extract` of one that
+            was taken out of a fine-tuned model.
         version: version that the source names, e.g. `adapters.1.3.0`.
         digest: digest of the source, `sha256:<hex>`, or "".
         converter: name and version of the program that converted it.
         exact: whether the conversion keeps the function exactly.
         difference: largest measured difference of the outputs, or None where it was not measured.
         error: of an approximation, the largest part of a weight's change that is missing; None where nothing is.
+        method: how it was made of others: name of a merge method, or "".
+        settings: options of that method, such as `rank` and `seed`.
+        parents: the adapters that it was made of.
     """
 
     format: str
@@ -134,6 +155,9 @@ class Provenance:
     exact: bool = True
     difference: float | None = None
     error: float | None = None
+    method: str = ""
+    settings: Mapping[str, JSON] = field(default_factory=dict)
+    parents: tuple[Parent, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,6 +61,18 @@ class Composition:
         """
         return tuple(dict.fromkeys(name for child in self.children for name in leaves(child)))
 
+    def of(self, children: Sequence[Node]) -> Composition:
+        """Return a composition of the same kind and settings, of other parts.
+
+        Raises:
+            UsageError: one of them may not stand here.
+
+        >>> Split("a", "b", splits=2).of(["c", "d"])
+        Split('c', 'd', splits=(2, 2))
+        """
+        normal = {"normalize_weights": False} if isinstance(self, Average) else {}
+        return make(self.type, children, {**_settings(self), **normal})
+
     def __len__(self) -> int:
         return len(self.children)
 
@@ -71,8 +83,9 @@ class Composition:
         return self.children[index]
 
     def __str__(self) -> str:
-        settings = [f"{key}={_setting_text(value)}" for key, value in _settings(self).items()]
-        normal = ["normalize_weights=false"] if isinstance(self, Average) else []
+        equal = isinstance(self, Average) and self.weights == (1.0 / len(self.children),) * len(self.children)
+        settings = [f"{key}={_setting_text(value)}" for key, value in ({} if equal else _settings(self)).items()]
+        normal = ["normalize_weights=false"] if isinstance(self, Average) and not equal else []
         return f"{self.type}({', '.join([*map(str, self.children), *settings, *normal])})"
 
     def __repr__(self) -> str:

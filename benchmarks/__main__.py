@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from . import forward, loading, recognition, startup, together
+from . import converting, forward, loading, merging, recognition, startup, together
 from .report import Row, table
 from .session import Session
 
@@ -31,7 +31,9 @@ GROUPS: tuple[tuple[tuple[int, ...], Callable[[Session], Iterable[Row]]], ...] =
     ((12,), together.batch_rows),
     ((13,), together.fuse_rows),
     ((14,), together.stack_rows),
+    ((16,), converting.rows),
     ((18,), recognition.rows),
+    ((19,), merging.rows),
 )
 """Rows of the list of bounds → what measures them."""
 

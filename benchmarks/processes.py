@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parent.parent
 
@@ -78,8 +78,20 @@ class Worker:
             self._process.communicate()
 
 
+class Usage(NamedTuple):
+    """What a command needed: CPU time, user and system, and the most memory that was resident."""
+
+    seconds: float
+    megabytes: float
+
+
 def command_seconds(command: Sequence[str], environment: Mapping[str, str] | None = None, status: int = 0) -> float:
-    """Return the CPU time, user and system, of a command from its start to its end.
+    """Return the CPU time, user and system, of a command from its start to its end; raises as command_usage."""
+    return command_usage(command, environment, status).seconds
+
+
+def command_usage(command: Sequence[str], environment: Mapping[str, str] | None = None, status: int = 0) -> Usage:
+    """Return what a command needed from its start to its end.
 
     Raises:
         RuntimeError: it did not end with the exit status that it should end with.
@@ -97,4 +109,4 @@ def command_seconds(command: Sequence[str], environment: Mapping[str, str] | Non
         process.returncode = os.waitstatus_to_exitcode(ended)
     if process.returncode != status:
         raise RuntimeError(f"{' '.join(command)} failed: {errors.decode(errors='replace')[-2000:]}")
-    return usage.ru_utime + usage.ru_stime
+    return Usage(usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)

@@ -12,17 +12,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from jsonschema import Draft202012Validator
 
 import adapterhub
-from adapterhub import Fuse, Stack, schemas
+from adapterhub import Adapter, Fuse, Manifest, Stack, schemas
+from adapterhub.adapter import Base
 from adapterhub.loader.fingerprint import check_fingerprint, fingerprint
 from adapterhub.loader.layout import Ground, survey
+from adapterhub.methods import LoraConfig
 from adapterhub.registry import Artifact, ArtifactBase, Index
 
 from . import models
 from .library import Forward, Library, Way
 from .measure import cpu_seconds
+from .merging import Merging
 from .passes import Passes
 from .serve import Task, serve
 
@@ -106,6 +110,8 @@ class OursLibrary(Library):
             **super().tasks(),
             "artifact": self.artifact,
             "fingerprint": self.fingerprint,
+            "lora_file": self.lora_file,
+            "merge": Merging(self.folder).merge,
             "validate": validate,
             "validate_slowly": validate_slowly,
         }
@@ -113,6 +119,19 @@ class OursLibrary(Library):
     def artifact(self) -> dict[str, str]:
         """Return the path of a native file."""
         return {"path": str(self.folder / f"{self.saved()}.safetensors")}
+
+    def lora_file(self, rank: int) -> dict[str, str]:
+        """Return the path of a native file of a LoRA with 2 MiB for each rank."""
+        path = self.folder / f"lora-{rank}.safetensors"
+        tensors = {
+            f"encoder.layer.{layer}.attention.self.{role}.{name}": torch.rand(shape)
+            for layer in range(32)
+            for role in ("query", "value")
+            for name, shape in (("lora_A", (rank, 4096)), ("lora_B", (4096, rank)))
+        }
+        config = LoraConfig(r=rank, alpha=float(rank))
+        manifest = Manifest(name="large", base=Base(architecture="bert"))
+        return {"path": str(adapterhub.write(Adapter((config,), tensors, manifest), path, force=True))}
 
     @cached_property
     def _ground(self) -> Ground:

@@ -24,12 +24,17 @@ SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
             ("run", "Classify texts with an adapter."),
             ("verify", "Check that an adapter is what it claims to be."),
             ("convert", "Convert an adapter into another format, exactly or not at all."),
+            ("diff", "Compare two adapters, place by place."),
         ),
     ),
     (
         "Make and publish adapters",
         (
             ("train", "Train an adapter on labelled texts."),
+            ("push", "Publish an adapter to a registry or the Hugging Face Hub."),
+            ("merge", "Merge several adapters into one."),
+            ("extract", "Take a LoRA out of a fine-tuned model."),
+            ("compose", "Put adapters together under one name."),
             ("index", "Add adapters to an index and check it."),
         ),
     ),

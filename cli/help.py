@@ -21,6 +21,7 @@ An adapter is named in one of these ways:
   sst2-bert@1.0.0           this version, even if it is yanked
   sst2-bert@^1.2            the highest that is compatible with 1.2; also ~1.2, 1.x, >=1,<3
   acme::sst2-bert           in the registry called acme in the settings
+  hf://user/repo@revision   a repository on the Hugging Face Hub; also hf://user/repo@revision/folder
   ./mine.safetensors        a file; a path begins with ./ ../ / or ~
   ./folder                  a folder, such as one written by the library adapters
 
@@ -31,12 +32,13 @@ ENVIRONMENT = """\
 Flags go before the environment, that before adapterhub.toml in this folder or above, that before
 ~/.config/adapterhub/config.toml. Both files know: registry, cache, offline, [registries].
 
-  ADAPTERHUB_REGISTRY       folder or index.json of the registry; default: the one included
+  ADAPTERHUB_REGISTRY       the registry: a folder, https://… or hf://user/repo; default: the one included
   ADAPTERHUB_CACHE          folder of what was pulled; default: ~/.cache/adapterhub
   ADAPTERHUB_OFFLINE        1: never use the network
   ADAPTERHUB_DEBUG          1: show where an error comes from, and the warnings of libraries
   HF_HUB_OFFLINE            1: the same as ADAPTERHUB_OFFLINE, unless that is set
   HF_HOME, HF_TOKEN         where base models are kept, and who you are on the Hugging Face Hub
+  HF_ENDPOINT               address of the Hub, if it is another one
   NO_COLOR                  no colours
   HF_HUB_DISABLE_PROGRESS_BARS   no progress bars
   XDG_CACHE_HOME, XDG_CONFIG_HOME   in place of ~/.cache and ~/.config

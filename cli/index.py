@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..composition_file import NAME, document_of
 from ..errors import AdapterHubError, IntegrityError, UsageError
 from . import options
 from .command import Documented
@@ -34,7 +35,7 @@ def command() -> None:
 
 @command.command(
     cls=Documented,
-    short_help="Add native adapter files to an index.",
+    short_help="Add native adapter files and compositions to an index.",
     epilog="""
     adapterhub index add reviews-1.0.0.safetensors
     adapterhub index add hub/mine.safetensors --index hub/index.json --version 1.1.0 --alias mine-reviews
@@ -58,7 +59,7 @@ def add(
     published: str | None,
     dry_run: bool,
 ) -> None:
-    """Add native adapter files to an index, which is made if it is not there.
+    """Add native adapter files, and compositions, to an index, which is made if it is not there.
 
     The files have to lie in the folder of the index or below it (or be those that come with the package): the index
     names them by their path and digest. What they say of themselves fills the entry. A published version never
@@ -122,6 +123,10 @@ def _added(
     """Return name, version, and the index with the file in it."""
     from .heads import read_head
 
+    if document_of(file) is not None:
+        if name or version or aliases:
+            raise UsageError(f"{file} is a composition, which has its name and version in it", hint="leave them out")
+        return _added_composition(index, file, place, day)
     known = read_head(file)
     manifest = known.manifest
     key, text = name or manifest.name, version or manifest.version
@@ -148,6 +153,17 @@ def _added(
             aliases=(*old, *(alias for alias in aliases if alias not in old)) or None,
         ),
     )
+
+
+def _added_composition(index: Index, file: Path, place: Path, day: str) -> tuple[str, str, Index]:
+    """Return name, version, and the index with a composition in it."""
+    from .. import arrangement
+    from ..hub.publishing import artifact_of, entered
+
+    found = arrangement.read(file)
+    beside = {pin.beside: (file / pin.beside).read_bytes() for pin in found.adapters.values() if pin.beside}
+    artifact = artifact_of(found, beside, _url(file, place))
+    return found.name, found.version, entered(index, found, artifact, day)
 
 
 def _artifact(known: Known, file: Path, place: Path) -> Artifact:
@@ -193,6 +209,32 @@ def _faults(registry: Registry, what: str, artifact: Artifact, store: Store) -> 
         return
     if artifact.format == "native":
         yield from _contradictions(path, what, artifact)
+    if artifact.format == NAME:
+        yield from _faults_of_composition(registry, path, what, artifact, store)
+
+
+def _faults_of_composition(
+    registry: Registry, path: Path, what: str, artifact: Artifact, store: Store
+) -> Iterator[str]:
+    """Yield what is wrong with a composition: what it says of itself, and adapters that are not to be had."""
+    from .. import arrangement
+    from ..registry import Settings
+    from ..registry.closure import completed
+    from ..registry.pulling import Pulled
+
+    name, _, version = what.partition("@")
+    try:
+        found = arrangement.read(path)
+        pulled = Pulled(path=path, name=name, version=version, artifact=artifact, cached=True)
+        completed(pulled, home=registry, settings=Settings.load(offline=True), store=store)
+    except AdapterHubError as error:
+        yield f"{what}: {error.message}"
+        return
+    base = found.base.id if found.base else ""
+    pairs = [("name", found.name, name), ("version", found.version, version), ("base model", base, artifact.base.id)]
+    yield from (
+        f"{what}: the file says {field} {said}, the index {listed}" for field, said, listed in pairs if said != listed
+    )
 
 
 def _contradictions(path: Path, what: str, artifact: Artifact) -> Iterator[str]:
@@ -203,7 +245,7 @@ def _contradictions(path: Path, what: str, artifact: Artifact) -> Iterator[str]:
     manifest, _ = known.manifest, known.config
     name, _, version = what.partition("@")
     pairs = [
-        ("name", manifest.name, name),
+        ("name", manifest.name, name.rpartition("/")[2]),
         ("version", manifest.version, version),
         ("base model", manifest.base.id, artifact.base.id),
         ("architecture", manifest.base.architecture, artifact.base.architecture),

@@ -23,4 +23,4 @@ def command(output: Output, limit: int | None, registry: str | None) -> None:
     opened = open_place(output, registry)
     print_entries(output, opened.index, opened.index.names(), limit)
     if not len(opened.index):
-        output.note(f"the registry {opened.location} is empty")
+        output.note(f"the registry {opened.place} is empty")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from .output import Output
@@ -10,6 +11,9 @@ from .output import Output
 if TYPE_CHECKING:
     from ..registry import Reference, Registry, Settings
     from .progress import ProgressLine
+
+
+KIB = 1024
 
 
 def open_place(output: Output, place: str | None, settings: Settings | None = None) -> Registry:
@@ -31,6 +35,22 @@ def open_place(output: Output, place: str | None, settings: Settings | None = No
             lines[0].show(done)
 
         return open_registry(place, settings=settings, progress=show)
+
+
+@contextmanager
+def receiving(output: Output) -> Iterator[Callable[[int, int], None]]:
+    """Yield what is told how many bytes of an adapter are here, and shows that in a line."""
+    with ExitStack() as stack:
+        lines: list[ProgressLine] = []
+
+        def show(done: int, total: int) -> None:
+            if not lines:
+                from .progress import ProgressLine
+
+                lines.append(stack.enter_context(ProgressLine(output, "fetching", total // KIB)))
+            lines[0].show(done // KIB, "KiB")
+
+        yield show
 
 
 def open_for(

@@ -54,7 +54,8 @@ registry = click.option(
     "--registry",
     metavar="PLACE",
     is_eager=True,
-    help="Folder or index.json of the registry. Default: $ADAPTERHUB_REGISTRY, the settings, or the one included.",
+    help="The registry: a folder, https://… or hf://user/repo. Default: $ADAPTERHUB_REGISTRY, the settings, or the one "
+    "included.",
 )
 
 limit = click.option("--limit", type=click.IntRange(1), metavar="N", help="Show only the first N.")
@@ -78,6 +79,12 @@ architecture = click.option(
 
 allow_base_mismatch = click.option(
     "--allow-base-mismatch", is_flag=True, help="Use the adapter on another base model than its own, if it fits."
+)
+
+head = click.option(
+    "--head",
+    metavar="ADAPTER",
+    help="Of a composition: the adapter in it whose head answers.  [default: as it says itself]",
 )
 
 batch_size = click.option(

@@ -29,6 +29,7 @@ DIGITS = 6
     epilog="""
     adapterhub run sst2-bert "A gorgeous, witty, seductive movie."
     adapterhub run sst2-bert --file reviews.txt --json > verdicts.jsonl
+    adapterhub run "average(tweets-bert, editorials-bert)" --head tweets-bert "What a day!"
     head -100 reviews.txt | adapterhub run ./mine.safetensors -q | sort | uniq -c
     """,
 )
@@ -40,6 +41,7 @@ DIGITS = 6
 @options.base
 @options.architecture
 @options.allow_base_mismatch
+@options.head
 @options.batch_size
 @options.registry
 @options.offline
@@ -52,11 +54,14 @@ def command(
     base: str | None,
     architecture: Path | None,
     allow_base_mismatch: bool,
+    head: str | None,
     batch_size: int,
     registry: str | None,
     offline: bool | None,
 ) -> None:
-    """Classify texts with an adapter on its base model.
+    """Classify texts with an adapter, or a composition of adapters, on its base model.
+
+    ADAPTER is a name or a path as in `pull`, or a composition that was not saved, such as "stack(a, b)".
 
     The texts stand on the command line, in a file, or come from standard input, one per line. For each, a line with
     the label, its probability and the text is printed; with --json an object with all probabilities; with -q the
@@ -73,6 +78,7 @@ def command(
             allow_base_mismatch=allow_base_mismatch,
             offline=offline,
             architecture=None if architecture is None else hub.read_architecture(architecture),
+            head=head,
         )
     if total is None and is_terminal(sys.stdin):
         output.note("one text per line; end with Ctrl-D")

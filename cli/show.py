@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..composition_file import document_of
 from ..errors import OfflineError, UnsupportedError, UsageError
 from . import options, sentences, words
 from .command import Documented
@@ -41,7 +42,8 @@ def command(
 ) -> None:
     """Show what is known about an adapter: what it computes, for which base model, its labels, data and metrics.
 
-    Only the head of its file is read, no weights. Of an adapter that would have to be fetched first, what the index
+    Only the head of its file is read, no weights. A composition is shown as a tree, with its adapters and their pins.
+    Of an adapter that would have to be fetched first, what the index
     says is shown.
 
     With --base and no ADAPTER, show where adapters can act in a base model: the row of data that its family has, the
@@ -74,10 +76,24 @@ def _show_adapter(output: Output, reference: str, base: str | None, registry: st
             f"{resolved.name} is not on this machine; this is what the index says (`adapterhub pull` fetches it)"
         )
         pulled = None
+    if pulled is not None and document_of(pulled.path) is not None:
+        _show_composition(output, pulled, resolved)
+        return
     known = None if pulled is None else read_head(pulled.path)
     ids = [f"{resolved.name}@{resolved.version}" if resolved else known.document["name"] if known else reference]
     text = sections(resolved, pulled, known, width(sys.stdout))
     output.result(as_json(resolved, pulled, known), ids=ids, text=text)
+
+
+def _show_composition(output: Output, pulled: Pulled, resolved: Resolved | None) -> None:
+    from .. import arrangement
+    from . import composed
+
+    found, digest = arrangement.read(pulled.path), digest_of(pulled)
+    name, version = found.name or pulled.name, found.version or pulled.version
+    data = composed.as_json(found, pulled, resolved, digest)
+    text = composed.sections(found, pulled, digest, width(sys.stdout))
+    output.result(data, ids=[f"{name}@{version}" if version else name], text=text)
 
 
 def as_json(resolved: Resolved | None, pulled: Pulled | None, known: Known | None) -> dict[str, Any]:

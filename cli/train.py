@@ -18,6 +18,7 @@ from .table import facts
 from .training_options import Card, Reading, card, reading, recipe
 
 if TYPE_CHECKING:
+    from ..adapter import Adapter
     from ..hub import Trained
     from ..loader.training import Progress, TrainingConfig
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     epilog="""
     adapterhub train reviews.csv --base sentence-transformers/all-MiniLM-L6-v2 --out reviews.safetensors
     adapterhub train positive.txt negative.txt --base ./model --out mine.safetensors --epochs 5
+    adapterhub train reviews.csv --base ./model --out fused.safetensors --fuse sst2-bert,tweets-bert
     adapterhub train a.jsonl --eval b.jsonl --base ./model --out c.safetensors --method "seq_bn[reduction_factor=8]"
     """,
 )
@@ -43,6 +45,11 @@ if TYPE_CHECKING:
     help="What to train, such as seq_bn[reduction_factor=8].  [default: double_seq_bn+layer_norm]",
 )
 @click.option(
+    "--fuse",
+    metavar="A,B,…",
+    help="Train a fusion layer (AdapterFusion) over these adapters, which stay as they are.",
+)
+@click.option(
     "--pooling",
     type=click.Choice(["mean", "first", "pooler"]),
     default="mean",
@@ -51,6 +58,7 @@ if TYPE_CHECKING:
 )
 @recipe
 @card
+@options.registry
 @options.offline
 @options.with_output
 def command(
@@ -61,7 +69,9 @@ def command(
     out: Path,
     force: bool,
     method: str | None,
+    fuse: str | None,
     pooling: str,
+    registry: str | None,
     offline: bool | None,
     reading: Reading,
     config: TrainingConfig,
@@ -76,6 +86,9 @@ def command(
 
     The file carries labels, metrics on the evaluation data, the recipe, a fingerprint of the base model, and a probe
     that `verify --run` replays.
+
+    With --fuse, AdapterFusion is trained: a layer that mixes adapters which are there already, and a new head. Its
+    file answers nothing alone: `adapterhub run "fuse(A, B, name=./FILE)"`, or give that to `compose`.
     """
     from .. import hub
     from ..architectures import by_model_type
@@ -86,6 +99,7 @@ def command(
         output.warning(f"{texts.repeated} texts of --eval are among those to train on; the metrics are too good")
     with ProgressLine(output, "loading", None):
         row = None if architecture is None else hub.read_architecture(architecture)
+        parts = [_adapter(word, base, registry, offline) for word in fuse.split(",")] if fuse else []
         model = hub.load_base(base, offline=offline)
     with TrainingLine(output) as line:
         trained = hub.train(
@@ -95,8 +109,9 @@ def command(
             out=out,
             manifest=card.manifest(out, (row or by_model_type(model.model.config.model_type)).name, texts),
             config=config,
-            method=method or hub.HOULSBY,
+            method=method or (hub.FUSION if fuse else hub.HOULSBY),
             pooling=pooling,
+            fuse=parts,
             force=force,
             architecture=row,
             on_progress=line.report,
@@ -104,6 +119,25 @@ def command(
     if not trained.manifest.base.id:
         output.warning("the base model is a folder, so the file does not say where others find it")
     print_trained(output, trained)
+    if fuse:
+        output.note(f'to use it: adapterhub run "fuse({fuse}, name={_written(out)})"')
+
+
+def _written(out: Path) -> str:
+    """Return a path as a reference."""
+    return str(out) if out.is_absolute() else f"./{out}"
+
+
+def _adapter(word: str, base: str, registry: str | None, offline: bool | None) -> Adapter:
+    """Return an adapter that is to be fused."""
+    from .. import hub
+    from .. import registry as registries
+    from ..registry import Reference
+
+    reference = Reference.parse(word.strip())
+    wanted = None if hub.is_folder(base) else base
+    pulled = registries.pull(reference, registry=None if reference.registry else registry, base=wanted, offline=offline)
+    return hub.read(pulled.path)
 
 
 class TrainingLine(ProgressLine):

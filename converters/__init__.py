@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from ..errors import FormatError, NotFoundError, UnsupportedError, UsageError
 from .native_head import read_manifest
 
 if TYPE_CHECKING:
-    from ..adapter import Adapter
+    from ..adapter import JSON, Adapter
     from ..architectures import Architecture
     from .format import Format, KnownBase, Parts
 
@@ -38,9 +39,20 @@ __all__ = [
 @functools.cache
 def _formats() -> tuple[Format, ...]:
     """Return FORMATS, the first of which that knows what lies at a path reads it."""
-    from . import adapters, native, peft
+    from . import adapters, diffusers, gguf, kohya, mlx, native, peft, raw
 
-    return (native.FORMAT, adapters.FORMAT, peft.FORMAT)
+    # A safetensors file is a native one unless its header says otherwise; a folder of MLX-LM has a document that is
+    # called as those of the two others.
+    return (
+        diffusers.FORMAT,
+        kohya.FORMAT,
+        raw.FORMAT,
+        native.FORMAT,
+        mlx.FORMAT,
+        adapters.FORMAT,
+        peft.FORMAT,
+        gguf.FORMAT,
+    )
 
 
 def __getattr__(name: str) -> Any:
@@ -61,6 +73,8 @@ def read(
     finite: bool = True,
     counted: bool = True,
     row: Architecture | None = None,
+    base: KnownBase | None = None,
+    options: Mapping[str, JSON] | None = None,
 ) -> Adapter:
     """Return the adapter that lies at a path.
 
@@ -71,18 +85,21 @@ def read(
         counted: refuse a native file whose tensors are not those of its configuration; for callers that hold them
             against the base model, which says more. Other formats are always counted.
         row: the model family that it is to meet; decides only where the format does not say the adapter's own.
+        base: the base model that it is to meet, where a format leaves to it what its tensors mean.
+        options: what the files do not say themselves, such as the alpha of a plain state dict; see Format.options.
 
     Raises:
         NotFoundError: there is nothing at the path.
         FormatError: what is there is malformed, incomplete or hostile; every fault is listed.
         UnsupportedError: it is an adapter that this version does not read.
-        UsageError: no format has this name.
+        UsageError: no format has this name, an option is none of the format's, or one is missing.
     """
     from .values import check_finite
 
     source = Path(path)
     chosen = detect(source) if format is None else by_name(format)
-    adapter = chosen.decode(dataclasses.replace(chosen.read(source), row=row))
+    said = _checked(options or {}, chosen)
+    adapter = chosen.decode(dataclasses.replace(chosen.read(source), row=row, base=base, options=said))
     if counted:
         chosen.account(adapter)
     if finite:
@@ -96,8 +113,9 @@ def write(
     format: str = "native",  # noqa: A002
     force: bool = False,
     base: KnownBase | None = None,
+    options: Mapping[str, JSON] | None = None,
 ) -> Path:
-    """Write an adapter to a path and return it: a file in the native format, a folder in others.
+    """Write an adapter to a path and return it: a file or a folder, as the format has it.
 
     Args:
         adapter: the adapter.
@@ -105,6 +123,7 @@ def write(
         format: name of the format.
         force: overwrite what is there.
         base: the base model, where a format can say what the adapter computes only in other numbers that depend on it.
+        options: what the format wants to be told besides, as in read.
 
     Raises:
         StateError: something is there and force is not set, or it cannot be written.
@@ -112,7 +131,21 @@ def write(
         UsageError: no format has this name.
     """
     chosen = by_name(format)
+    said = _checked(options or {}, chosen)
+    if said:
+        own = adapter.manifest.extra.get(chosen.name, {})
+        extra = {**adapter.manifest.extra, chosen.name: {**own, "options": {**own.get("options", {}), **said}}}
+        adapter = dataclasses.replace(adapter, manifest=dataclasses.replace(adapter.manifest, extra=extra))
     return chosen.write(chosen.encode(chosen.rewritten(adapter, base)), Path(path), force)
+
+
+def _checked(options: Mapping[str, JSON], chosen: Format) -> Mapping[str, JSON]:
+    """Return the options, all of which the format has."""
+    odd = sorted(set(options) - set(chosen.options))
+    if odd:
+        known = ", ".join(chosen.options) or "none"
+        raise UsageError(f"the format {chosen.name} has no option {', '.join(odd)}", hint=f"its options are {known}")
+    return options
 
 
 def by_name(name: str) -> Format:
@@ -132,22 +165,30 @@ def detect(path: str | os.PathLike[str]) -> Format:
 
     Raises:
         NotFoundError: there is nothing at the path.
-        UnsupportedError: it is of a known kind that this version does not read.
+        UnsupportedError: it is a composition of adapters, or of another known kind that is no adapter.
         FormatError: it is of no known kind.
     """
+    from ..composition_file import document_of
+    from . import setup_folder
+
     source = Path(path)
     if not os.path.lexists(source):
         raise NotFoundError(f"there is no file or folder {source}", hint="check the path")
     for row in _formats():
         if row.detect(source):
             return row
-    for sign, kind in _OTHERS:
-        if os.path.lexists(source / sign):
-            raise UnsupportedError(f"{source} holds {kind}, which this version does not read", hint=_READS)
-    if source.suffix == ".zip":
-        raise UnsupportedError(f"{source} is an archive, which this version does not read", hint="unpack it first")
+    from . import files
+
+    opened = files.opened(source)
+    is_setup = opened is not None and setup_folder.DOCUMENT in opened.names()
+    if is_setup or setup_folder.detect(source) or document_of(source) is not None:
+        raise UnsupportedError(
+            f"{source} holds a composition of several adapters",
+            hint="`adapterhub run` and AdapterSet.load take it as it is; `adapterhub compose NAME PATH` writes it anew",
+        )
     raise FormatError(f"{source} holds no adapter of a known format", hint=_READS)
 
 
-_READS = "it reads native files (.safetensors) and folders of adapters or PEFT with adapter_config.json"
-_OTHERS = (("adapter_setup.json", "a composition of adapters"),)
+_READS = (
+    "it reads native files (.safetensors) and folders of adapters or PEFT with adapter_config.json, or zips of them"
+)

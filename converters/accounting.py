@@ -143,8 +143,8 @@ def _places(
     for stack, indices, run in zip(row.layers, named, layers.runs(row, named, left_out), strict=True):
         own = {key: shape for key, shape in have.items() if stack.index(key) is not None}
         size = _width(_facts(config, own, row)) or _width(known)
-        inside = [stack.layer(index) for index in indices]
-        lacking = [part for part in stack.may_lack if not any(_has(own, f"{layer}.{part}") for layer in inside)]
+        inside, modules = [stack.layer(index) for index in indices], _modules(own)
+        lacking = [part for part in stack.may_lack if not any(f"{layer}.{part}" in modules for layer in inside)]
         for index in run.indices:
             yield _Place(stack.without(lacking), stack.layer(index), run.number(index), size)
 
@@ -153,17 +153,25 @@ def _norms(
     places: Iterable[_Place], have: Shapes, row: Architecture, size: int
 ) -> Iterator[tuple[str, int | None, int]]:
     """Yield path, layer and size of every norm; one that some models do not have counts if it has tensors."""
+    modules = _modules(have)
     for path in row.norms:
-        if _has(have, path) or not inside(path, row.may_lack):
+        if path in modules or not inside(path, row.may_lack):
             yield path, None, size
     for at in places:
         for norm in at.stack.norms:
-            if _has(have, f"{at.path}.{norm}") or not inside(norm, at.stack.may_lack):
+            if f"{at.path}.{norm}" in modules or not inside(norm, at.stack.may_lack):
                 yield f"{at.path}.{norm}", at.index, at.size
 
 
-def _has(have: Iterable[str], path: str) -> bool:
-    return any(key.startswith(f"{path}.") for key in have)
+def _modules(keys: Iterable[str]) -> frozenset[str]:
+    """Return the paths of all modules that keys name, and of those around them."""
+    found: set[str] = set()
+    for key in keys:
+        path = key.rpartition(".")[0]
+        while path and path not in found:
+            found.add(path)
+            path = path.rpartition(".")[0]
+    return frozenset(found)
 
 
 def _norm(path: str, index: int | None, have: Shapes, size: int, *, biased: bool) -> Norm:

@@ -53,6 +53,18 @@ def open_regular(path: Path, *, inside: Path | None = None) -> BinaryIO:
     return os.fdopen(handle, "rb")
 
 
+def names_in(folder: Path) -> frozenset[str]:
+    """Return the names of what is in a folder.
+
+    Raises:
+        FormatError: it cannot be listed.
+    """
+    try:
+        return frozenset(entry.name for entry in folder.iterdir())
+    except OSError as error:
+        raise FormatError(f"the folder {folder} cannot be read: {_reason(error)}", hint="check its rights") from None
+
+
 def read_bounded(path: Path, limit: int, *, inside: Path | None = None) -> bytes:
     """Return the bytes of a regular file of at most limit bytes.
 
@@ -211,7 +223,7 @@ def _put_into(path: Path, fresh: Path, owned: Collection[str]) -> None:
         (fresh / name).replace(path / name)
 
 
-def sha256(data: bytes) -> str:
+def sha256(data: bytes | bytearray) -> str:
     """Return the digest of bytes."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 

@@ -33,6 +33,8 @@ class Parts:
         digest: `sha256:<hex>` of the source, or "" where nothing was read.
         name: what the source is called, for formats that give adapters no name, or "".
         row: the model family that the adapter is to meet, for formats that do not say theirs, or None.
+        options: what the caller says of the files because they do not say it themselves; see Format.options.
+        base: the base model that the adapter is to meet, if known.
     """
 
     documents: Mapping[str, JSON]
@@ -40,6 +42,8 @@ class Parts:
     digest: str = ""
     name: str = ""
     row: Architecture | None = None
+    options: Mapping[str, JSON] = field(default_factory=dict)
+    base: KnownBase | None = None
 
 
 class KnownBase(Protocol):
@@ -54,6 +58,14 @@ class KnownBase(Protocol):
 
         Raises:
             UnsupportedError: the attention does not turn its keys by their positions.
+        """
+        ...
+
+    def heads(self) -> tuple[int, int]:
+        """Return how many heads queries and keys have in each attention.
+
+        Raises:
+            UnsupportedError: not every attention has the same.
         """
         ...
 
@@ -85,6 +97,7 @@ class Format:
             None where that is not known before.
         outline: path → the same as read, with outlines in place of tensors. Raises as read, and NeedsValues where the
             tensors do not lie in files of safetensors. None for formats that have none such.
+        options: name → what it says, of what a caller may or must say when such files are read.
     """
 
     name: str
@@ -97,3 +110,4 @@ class Format:
     rewritten: Callable[[Adapter, KnownBase | None], Adapter] = _same
     files: Callable[[Parts], Mapping[str, int]] | None = None
     outline: Callable[[Path], Outline] | None = None
+    options: Mapping[str, str] = field(default_factory=dict)

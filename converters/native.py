@@ -18,6 +18,7 @@ from . import accounting, json_text, native_head, safetensors_file
 from .format import Format, Parts
 from .native_head import METADATA_KEY, VERSION, detect
 from .outline import Outline, outlined
+from .values import check_usable
 
 NAME = "native"
 DOCUMENT = "manifest"
@@ -56,6 +57,7 @@ def decode(parts: Parts) -> Adapter:
         config = configs_from_json(document["config"])
     except UsageError as error:
         raise FormatError(f"{what} is not usable: {error.message}", hint=error.hint) from None
+    check_usable(parts.tensors, f"adapter {document['name']!r}")
     return Adapter(config, parts.tensors[TENSORS], native_head.manifest_of(document))
 
 

@@ -185,6 +185,8 @@ def _checked(document: JSON, what: str, data_start: int, size: int | None) -> He
 
 
 def _metadata(value: JSON, faults: list[str]) -> dict[str, str]:
+    if value is None:  # as MLX writes it
+        return {}
     if not isinstance(value, dict):
         faults.append("__metadata__ is no object")
         return {}

@@ -12,17 +12,16 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO, cast
 
 from ..errors import FormatError
-from . import pickle_data
+from . import pickle_data, zips
 from .disk import Mapped
 from .torch_records import Storage, entries_of, view_of
 
 PICKLE_LIMIT = 4 * 2**20
-"""Largest pickle, and largest list of members of an archive, in bytes: some 15,000 tensors."""
+"""Largest pickle, in bytes: some 15,000 tensors."""
 
 StorageBytes = Callable[[Storage], bytes | None]
 """Storage → its bytes, None where the file has none of its key."""
@@ -59,33 +58,18 @@ def _zipped(data: bytearray | Mapped, what: str) -> tuple[Any, StorageBytes]:
 
 def _members(data: bytearray | Mapped, what: str) -> dict[str, bytes]:
     """Return name → content of an archive's members, all of which together are no larger than the archive."""
-    _check_directory(data, what)
+    zips.check_directory(_stream(data), what, _AGAIN)
     fault, found = "", {}
     try:
         with zipfile.ZipFile(_stream(data)) as archive:
             fault = _fault(archive.infolist(), len(data))
             if not fault:
                 found = {info.filename: archive.read(info) for info in archive.infolist()}
-    except _ZIP_ERRORS as error:
+    except zips.ERRORS as error:
         fault = f"that is damaged ({error})"
     if fault:
         raise FormatError(f"{what} is a zip archive {fault}", hint=_AGAIN)
     return found
-
-
-# Whatever zipfile raises on damaged archives, texts of a wrong encoding included.
-_ZIP_ERRORS = (
-    zipfile.BadZipFile,
-    NotImplementedError,
-    RuntimeError,
-    EOFError,
-    OSError,
-    KeyError,
-    IndexError,
-    ValueError,
-    struct.error,
-    zlib.error,
-)
 
 
 def _fault(members: list[zipfile.ZipInfo], size: int) -> str:
@@ -100,19 +84,6 @@ def _fault(members: list[zipfile.ZipInfo], size: int) -> str:
 def _stream(data: bytearray | Mapped) -> BinaryIO:
     """Return data as an open file."""
     return cast("BinaryIO", data) if isinstance(data, Mapped) else io.BytesIO(data)
-
-
-def _check_directory(data: bytearray | Mapped, what: str) -> None:
-    """Refuse an archive whose list of members is missing or huge, before zipfile makes an object for each member."""
-    end = data.rfind(b"PK\x05\x06", max(0, len(data) - 65_557))
-    if end < 0 or len(data) < end + 22:
-        raise FormatError(f"{what} is a zip archive without an end", hint=_AGAIN)
-    (size,) = struct.unpack_from("<I", data, end + 12)
-    long = end - 76
-    if long >= 0 and data[long : long + 4] == b"PK\x06\x06":
-        size = max(size % 0xFFFFFFFF, *struct.unpack_from("<Q", data, long + 40))
-    if size > PICKLE_LIMIT:
-        raise FormatError(f"{what} is a zip archive with a list of members of {size} bytes", hint=_AGAIN)
 
 
 def _legacy(data: bytearray | Mapped, what: str) -> tuple[Any, StorageBytes]:

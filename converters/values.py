@@ -11,6 +11,46 @@ if TYPE_CHECKING:
     import torch
 
 
+BUFFERS = ("position_ids", "token_type_ids", "num_batches_tracked")
+"""Whole numbers that modules keep beside their weights; what is saved with a module can hold them."""
+
+MOST_SHOWN = 20
+"""Faults told one by one."""
+
+
+def check_usable(groups: Mapping[str, Mapping[str, torch.Tensor]], what: str) -> None:
+    """Refuse tensors without any value or dimension, or of a type that no adapter computes with; what names their file.
+
+    Raises:
+        FormatError: names every such tensor.
+    """
+    faults = [
+        f"tensor {key!r} {fault}"
+        for group in groups.values()
+        for key, one in group.items()
+        if (fault := _odd(key, one))
+    ]
+    if faults:
+        more = [f"… and {len(faults) - MOST_SHOWN} more"] * (len(faults) > MOST_SHOWN)
+        raise FormatError(
+            f"{what} cannot be used",
+            faults=faults[:MOST_SHOWN] + more,
+            hint="the file is damaged or of another kind; fetch it again",
+        )
+
+
+def _odd(key: str, tensor: torch.Tensor) -> str:
+    """Return what no tensor of an adapter is like, or ""."""
+    if key.rpartition(".")[2] in BUFFERS:
+        return ""
+    if not tensor.ndim or not tensor.numel():
+        return f"has shape {tuple(tensor.shape)}, no values that could be of a layer"
+    # Some methods say at which places of a weight their values stand.
+    if not tensor.is_floating_point() and not (key.endswith("_indices") and not tensor.is_complex()):
+        return f"is of type {str(tensor.dtype).removeprefix('torch.')}, expected floating-point numbers"
+    return ""
+
+
 def check_finite(tensors: Mapping[str, torch.Tensor], what: str) -> None:
     """Refuse tensors that hold NaN or infinity; what names their file in the error.
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from adapterhub.converters.peft import documents, lora, prompts, types
+from adapterhub.converters.peft import bottleneck, documents, lora, prompts, types
 
 PAGE = Path(__file__).parent / "peft-types.md"
 
@@ -40,6 +40,22 @@ named. A field that is unknown may only be off; it is kept, and written again. R
 |---|---|
 """
 
+PLUG_IN = f"""
+## A type that PEFT learns
+
+`{bottleneck.TYPE}`, with the methods `bottleneck` and `compacter`, is none of PEFT's own. It is written
+for these methods, and PEFT and transformers load, train and save it in a process that has imported
+`{bottleneck.PLUGIN}` (the extra `peft`):
+
+    import adapterhub.peft_plugin
+
+    model = PeftModel.from_pretrained(model, folder)       # or model.load_adapter(folder)
+    model = get_peft_model(model, adapterhub.peft_plugin.BottleneckConfig.of("double_seq_bn[reduction_factor=8]"))
+
+In a process that has not, PEFT stops with `KeyError: '{bottleneck.TYPE}'`, which names the module to import. One
+such adapter is active at a time, and none can be merged.
+"""
+
 STARTS = """
 `init_lora_weights` may be {starts}.
 After any other start PEFT changes the base model's weights when it loads the adapter (PiSSA, OLoRA, CorDA, LoftQ), so
@@ -53,6 +69,8 @@ def rows() -> Iterator[tuple[str, str, str]]:
     every: tuple[types.AnyCodec, ...] = (*types.CODECS, *prompts.CODECS)
     codecs = {codec.type: codec for codec in every}
     for kind in sorted(documents.defaults()):
+        if kind == bottleneck.TYPE:
+            continue
         if kind in codecs:
             yield kind, "native", f"method `{codecs[kind].config.method}`"
         else:
@@ -70,6 +88,7 @@ def page() -> str:
     lines += [f"| `{name}` | {why} |" for name, why in lora.CHANGED.items()]
     starts = ", ".join(f"`{str(start).lower()}`" for start in lora.PLAIN_STARTS)
     lines.append(STARTS.format(starts=starts).rstrip("\n"))
+    lines.append(PLUG_IN.rstrip("\n"))
     return "\n".join(lines) + "\n"
 
 

@@ -34,5 +34,18 @@ run adapterhub run sst2-bert \
 say "Two adapters on one loaded model, and from one to the other."
 run python examples/swap.py
 
+say "Several adapters under one name: pulled with all its parts, shown as a tree, asked."
+run adapterhub pull moods-bert
+run adapterhub show moods-bert
+run adapterhub run moods-bert \
+  "A gorgeous, witty, seductive movie." \
+  "The battery died after two days." \
+  "The council will vote on the budget on Tuesday."
+
+say "And put together without saving, with other weights."
+run adapterhub run "average(tweets-bert, editorials-bert, weights=[3, 1])" --head tweets-bert \
+  "the battery died again :("
+
 say "Replay the inputs and answers that each artifact carries."
 run adapterhub verify sst2-bert --run
+run adapterhub verify moods-bert --run

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import registry
 from ..adapter import Adapter, Manifest
-from .base_models import PACKAGED, BaseModel, load_base, load_model
+from . import pushing
+from .base_models import PACKAGED, BaseModel, is_folder, load_base, load_model
+from .composing import Composed, compose
 from .converting import convert
 from .describing import Described, describe, read_architecture
+from .merging import merge
+from .pushing import Pushed, Wanted
 from .running import Opened, Verdict, classify, open_adapter
-from .training import HOULSBY, Trained, train
+from .training import FUSION, HOULSBY, Trained, train
 from .verifying import Check, verify
 
 if TYPE_CHECKING:
@@ -21,22 +26,30 @@ if TYPE_CHECKING:
     from ..loader import AdapterSet
 
 __all__ = [
+    "FUSION",
     "HOULSBY",
     "PACKAGED",
     "BaseModel",
     "Check",
+    "Composed",
     "Described",
     "Opened",
+    "Pushed",
     "Trained",
     "Verdict",
+    "Wanted",
     "attach",
     "classify",
+    "compose",
     "convert",
     "describe",
+    "is_folder",
     "load_base",
     "load_model",
+    "merge",
     "open_adapter",
     "pull",
+    "push",
     "read",
     "read_architecture",
     "read_manifest",
@@ -62,6 +75,41 @@ def attach(
 def pull(reference: str, *, base: str | None = None, format: str | None = None) -> Path:  # noqa: A002
     """Return the path of an adapter on this machine, fetched if need be, its digest checked; see `registry.pull`."""
     return registry.pull(reference, base=base, format=format).path
+
+
+def push(
+    source: str | Path,
+    to: str | Path,
+    *,
+    name: str | None = None,
+    formats: Sequence[str] | None = None,
+    base: str | None = None,
+    base_id: str | None = None,
+    license: str | None = None,  # noqa: A002
+    create: bool = False,
+    private: bool = False,
+    dry_run: bool = False,
+) -> Pushed:
+    """Publish an adapter into a registry or onto the Hugging Face Hub, and return what that changed.
+
+    Args:
+        source: a file or folder of any format, or the reference of a published adapter.
+        to: a folder, the name of a registry in the settings, or hf://user/repo.
+        name: `name`, `name@1.0.0` or `owner/name@1.0.0`; None is as the adapter says.
+        formats: of native, peft and adapters; None is native, and on the Hub the others too if they can say it exactly.
+        base: folder or Hub id of the base model to load, for fingerprint and probe.
+        base_id: Hub id of the base model, where the adapter does not name it.
+        license: SPDX expression, where the adapter does not name its licence.
+        create: make a registry where there is none.
+        private: whether a repository that is made is private.
+        dry_run: write nothing.
+
+    Raises:
+        UsageError, StateError, FormatError, SchemaError, BaseMismatchError, UnsupportedError, NotFoundError,
+        AuthenticationError, OfflineError: see `hub.pushing.push`.
+    """
+    wanted = Wanted(name=name, formats=formats, base=base, base_id=base_id, license=license)
+    return pushing.push(source, to, wanted=wanted, create=create, private=private, dry_run=dry_run)
 
 
 def read(path: str | Path) -> Adapter:

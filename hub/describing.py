@@ -74,12 +74,12 @@ def describe(
     """
     from ..loader.layout import survey
 
-    model = _without_weights(base, revision, offline)
+    model = without_weights(base, revision, offline)
     ground = survey(model, architecture)
     return Described(base, type(model).__name__, str(ground.bare.config.model_type), ground.architecture, ground.layout)
 
 
-def _without_weights(base: str, revision: str | None, offline: bool | None) -> PreTrainedModel:
+def without_weights(base: str, revision: str | None, offline: bool | None) -> PreTrainedModel:
     """Return the model with its modules, and no memory behind its parameters."""
     import torch
     from transformers import AutoConfig, AutoModel

@@ -129,6 +129,10 @@ class _Asked:
         """Return keys of an attention as they are so many places further on; see converters.format.KnownBase."""
         return self._known.turned(path, keys, places)
 
+    def heads(self) -> tuple[int, int]:
+        """Return how many heads queries and keys have; see converters.format.KnownBase."""
+        return self._known.heads()
+
 
 def anonymous(adapter: Adapter) -> Adapter:
     """Return an adapter that fits any base model of its sizes."""

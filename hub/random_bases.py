@@ -21,6 +21,18 @@ LARGEST = 200_000_000
 
 VOCABULARY = 128
 POSITIONS = 64
+USUAL = 32
+"""Hidden size where no tensor tells it."""
+
+IDS = {
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "cls_token_id": 1,
+    "decoder_start_token_id": 1,
+    "eos_token_id": 2,
+    "sep_token_id": 2,
+}
+"""Tokens with a meaning, all of them in the small vocabulary."""
 
 
 def random_base(adapter: Adapter) -> PreTrainedModel:
@@ -29,13 +41,18 @@ def random_base(adapter: Adapter) -> PreTrainedModel:
     Raises:
         UsageError: its tensors do not tell enough, or such a model would be large.
     """
+    from ..loader.account import check_account
+    from ..loader.layout import survey
+
     row = by_name(adapter.manifest.base.architecture)
     shapes = {key: tuple(tensor.shape) for key, tensor in adapter.tensors.items()}
     layout = accounting.layout(adapter.config, shapes, row)
-    counts = [_count(indices) for indices in layers.found(shapes, row.layers)]
+    indices = layers.found(shapes, row.layers)
     try:
-        made = _made(row, _sizes(row, layout, counts))
-    except (AdapterHubError, ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError) as error:
+        made = _made(row, {**_sizes(layout, list(map(_count, indices)), _embedded(shapes)), **_groups(indices)})
+        check_account(adapter, survey(made).layout)
+    except (AdapterHubError, AssertionError, ValueError, TypeError, KeyError, AttributeError) as error:
+        # transformers says in any of these ways that sizes make no model.
         raise _impossible(row, str(error)) from error
     return _settled(made)
 
@@ -51,27 +68,46 @@ def _count(indices: set[tuple[int, ...]]) -> int:
     return max((index[0] for index in indices), default=-1) + 1
 
 
-def _sizes(row: Architecture, layout: Layout, counts: list[int]) -> dict[str, Any]:
+def _groups(indices: list[set[tuple[int, ...]]]) -> dict[str, int]:
+    """Return how many groups of layers there are, and how many are in one, for families that have groups."""
+    pairs = [index for index in indices[0] if len(index) == 2]
+    if not pairs:
+        return {}
+    groups, inner = (max(numbers) + 1 for numbers in zip(*pairs, strict=True))
+    return {"num_hidden_groups": groups, "inner_group_num": inner, "num_hidden_layers": groups}
+
+
+def _embedded(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Return the size of the embeddings where a norm of theirs tells it, else 0."""
+    norms = [shape[0] for key, shape in shapes.items() if key.startswith("embeddings.LayerNorm") and shape]
+    return norms[0] if norms else 0
+
+
+def _sizes(layout: Layout, counts: list[int], embedded: int) -> dict[str, Any]:
     """Return what the configuration of the base model says, by the names that most families have."""
-    outputs = {
-        role: linear.outputs for linear in reversed(layout.linears) for role in linear.roles if linear.roles[1:] == ()
-    }
-    width = layout.width or next((at.width for at in layout.attentions), 32)
-    keys = outputs.get("key", next((at.heads * at.head_size for at in layout.attentions), width))
-    queries = outputs.get("query", width)
+    outputs = {linear.roles[0]: linear.outputs for linear in reversed(layout.linears) if len(linear.roles) == 1}
+    held = next((at.heads * at.head_size for at in layout.attentions), 0)
+    # A map without tensors is taken to be as wide as the model.
+    keys = min((outputs[role] for role in ("key", "value") if outputs.get(role)), default=held) or layout.width or USUAL
+    width = layout.width or keys
+    queries = outputs.get("query") or width
     size = _head_size(queries, keys)
-    wide = outputs.get("intermediate", outputs.get("gate", 2 * width))
+    wide = outputs.get("intermediate") or outputs.get("gate") or 2 * width
     count = max(1, *counts)
+    words = max((linear.inputs for linear in layout.linears if linear.kind == "embedding"), default=0)
     found: dict[str, Any] = {
         "hidden_size": width,
         "num_hidden_layers": counts[0] or count,
         "num_attention_heads": queries // size,
         "num_key_value_heads": keys // size,
         "head_dim": size,
+        "rotary_dim": size,
         "intermediate_size": wide,
-        "vocab_size": max(VOCABULARY, *(linear.inputs for linear in layout.linears if linear.kind == "embedding"), 1),
+        "vocab_size": max(VOCABULARY, words),
         "max_position_embeddings": POSITIONS,
+        **IDS,
     }
+    found |= {"embedding_size": embedded} if embedded else {}
     if len(counts) > 1:
         found |= {"encoder_layers": counts[0] or count, "decoder_layers": counts[1] or count}
         found |= {"num_layers": counts[0] or count, "num_decoder_layers": counts[1] or count}
@@ -98,6 +134,8 @@ def _made(row: Architecture, sizes: Mapping[str, Any]) -> PreTrainedModel:
     from transformers import AutoConfig, AutoModel
 
     config_class = type(AutoConfig.for_model(row.model_types[0]))
+    if config_class.sub_configs:
+        raise UsageError("such a model is made of several")
     known = {config_class.attribute_map.get(name, name): value for name, value in sizes.items()}
     taken = set(vars(config_class())) | set(config_class.attribute_map)
     with quiet_transformers():

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from .. import converters
 from .. import registry as registries
-from ..adapter import Manifest
-from ..errors import FormatError, UnsupportedError
+from ..adapter import Adapter, Manifest
+from ..errors import FormatError, NotFoundError, UnsupportedError, UsageError
 from .base_models import BaseModel, choose_base, is_folder, load_base
 
 if TYPE_CHECKING:
@@ -69,11 +69,13 @@ def open_adapter(
     allow_base_mismatch: bool = False,
     offline: bool | None = None,
     architecture: Architecture | None = None,
+    head: str | None = None,
 ) -> Opened:
-    """Return an adapter, active on its base model.
+    """Return an adapter, or a composition, active on its base model.
 
     Args:
-        reference: any reference of an adapter.
+        reference: any reference of an adapter or composition, or a composition such as `stack(a, b)`.
+        head: of a composition, the adapter whose head answers; None lets heads follow it.
         base: folder or Hub id of the base model; None takes the one that the adapter names.
         registry: the registry to look in; None is that of the settings.
         allow_base_mismatch: whether another base model of fitting shape is only warned about.
@@ -86,14 +88,45 @@ def open_adapter(
         NotFoundError, DigestError, OfflineError, …: from pulling the adapter, or from load_base.
     """
     from ..loader import attach
+    from ..loader.assembly import assembled, is_composition
 
+    if "(" in reference:
+        return _open_text(reference, base, registry, offline, architecture, head)
     pulled = pull_for(reference, base=base, registry=registry, allow_base_mismatch=allow_base_mismatch, offline=offline)
-    adapter = converters.read(pulled.path)
+    adapter = assembled(pulled) if is_composition(pulled.path) else converters.read(pulled.path)
+    if head is not None:
+        if isinstance(adapter, Adapter):
+            raise UsageError("--head is for compositions", hint="an adapter answers with its own head")
+        if head not in adapter.adapters:
+            raise NotFoundError(f"{head!r} is not in {reference}", hint=f"it holds {', '.join(adapter.adapters)}")
+        adapter = replace(adapter, head=head, manifest=replace(adapter.manifest, labels=()))
     chosen = choose_base(base, adapter.manifest)
     revision = adapter.manifest.base.revision if chosen == adapter.manifest.base.id else None
     loaded = load_base(chosen, revision=revision, offline=offline)
     adapters = attach(loaded.model, architecture=architecture)
     name = adapters.load(adapter, set_active=True, allow_base_mismatch=allow_base_mismatch)
+    return Opened(loaded, adapters, name)
+
+
+def _open_text(
+    text: str,
+    base: str | None,
+    registry: str | None,
+    offline: bool | None,
+    architecture: Architecture | None,
+    head: str | None,
+) -> Opened:
+    """Return a composition that was not saved, active on its base model."""
+    from .composing import base_of, put_on
+    from .drafts import draft
+    from .leaves import Search, gather
+
+    written = draft(text)
+    written = written if head is None else replace(written, head=head)
+    gathered = gather(written, Search(base=base, registry=registry, offline=offline))
+    chosen, revision = base_of(gathered, base)
+    loaded = load_base(chosen, revision=revision, offline=offline)
+    adapters, name = put_on(loaded.model, gathered, architecture=architecture)
     return Opened(loaded, adapters, name)
 
 

@@ -9,14 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..adapter import JSON, Adapter, Manifest, MethodConfig
+from ..composition import Fuse
 from ..errors import FormatError, NotFoundError, StateError, UsageError
 from .base_models import BaseModel
 from .running import logits_of, longest
 
 if TYPE_CHECKING:
     from ..architectures import Architecture
+    from ..loader import AdapterSet
     from ..loader.data import Example
     from ..loader.training import Epoch, Progress, TrainingConfig, TrainingResult
+
+FUSION = "fusion"
+"""AdapterFusion of Pfeiffer et al. 2021, over adapters that stay as they are; and a head."""
 
 HOULSBY = "double_seq_bn+layer_norm"
 """The recipe of Houlsby et al. 2019: bottlenecks in both places of each layer, and the layer norms; and a head."""
@@ -44,6 +49,7 @@ def train(
     pooling: str = "mean",
     force: bool = False,
     architecture: Architecture | None = None,
+    fuse: Sequence[Adapter] = (),
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Trained:
     """Train a new adapter with a classification head, save it as a native file, and return what came of it.
@@ -51,6 +57,9 @@ def train(
     The manifest gives name, labels, licence, data and the like; base, metrics, training recipe and probe are filled
     in. The same seed on the same machine gives the same file, byte for byte. architecture describes a base model of a
     family that is not known.
+
+    fuse: adapters that stay as they are; what is trained is a fusion layer over them (method: `fusion`, or a head with
+        it). It answers nothing without them, so its file has no probe.
 
     Raises:
         StateError: the file exists and force is not set, or the training diverged.
@@ -68,18 +77,21 @@ def train(
     size = sum(parameter.numel() for parameter in base.model.parameters())
     adapters = attach(base.model, architecture=architecture, base_id=manifest.base.id or None)
     try:
+        parts = [adapters.load(adapter) for adapter in fuse]
+        configs = tuple(_standing(one, adapters, parts) for one in configs)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             adapters.add(manifest.name, configs, labels=manifest.labels)
         result = fit(
             base.model,
-            adapters.train(manifest.name),
+            adapters.train(Fuse(*parts, name=manifest.name) if fuse else manifest.name),
             examples,
             evaluate,
             tokenizer=base.tokenizer,
             config=config,
             forward=lambda inputs: logits_of(base.model, inputs),
             on_progress=on_progress,
+            penalty=adapters.regularisation if fuse else None,
         )
         recipe = {**manifest.training, **_recipe(configs, config, result)}
         known = dataclasses.replace(manifest, metrics=result.metrics, training=recipe)
@@ -87,6 +99,22 @@ def train(
     finally:
         adapters.detach()
     return Trained(path, read_manifest(path)[1], result, result.parameters / size)
+
+
+def _standing(config: MethodConfig, adapters: AdapterSet, parts: Sequence[str]) -> MethodConfig:
+    """Return a fusion layer's configuration with its adapters and where they stand, any other as it is.
+
+    Raises:
+        UsageError: a fusion layer has no adapters, or adapters have no fusion layer.
+    """
+    from ..loader.fusing import fusion_for
+    from ..methods import FusionConfig, is_head
+
+    if isinstance(config, FusionConfig):
+        return fusion_for(adapters, parts, config)
+    if parts and not is_head(config):
+        raise UsageError(f"{config.method} is no fusion layer", hint="with --fuse, --method is fusion or fusion_static")
+    return config
 
 
 def _with_head(method: str, labels: int, pooling: str) -> tuple[MethodConfig, ...]:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from .. import converters
 from .. import registry as registries
 from ..adapter import Adapter
 from ..architectures import Architecture
+from ..composition_file import document_of
 from ..errors import DigestError, FormatError, NotFoundError, UsageError
 from ..registry import digest as digests
 from .base_models import choose_base, layout_of, load_base, local_folder
 from .running import pull_for
+
+if TYPE_CHECKING:
+    from ..loader.assembly import Assembly
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,8 @@ def verify(
 ) -> Iterator[Check]:
     """Yield what was checked, one after the other; the first thing that is wrong is raised.
 
+    Of a composition, all adapters in it are checked too.
+
     run: also load the base model, compare its fingerprint, and replay the probe.
     digest: what the bytes are expected to have; the other arguments are those of open_adapter.
 
@@ -48,6 +55,9 @@ def verify(
     """
     pulled = pull_for(reference, base=base, registry=registry, allow_base_mismatch=allow_base_mismatch, offline=offline)
     yield _check_digest(pulled, digest)
+    if document_of(pulled.path) is not None:
+        yield from _check_composition(pulled, base, architecture, allow_base_mismatch, offline, run=run)
+        return
     adapter = converters.read(pulled.path)
     yield Check("format", "complete, and its manifest follows the schema")
     yield from _check_tensors(adapter, base, architecture)
@@ -70,6 +80,27 @@ def _check_digest(pulled: registries.Pulled, expected: str | None) -> Check:
     if digests.hexadecimal(expected) != digests.hexadecimal(found):
         raise DigestError(str(pulled.path), expected=expected, actual=found)
     return Check("digest", f"{found}, as asked for")
+
+
+def _check_composition(
+    pulled: registries.Pulled,
+    base: str | None,
+    architecture: Architecture | None,
+    allow_base_mismatch: bool,
+    offline: bool | None,
+    *,
+    run: bool,
+) -> Iterator[Check]:
+    """Yield the checks of a composition; pull has held its adapters against their digests."""
+    from ..loader.assembly import assembled
+
+    whole = assembled(pulled)
+    yield Check("format", f"follows the schema, and its {len(whole.adapters)} adapters have the pinned digests")
+    for name, adapter in whole.adapters.items():
+        for check in _check_tensors(adapter, base, architecture):
+            yield replace(check, detail=f"{name}: {check.detail}")
+    if run:
+        yield from _check_answers(whole, base, allow_base_mismatch, offline, architecture)
 
 
 def _check_tensors(adapter: Adapter, base: str | None, architecture: Architecture | None) -> Iterator[Check]:
@@ -97,7 +128,7 @@ def _check_tensors(adapter: Adapter, base: str | None, architecture: Architectur
 
 
 def _check_answers(
-    adapter: Adapter,
+    adapter: Adapter | Assembly,
     base: str | None,
     allow_base_mismatch: bool,
     offline: bool | None,
@@ -112,11 +143,11 @@ def _check_answers(
     name = adapters.load(adapter, allow_base_mismatch=allow_base_mismatch)
     fingerprint = adapter.manifest.base.fingerprint
     if fingerprint is None:
-        yield Check("base model", f"{chosen}; the adapter has no fingerprint to compare it with", passed=False)
+        yield Check("base model", f"{chosen}; it has no fingerprint to compare it with", passed=False)
     else:
         yield Check("base model", f"{chosen}, by {len(fingerprint.samples)} of its tensors")
     if adapter.manifest.probe is None:
-        yield Check("probe", "the adapter has none", passed=False)
+        yield Check("probe", "it has none", passed=False)
         return
     replay = adapters.replay(name)
     yield Check("probe", f"answers differ by {replay.difference:.1e}, allowed are {replay.tolerance:.1e}")

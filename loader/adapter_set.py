@@ -13,21 +13,26 @@ import torch
 from torch import nn
 
 from ..adapter import Adapter, Base, Manifest, MethodConfig, Probe
+from ..arrangement import Arrangement
 from ..composition import Composition, Fuse, Stack, fusions, leaves
 from ..converters import write
 from ..errors import BaseMismatchError, NotFoundError, StateError, UsageError
-from ..methods import Binding, HeadOp, Live, is_head, method_of, settled, shapes, united
+from ..methods import Binding, FusionConfig, HeadOp, Live, is_head, method_of, settled, shapes, united
+from ..sites import Layout, Site
 from . import probe as probes
 from .account import check_account, check_architecture
 from .arguments import base_id as base_id_of
 from .arguments import configs as configs_of
 from .arguments import with_head
+from .assembly import Assembly
 from .bank import SHELF, Bank, Shelf
 from .combined_heads import Heads
 from .files import exactly, fetch
 from .fingerprint import check_fingerprint, fingerprint
+from .known_base import KnownBase
 from .layout import check_in_memory, survey
 from .merging import Merge
+from .named import Compositions
 from .plan import NOTHING, Installation, Plan, build
 from .settings import settings_of
 from .setups import Headed, PerRow, Setup, bound, operations
@@ -78,7 +83,8 @@ class AdapterSet:
         self._loaded: dict[str, _Loaded] = {}
         self._bindings: dict[str, Binding] = {}
         self._plans: dict[str, Plan] = {}
-        self._compositions: dict[Composition, Plan] = {}
+        self._compositions: dict[Composition | Headed, Plan] = {}
+        self._named = Compositions(self)
         self._active: Setting | None = None
         self._trained: str | None = None
         self._merge: Merge | None = None
@@ -94,19 +100,29 @@ class AdapterSet:
         return self._ground.model
 
     @property
+    def layout(self) -> Layout:
+        """The places for adapters in the model."""
+        return self._ground.layout
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Names of the adapters that are loaded, in the order of loading."""
         return tuple(self._loaded)
 
     @property
+    def compositions(self) -> tuple[str, ...]:
+        """Names of the compositions that are loaded."""
+        return tuple(self._named)
+
+    @property
     def active(self) -> str | Composition | None:
-        """What is on the forward path: an adapter's name, a composition, or None; None inside `per_row` too."""
-        setup = self._active.node if isinstance(self._active, Headed) else self._active
+        """What is on the forward path: a name, a composition without one, or None; None inside `per_row` too."""
+        setup = (self._active.name or self._active.node) if isinstance(self._active, Headed) else self._active
         return None if isinstance(setup, PerRow) else setup
 
     def load(
         self,
-        reference: str | Path | Adapter,
+        reference: str | Path | Adapter | Assembly,
         *,
         name: str | None = None,
         set_active: bool = False,
@@ -115,6 +131,8 @@ class AdapterSet:
     ) -> str:
         """Load an adapter from a reference, a path, or memory, and return the name it goes by here.
 
+        A saved composition is loaded with all its adapters, which go by their names in it; `activate` takes its name.
+
         Raises:
             BaseMismatchError: it was made for another base; a warning with allow_base_mismatch, if it fits.
             FormatError: a tensor is missing, left over, misshapen or not finite.
@@ -122,12 +140,46 @@ class AdapterSet:
         """
         self._unmerged("load")
         base = None if allow_base_mismatch else self._base_id or None
-        adapter = reference if isinstance(reference, Adapter) else fetch(reference, base, self._ground.architecture)
+        adapter = self._fetched(reference, base) if isinstance(reference, (str, Path)) else reference
+        if isinstance(adapter, Assembly):
+            local = self._free_name(name or adapter.manifest.name, overwrite_ok)
+            self._named.put(local, adapter, overwrite_ok=overwrite_ok, allow_base_mismatch=allow_base_mismatch)
+            if set_active:
+                self.activate(local)
+            return local
         local = self._free_name(name or adapter.manifest.name, overwrite_ok)
         check_architecture(adapter, self._ground.layout)
         self._check_base(adapter, allow_base_mismatch)
         check_account(adapter, self._ground.layout)
         self._install(local, _Loaded(adapter.config, adapter.manifest, self._bank(adapter.tensors)), set_active)
+        return local
+
+    def _fetched(self, reference: str | Path, base: str | None) -> Adapter | Assembly:
+        row = self._ground.architecture
+        return fetch(reference, base, KnownBase(self._ground.model, row), row)
+
+    def compose(
+        self,
+        name: str,
+        composition: Composition,
+        *,
+        head: str | None = None,
+        manifest: Manifest | None = None,
+        overwrite_ok: bool = False,
+    ) -> str:
+        """Give a composition of adapters that are loaded a name, under which it is activated and saved; return it.
+
+        head: name of the adapter whose head answers, in place of those in the composition.
+        manifest: what is known about it; its base and probe are filled in when it is saved.
+
+        Raises:
+            NotFoundError: no adapter of one of the names is loaded.
+            UnsupportedError: an adapter cannot stand where the composition has it.
+            StateError: the name is taken.
+        """
+        local = self._free_name(name, overwrite_ok)
+        known = manifest or Manifest(name=local, base=self._base())
+        self._named.name(local, Headed(composition, head or "", self._compat, local), known)
         return local
 
     def add(
@@ -173,6 +225,10 @@ class AdapterSet:
         """
         if setup is not None and not isinstance(setup, (str, Composition)):
             raise UsageError(f"{setup!r} cannot be activated", hint="give a name, a composition such as Stack, or None")
+        if isinstance(setup, str) and setup in self._named:
+            named = self._named[setup].setup
+            self._switch(named if head is None else dataclasses.replace(named, head=head, name=""))
+            return
         if head is None:
             self._switch(setup)
             return
@@ -266,9 +322,10 @@ class AdapterSet:
             StateError: something is merged already.
         """
         self._unmerged("merge")
-        names = [name for name in self._used(setup) if name is not None]
+        chosen = self._named[setup].setup if isinstance(setup, str) and setup in self._named else setup
+        names = [name for name in self._used(chosen) if name is not None]
         parts = {name: self._binding(self._get(name)) for name in names}
-        binding = parts[setup] if isinstance(setup, str) else self._put_together(setup, parts).binding
+        binding = parts[chosen] if isinstance(chosen, str) else self._put_together(chosen, parts).binding
         merge = Merge(self._ground, binding, str(setup), untie=untie)
         self.activate(None)
         merge.put()
@@ -291,6 +348,17 @@ class AdapterSet:
         self._merge = None
         self._switch(None)
 
+    def arrangement(
+        self, name: str, *, manifest: Manifest | None = None, probe: Mapping[str, torch.Tensor] | None = None
+    ) -> Arrangement:
+        """Return what the file of a composition holds, with a probe recorded now, and without pins; arguments as save.
+
+        Raises:
+            NotFoundError: no composition of this name is loaded.
+        """
+        self._unmerged("save")
+        return self._named.arrangement(name, manifest, probe)
+
     def adapter(self, name: str) -> Adapter:
         """Return a loaded adapter as a value: copies of its tensors, its configuration and manifest."""
         loaded = self._get(name)
@@ -298,8 +366,8 @@ class AdapterSet:
         return Adapter(loaded.config, tensors, loaded.manifest)
 
     def manifest(self, name: str) -> Manifest:
-        """Return what is known about a loaded adapter."""
-        return self._get(name).manifest
+        """Return what is known about a loaded adapter or composition."""
+        return self._named[name].manifest if name in self._named else self._get(name).manifest
 
     def save(
         self,
@@ -314,6 +382,8 @@ class AdapterSet:
     ) -> Path:
         """Write an adapter, with the fingerprint of this base and a probe recorded now, and return the path.
 
+        A composition is written as a folder with all its adapters; for format "adapters", as a setup folder.
+
         manifest: in place of the loaded one; its base and probe are filled in here.
         probe: model inputs (batch, sequence) for the probe; some token ids if not given.
         dtype: of the tensors in the file, if another than on the model.
@@ -322,6 +392,8 @@ class AdapterSet:
             StateError: something is at the path and force is not set, or dtype cannot hold the values exactly.
         """
         self._unmerged("save")
+        if name in self._named:
+            return self._named.save(name, Path(path), format, manifest, probe, dtype, force)
         adapter = self.adapter(name)
         if dtype is not None:
             adapter = dataclasses.replace(adapter, tensors=exactly(adapter.tensors, dtype))
@@ -332,22 +404,32 @@ class AdapterSet:
         return Path(write(dataclasses.replace(adapter, manifest=known), Path(path), format=format, force=force))
 
     def replay(self, name: str) -> probes.Replay:
-        """Replay the probe of a loaded adapter on this model.
+        """Replay the probe of a loaded adapter or composition on this model.
 
         Raises:
             NotFoundError: it was saved without one.
             IntegrityError: the answers differ.
         """
         self._unmerged("replay a probe")
-        manifest = self._get(name).manifest
+        manifest, what = self.manifest(name), f"{'composition' if name in self._named else 'adapter'} {name!r}"
         if manifest.probe is None:
-            raise NotFoundError(f"adapter {name!r} has no probe", hint="save it again with adapterhub to record one")
+            raise NotFoundError(f"{what} has no probe", hint="save it again with adapterhub to record one")
         with self.using(name):
-            return probes.replay(self._ground, manifest.probe, f"adapter {name!r}")
+            return probes.replay(self._ground, manifest.probe, what)
 
     def delete(self, name: str) -> None:
-        """Forget an adapter; if it is active, the base model is left."""
+        """Forget an adapter, or a composition with the adapters that came with it; what was active of it ends.
+
+        Raises:
+            StateError: the adapter is part of a composition.
+        """
+        if name in self._named:
+            self._named.delete(name)
+            return
         self._get(name)
+        holders = self._named.holders(name)
+        if holders:
+            raise StateError(f"{name!r} is part of {', '.join(holders)}", hint="delete that first")
         if name in self._used(self._active):
             self.activate(None)
         self._trained = None if self._trained == name else self._trained
@@ -367,6 +449,12 @@ class AdapterSet:
         del self.model._modules[SHELF]
         self._loaded.clear()
         self._forget_all_plans()
+        self._named.clear()
+
+    def sites(self, name: str) -> tuple[Site, ...]:
+        """Return the residual sites where an adapter acts."""
+        places = self._binding(self._get(name)).sites
+        return tuple(site for site in self._ground.layout.sites if site.path in places)
 
     def summary(self) -> Summary:
         """Return the table of parameters per adapter, method and kind of site, with their share of the base."""
@@ -386,6 +474,8 @@ class AdapterSet:
     def _get(self, name: str) -> _Loaded:
         self._alive()
         found = self._loaded.get(name)
+        if name in self._named:
+            raise UsageError(f"{name!r} is a composition, not an adapter", hint="activate it by its name alone")
         if found is None:
             raise NotFoundError(
                 f"no adapter called {name!r} is loaded", hint=f"loaded are: {', '.join(self._loaded) or 'none'}"
@@ -396,9 +486,10 @@ class AdapterSet:
         self._alive()
         if not name:
             raise UsageError("an adapter needs a name", hint="pass name=")
-        if name in self._loaded and not overwrite_ok:
+        if (name in self._loaded or name in self._named) and not overwrite_ok:
+            kind = "an adapter" if name in self._loaded else "a composition"
             raise StateError(
-                f"an adapter called {name!r} is loaded already", hint="pass another name, or overwrite_ok=True"
+                f"{kind} called {name!r} is loaded already", hint="pass another name, or overwrite_ok=True"
             )
         return name
 
@@ -427,7 +518,7 @@ class AdapterSet:
     def _used(self, setup: Setting | None) -> tuple[str | None, ...]:
         """Return the names of the adapters and fusion layers in a setup."""
         if isinstance(setup, Headed):
-            return (*self._used(setup.node), setup.head)
+            return (*self._used(setup.node), *([setup.head] if setup.head else []))
         if setup is None or isinstance(setup, PerRow):
             return () if setup is None else setup.names
         return (*leaves(setup), *fusions(setup))
@@ -451,7 +542,7 @@ class AdapterSet:
                 loaded = self._get(setup)
                 plan = self._plans[setup] = self._alone(loaded, self._binding(loaded))
             return plan
-        if isinstance(setup, (PerRow, Headed)):
+        if isinstance(setup, PerRow) or (isinstance(setup, Headed) and not setup.name):
             return self._composed(setup)  # as good as never asked for again
         if setup not in self._compositions:
             self._compositions[setup] = self._composed(setup)
@@ -480,7 +571,7 @@ class AdapterSet:
             self._bindings[name] = self._binding(self._get(name))
         return self._bindings[name]
 
-    def _binding(self, loaded: _Loaded) -> Binding:
+    def _binding(self, loaded: _Loaded, *, compat: bool = False) -> Binding:
         parameters = loaded.bank.tensors()
 
         def base(path: str) -> torch.Tensor:
@@ -491,7 +582,7 @@ class AdapterSet:
             layout=self._ground.layout,
             mode=loaded.bank,
             base=base,
-            compat=self._compat,
+            compat=self._compat or compat,
             settings=self._settings,
         )
         return united(method_of(config).bind(config, parameters, live) for config in loaded.config)
@@ -503,7 +594,8 @@ class AdapterSet:
     def _composed(self, setup: Composition | PerRow | Headed) -> Plan:
         """Return the plan of several adapters."""
         names = [name for name in dict.fromkeys(self._used(setup)) if name is not None]
-        parts = {name: self._bound(name) for name in names}
+        compat = isinstance(setup, Headed) and setup.compat
+        parts = {name: self._binding(self._get(name), compat=True) if compat else self._bound(name) for name in names}
         made = self._put_together(setup, parts)
         return build(
             self._ground,
@@ -511,7 +603,8 @@ class AdapterSet:
             made.binding,
             self._labels_of(made.binding.head, parts),
             trains=any(p.requires_grad for name in names for p in self._loaded[name].bank.tensors().values()),
-            mutes=any(self._mutes(self._loaded[name]) for name in names),
+            mutes=any(self._mutes(self._loaded[name]) for name in names)
+            or (isinstance(setup, Headed) and setup.compat),
             copies=made.copies,
             tasks=made.tasks,
         )
@@ -520,6 +613,12 @@ class AdapterSet:
         """Return what several adapters do together."""
         alone = {name: operations(part, self._ground) for name, part in parts.items()}
         return bound(setup, alone.__getitem__, compat=self._compat)
+
+    def _labels(self, setup: Composition | PerRow | Headed) -> tuple[str, ...]:
+        """Return the names of the classes that a composition answers with, () where it has none or several."""
+        parts = {name: self._binding(self._get(name)) for name in self._used(setup) if name is not None}
+        head = self._put_together(setup, parts).binding.head
+        return () if head is None else self._labels_of(head, parts)
 
     def _labels_of(self, head: HeadOp | None, parts: Mapping[str, Binding]) -> tuple[str, ...]:
         """Return the names of a head's classes, () where several heads have different ones."""
@@ -563,7 +662,9 @@ class AdapterSet:
                 raise
             warnings.warn(f"{error.message}; loaded all the same, as asked", UserWarning, stacklevel=3)
 
-    def _record(self, name: str, inputs: Mapping[str, torch.Tensor] | None) -> Probe:
+    def _record(self, name: str, inputs: Mapping[str, torch.Tensor] | None) -> Probe | None:
+        if any(isinstance(config, FusionConfig) for config in self._get(name).config):
+            return None  # alone it does nothing; the composition that it stands in has one
         head = next((config for config in self._get(name).config if is_head(config)), None)
         inputs = inputs or probes.default_inputs(self._ground, self._settings, head)
         base_values = None

@@ -20,14 +20,14 @@ from ..architectures import by_name
 from ..converters import accounting
 from ..converters.report import LayerError
 from ..errors import UnsupportedError
-from ..methods import Binding, LinearOp, Live, LoraConfig, is_head, method_of, shapes
+from ..methods import Binding, LinearOp, Live, LoraConfig, PrefixTuningConfig, is_head, method_of, shapes
 from ..methods.lora import leaves
 from ..methods.low_rank import is_transposed
 from ..methods.targets import JOINT
 from ..sites import PROJECTIONS, Layout, Linear
 from .account import check_account, check_architecture
 from .layout import Ground, survey
-from .merging import unmergeable
+from .merging import depending, unmergeable
 
 if TYPE_CHECKING:
     from ..architectures import Architecture
@@ -118,6 +118,10 @@ class _Part:
         if ground is None and not method_of(config).sized:
             self.depends = True
             return
+        if isinstance(config, PrefixTuningConfig):
+            # Where its positions are shifted it is bound to a live model only.
+            self.reasons = [depending("prefixes")]
+            return
         binding = _bound(config, adapter, self.layout, ground)
         self.reasons = list(unmergeable(binding))
         for path, op in binding.linears.items():
@@ -136,7 +140,8 @@ class _Part:
         try:
             change = _of_any(linear, op) if ground is None else _of(linear, op, ground)
         except UnsupportedError as error:
-            self.reasons.append(error.message)
+            # One map tells it for all of them.
+            self.reasons = self.reasons or [error.message]
             return
         if change is None:
             self.depends = True

@@ -11,18 +11,29 @@ from ..adapter import Adapter
 from ..architectures import Architecture
 from ..converters import read
 from ..errors import StateError
-from ..registry import pull
+from ..registry import Reference, pull
+from .assembly import Assembly, assembled, is_composition
+from .known_base import KnownBase
 
 
-def fetch(reference: str | Path, base: str | None, row: Architecture) -> Adapter:
-    """Return the adapter behind a reference; a path is read, everything else is pulled first.
+def fetch(reference: str | Path, base: str | None, model: KnownBase, row: Architecture) -> Adapter | Assembly:
+    """Return the adapter or composition behind a reference; a path is read, everything else is pulled first.
 
     base: Hub id of the base model, to choose among a version's artifacts, or None for the first.
-    row: the family of the model that it is to meet.
+    model: the model that it is to meet.
+    row: its family.
     """
+    path = reference if isinstance(reference, Path) else None
+    if path is not None and is_composition(path):
+        parsed = Reference(scheme="path", name=str(path))
+        return assembled(pull(parsed), row)
+    if path is None:
+        pulled = pull(str(reference), base=base)
+        if is_composition(pulled.path):
+            return assembled(pulled, row)
+        path = pulled.path
     # Counts and values are looked at when the tensors are held against the model.
-    path = reference if isinstance(reference, Path) else pull(reference, base=base).path
-    return read(path, finite=False, counted=False, row=row)
+    return read(path, finite=False, counted=False, row=row, base=model)
 
 
 def exactly(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:

@@ -26,6 +26,11 @@ def fingerprint(ground: Ground) -> Fingerprint:
     return sampled(_weights(ground))
 
 
+def sampled_names(ground: Ground) -> list[str]:
+    """Return the paths of the weights that a fingerprint is made of."""
+    return list(_weights(ground))
+
+
 def check_fingerprint(expected: Fingerprint, ground: Ground, what: str) -> None:
     """Hold the model against a fingerprint.
 

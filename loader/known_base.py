@@ -2,27 +2,53 @@
 
 from __future__ import annotations
 
+import inspect
+from functools import cached_property
+
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from ..architectures import Architecture
-from ..errors import UnsupportedError
-from .layout import survey
+from ..errors import NotFoundError, UnsupportedError
+from ..sites import Attention, Layout
+from .layout import Ground, survey
 
 
 class KnownBase:
-    """A live base model, as converters/format.py asks for it."""
+    """A live base model, as converters/format.py and merging/request.py ask for it."""
 
     def __init__(self, model: nn.Module, architecture: Architecture | None = None) -> None:
-        """Look at a model of transformers.
+        """Take a model of transformers; it is looked at when something is asked.
+
+        A question raises UsageError where it is none, and UnsupportedError where its family is unknown.
+        """
+        self._model = model
+        self._architecture = architecture
+
+    @cached_property
+    def _ground(self) -> Ground:
+        return survey(self._model, self._architecture)
+
+    @cached_property
+    def _attentions(self) -> dict[str, Attention]:
+        return {attention.path: attention for attention in self._ground.layout.attentions}
+
+    @property
+    def layout(self) -> Layout:
+        """Its places."""
+        return self._ground.layout
+
+    def parameter(self, path: str) -> Tensor:
+        """Return a parameter as its module keeps it.
 
         Raises:
-            UsageError: it is none.
-            UnsupportedError: its family is unknown.
+            NotFoundError: there is none of this path.
         """
-        self._ground = survey(model, architecture)
-        self._attentions = {attention.path: attention for attention in self._ground.layout.attentions}
+        found = self._ground.parameter(path)
+        if found is None:
+            raise NotFoundError(f"the base model has no parameter {path}")
+        return found.detach()
 
     def linear(self, path: str) -> tuple[Tensor, Tensor | None]:
         """Return the weight (outputs, inputs[, kernel]) and the bias of a linear map, None where it has none."""
@@ -37,9 +63,9 @@ class KnownBase:
             UnsupportedError: the attention does not turn its keys by their positions.
         """
         attention = self._attentions[path]
-        module = self._ground.modules.get(attention.positions or "")
-        if module is None or isinstance(module, nn.Embedding):
-            raise UnsupportedError(f"{path} does not turn its keys by their positions")
+        module = self._ground.modules.get(attention.positions) if attention.positions else None
+        if module is None or not _is_rotation(module):
+            raise UnsupportedError(f"{path} does not turn its keys by their positions, or in a way of its own")
         split = keys.detach().double().view(len(keys), -1, attention.head_size)
         with torch.no_grad():
             cosine, sine = module(split.new_zeros(1, 1, 1), torch.tensor([[abs(places)]]))
@@ -51,3 +77,24 @@ class KnownBase:
         first, second = part.chunk(2, dim=-1)
         turned = part * cosine + torch.cat([-second, first], dim=-1) * sine
         return torch.cat([turned, rest], dim=-1).view(keys.shape).to(keys.dtype)
+
+    def heads(self) -> tuple[int, int]:
+        """Return how many heads queries and keys have in each attention.
+
+        Raises:
+            UnsupportedError: the configuration does not say one number for all.
+        """
+        said = self._ground.bare.config.to_dict()
+        queries = said.get("num_attention_heads")
+        keys = said.get("num_key_value_heads") or queries
+        if type(queries) is not int or type(keys) is not int:
+            raise UnsupportedError(
+                "the configuration of the base model does not say how many heads its attentions have"
+            )
+        return queries, keys
+
+
+def _is_rotation(module: nn.Module) -> bool:
+    """Return whether a module makes cosines and sines of the numbers of positions, the same for every layer."""
+    taken = tuple(inspect.signature(module.forward).parameters)
+    return taken == ("x", "position_ids")

@@ -97,7 +97,12 @@ def unmergeable(binding: Binding) -> Iterator[str]:
     }
     for field, words in kinds.items():
         if getattr(binding, field):
-            yield f"it has {words}, which depend on their input"
+            yield depending(words)
+
+
+def depending(words: str) -> str:
+    """Return why what has these words cannot become weights."""
+    return f"it has {words}, which depend on their input"
 
 
 @torch.no_grad()

@@ -26,6 +26,9 @@ from .layout import Ground, setting
 OF_THE_BASE = ("last_hidden_state", "logits_per_image")
 """Outputs of base models; all others are those of heads."""
 
+OF_HEADS = ("logits", "start_logits", "arc_preds")
+"""Outputs of heads, of which the first that there is is compared."""
+
 WIDTH = 8
 """So many numbers of a hidden state are kept."""
 
@@ -132,6 +135,32 @@ def output_of(ground: Ground, inputs: Mapping[str, Tensor]) -> str:
     with _evaluating(ground), torch.no_grad():
         result = ground.bare(**{name: _whole(ground, name, x) for name, x in inputs.items()}, return_dict=True)
     return next(name for name in (*OF_THE_BASE, "logits") if name in result) + place
+
+
+def output_of_answer(ground: Ground, inputs: Mapping[str, Tensor]) -> str:
+    """Return the name of the output of what is active now that is compared: that of a head if there is one.
+
+    Of several heads that answer in different shapes, the hidden states that they read are compared.
+    """
+    with _evaluating(ground), torch.no_grad():
+        result = ground.model(**{name: _whole(ground, name, x) for name, x in inputs.items()}, return_dict=True)
+    name = next((name for name in OF_HEADS if result.get(name) is not None), None)
+    if name is None or (ground.model is ground.bare and name in OF_THE_BASE):
+        return output_of(ground, inputs)
+    place = "[-1]" if _looks_back(ground) and result[name].ndim > 2 else ""
+    return f"{name}{place}"
+
+
+def widened(inputs: Mapping[str, Tensor], rows: int, tokens: int) -> dict[str, Tensor]:
+    """Return inputs (2, 8) repeated and cut to so many rows and tokens; 0 leaves a number as it is."""
+    found = {}
+    for name, value in inputs.items():
+        if tokens and value.ndim == 2:
+            value = value.repeat(1, -(-tokens // value.shape[1]))[:, :tokens]
+        if rows:
+            value = value.repeat(-(-rows // len(value)), *[1] * (value.ndim - 1))[:rows]
+        found[name] = value
+    return found
 
 
 def output_of_head(ground: Ground, head: HeadConfig) -> str:

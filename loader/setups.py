@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from ..composition import Average, BatchSplit, Composition, Fuse, MultiTask, Node, Parallel, Split, Stack, leaves
+from ..composition import Average, BatchSplit, Fuse, MultiTask, Node, Parallel, Split, Stack, leaves
 from ..errors import UnsupportedError
 from ..methods import Binding
 from . import combined_heads as heads
@@ -73,13 +73,22 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Headed:
-    """A composition that answers with the head of one adapter, whose own heads are left out."""
+    """A composition with what is said of it besides: whose head answers, by which rules, and its name.
 
-    node: Composition | PerRow
-    head: str
+    Attributes:
+        node: the composition.
+        head: name of the adapter whose head answers in place of those in the composition, "" for those.
+        compat: compute what `adapters` does, whatever the set does otherwise.
+        name: what it is called, "" where it has no name.
+    """
+
+    node: Node | PerRow
+    head: str = ""
+    compat: bool = False
+    name: str = ""
 
     def __str__(self) -> str:
-        return f"{self.node}, head {self.head}"
+        return self.name or (f"{self.node}, head {self.head}" if self.head else str(self.node))
 
 
 def bound(node: Node | PerRow | Headed, leaf: Leaf, *, compat: bool = False) -> Setup:
@@ -91,11 +100,13 @@ def bound(node: Node | PerRow | Headed, leaf: Leaf, *, compat: bool = False) -> 
     Raises:
         UnsupportedError: an adapter cannot stand there; it is named with the place.
     """
+    if isinstance(node, Headed) and not node.head:
+        return bound(node.node, leaf, compat=compat or node.compat)
     if isinstance(node, Headed):
         head = leaf(node.head).head
         if head is None:
             raise UnsupportedError(f"{node.head!r} has no head", hint="name an adapter that has one")
-        made = bound(node.node, partial(_headless, leaf), compat=compat)
+        made = bound(node.node, partial(_headless, leaf), compat=compat or node.compat)
         return replace(made, binding=replace(made.binding, head=head))
     if isinstance(node, PerRow):
         children = {name: leaf(name) for name in node.names if name is not None}

@@ -167,11 +167,14 @@ def fit(
     config: TrainingConfig,
     forward: Forward,
     on_progress: Callable[[Progress], None] | None = None,
+    penalty: Callable[[], Tensor] | None = None,
 ) -> TrainingResult:
     """Train the given parameters and return how it went; the model is left in evaluation mode.
 
     Parameters that are not given do not change and get no gradient. Every `requires_grad` and the state of torch's
     random generators are as before afterwards, after an error too.
+
+    penalty: what is added to the loss of every step, such as `AdapterSet.regularisation`.
 
     Raises:
         StateError: nothing to train or no examples, or the loss is no longer a number.
@@ -183,7 +186,7 @@ def fit(
     if not train:
         raise StateError("no examples to train on")
     device = parameters[0].device
-    training = _Training(model, parameters, config, forward, on_progress)
+    training = _Training(model, parameters, config, forward, on_progress, penalty)
     with torch.random.fork_rng([device] if device.type == "cuda" else []), _only_trainable(model, parameters):
         torch.manual_seed(config.seed)
         try:
@@ -266,8 +269,10 @@ class _Training:
         config: TrainingConfig,
         forward: Forward,
         on_progress: Callable[[Progress], None] | None,
+        penalty: Callable[[], Tensor] | None,
     ) -> None:
         self.model, self.parameters, self.config, self.on_progress = model, parameters, config, on_progress
+        self.penalty = penalty
         self.bf16 = config.bf16 and has_bf16(parameters[0].device)
         self.forward = _autocast(forward, parameters[0].device) if self.bf16 else forward
         self.optimiser = _optimiser(parameters, config)
@@ -314,6 +319,7 @@ class _Training:
             group["lr"] = self._learning_rate()
         loss = functional.cross_entropy(_logits(self.forward, inputs, labels), labels)
         value = loss.item()
+        loss = loss if self.penalty is None else loss + self.penalty()
         if not math.isfinite(value):
             raise StateError(
                 f"the loss is {value} in step {self.step + 1}",

@@ -83,5 +83,6 @@ METHOD = method(
         start=start,
         op=partial(Added, delta),
         seen=seen,
+        alone=True,
     )
 )

@@ -52,7 +52,8 @@ class Shifted:
 
     def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return W and b + v."""
-        return weight, self.vector[0].float() if bias is None else bias + self.vector[0].float()
+        vector = self.vector[0].to(weight.dtype)
+        return weight, vector if bias is None else bias + vector
 
 
 def op(config: BeftConfig, own: Own, linear: Linear, live: Live) -> Shifted:

@@ -80,6 +80,7 @@ METHOD = method(
         shapes=shapes,
         op=partial(Added, delta),
         seen=seen,
+        alone=True,
         kinds=("linear",),
     )
 )

@@ -99,6 +99,7 @@ METHOD = method(
         start=start,
         op=partial(Added, delta),
         seen=seen,
+        alone=True,
         kinds=("linear",),
     )
 )

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..sites import Linear
-from .method import Live, Shapes
 from .low_rank import readable
+from .method import Live, Shapes
 from .updating import Base, Rule, UpdatingConfig, apply, bounds, method
 
 if TYPE_CHECKING:

@@ -105,5 +105,6 @@ METHOD = method(
         start=start,
         op=partial(Added, delta),
         seen=seen,
+        alone=True,
     )
 )

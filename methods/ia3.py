@@ -221,11 +221,11 @@ class Scaling:
         if self.inputs is not None:
             groups = self.target.linear.groups
             by_group = weight.view(groups, -1, *weight.shape[1:])
-            columns = self.inputs.float().view(groups, 1, -1, *(1,) * (weight.ndim - 2))
+            columns = self.inputs.to(weight.dtype).view(groups, 1, -1, *(1,) * (weight.ndim - 2))
             weight = (by_group * columns).view(weight.shape)
         if self.outputs is None:
             return weight, bias
-        rows = self._factor(self.outputs.float(), None)
+        rows = self._factor(self.outputs.to(weight.dtype), None)
         return weight * rows.view(-1, *(1,) * (weight.ndim - 1)), None if bias is None else bias * rows
 
     def _factor(self, vector: Tensor, gate: Tensor | None) -> Tensor:

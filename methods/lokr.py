@@ -150,6 +150,7 @@ METHOD = method(
         start=start,
         op=partial(Added, delta),
         seen=seen,
+        alone=True,
         kinds=("linear", "convolution"),
     )
 )

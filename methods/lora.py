@@ -243,4 +243,5 @@ METHOD = Method(
     initial=initial,
     bind=bind,
     facts=facts,
+    alone=lambda config: config.magnitude == "none",
 )

@@ -485,7 +485,7 @@ def readable(weight: Tensor, path: str) -> Tensor:
         kind = f"{type(weight).__name__}, {weight.dtype}"
         raise UnsupportedError(
             f"what the adapter computes at {path} needs the numbers of its weight, which is quantised ({kind})",
-            hint="load the base model without quantisation, or take an adapter that adds to what the map computes (lora)",
+            hint="load the base model without quantisation, or take one that adds to what the map computes (lora)",
         )
     return weight
 

@@ -74,7 +74,7 @@ class LinearOp(Protocol):
     def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return weight and bias with which the plain map computes the same as this operation around the given ones.
 
-        weight: (outputs, inputs[, kernel]) float32, whatever the module's own orientation.
+        weight: (outputs, inputs[, kernel]) in float32 or float64, whatever the module's own orientation.
 
         Raises:
             UnsupportedError: no weight does, because the operation depends on its input.
@@ -391,6 +391,7 @@ class Method:
         frozen: configuration and canonical key → whether that tensor stays as it is in training.
         settled: configuration and layout → the configuration with what it leaves to the base model filled in.
         sized: whether the shapes of its tensors tell inputs and outputs of the linear maps that it changes.
+        alone: configuration → whether its tensors alone tell what it adds to the weights of linear maps.
         is_head: whether it is a prediction head, of which an adapter has at most one.
     """
 
@@ -403,6 +404,7 @@ class Method:
     frozen: Callable[[Any, str], bool] = lambda config, key: False
     settled: Callable[[Any, Layout], Any] = lambda config, layout: config
     sized: bool = True
+    alone: Callable[[Any], bool] = lambda config: False
     is_head: bool = False
 
     @property

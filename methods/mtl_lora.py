@@ -207,4 +207,5 @@ METHOD = Method(
     initial=initial,
     bind=bind,
     facts=facts,
+    alone=lambda config: True,
 )

@@ -58,7 +58,7 @@ class OftConfig(UpdatingConfig):
 
     def size(self, linear: Linear) -> int:
         """Return b at a map."""
-        width = _width(linear)
+        width = max(1, _width(linear))
         if self.blocks:
             return width // nearest_divisor(width, self.blocks)
         return nearest_divisor(width, self.block_size)
@@ -161,7 +161,7 @@ class Rotated:
         """Return W R and b; behind an embedding R W."""
         import torch
 
-        whole = torch.block_diag(*rotation(self.config, self.entries, self.linear).float())
+        whole = torch.block_diag(*rotation(self.config, self.entries, self.linear)).to(weight.dtype)
         return (whole.t() @ weight if self.linear.kind == "embedding" else weight @ whole.t()), bias
 
 

@@ -80,6 +80,7 @@ METHOD = method(
         seen=seen,
         sized=False,
         frozen=("shira_indices",),
+        places=lambda config, linear: {"shira_indices": (linear.outputs, linear.inputs)},
         kinds=("linear",),
     )
 )

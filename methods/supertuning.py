@@ -118,6 +118,7 @@ METHOD = method(
         seen=seen,
         sized=False,
         frozen=("supertuning_indices",),
+        places=lambda config, linear: {"supertuning_indices": (linear.outputs * linear.inputs,)},
         kinds=("linear",),
     )
 )

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from ..adapter import MethodConfig
-from ..errors import UnsupportedError
+from ..errors import FormatError, UnsupportedError
 from ..sites import Layout, Linear
 from .config import Config
 from .low_rank import convolution, holds_numbers, is_transposed, readable
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     Own = Mapping[str, Tensor]
 
 V = TypeVar("V")
+Shape = tuple[int, ...]
 
 SHARED = "shared."
 """In front of the names of tensors that all maps share."""
@@ -101,6 +102,8 @@ class Rule:
         drawn: configuration and maps → `shared.<name>` → tensor that is no tensor of the adapter but drawn with a seed.
         settled: configuration and maps → the configuration with what it leaves to them filled in.
         frozen: names of tensors that stay as they are in training.
+        alone: whether the tensors alone tell what is added, without the base's weights or sizes.
+        places: configuration and map → parameter name of whole numbers → what each of its rows, or all of it, is below.
     """
 
     config: type[Any]
@@ -115,6 +118,8 @@ class Rule:
     drawn: Callable[[Any, Sequence[Linear]], dict[str, Tensor]] = lambda config, linears: {}
     settled: Callable[[Any, Sequence[Linear]], Any] = lambda config, linears: config
     frozen: tuple[str, ...] = ()
+    alone: bool = False
+    places: Callable[[Any, Linear], Mapping[str, Shape]] = lambda config, linear: {}
 
 
 def method(rule: Rule) -> Method:
@@ -156,6 +161,7 @@ def method(rule: Rule) -> Method:
         ops = {}
         for one in found:
             own = {name: tensors[f"{one.path}.{name}"] for name in rule.shapes(config, one)}
+            _check_places(own, rule.places(config, one), one.path)
             ops[one.path] = rule.op(config, own | shared, one, live)
         return Binding(linears=ops)
 
@@ -174,7 +180,24 @@ def method(rule: Rule) -> Method:
         frozen=lambda config, key: key in rule.frozen or key.rpartition(".")[2] in rule.frozen,
         settled=lambda config, layout: rule.settled(config, maps(config, layout)),
         sized=rule.sized,
+        alone=lambda config: rule.alone,
     )
+
+
+def _check_places(own: Own, limits: Mapping[str, Shape], path: str) -> None:
+    """Refuse numbers that are no places of what they stand for.
+
+    Raises:
+        FormatError: names the first such tensor.
+    """
+    for name, below in limits.items():
+        rows = own[name] if len(below) > 1 else own[name].reshape(1, -1)
+        for row, limit in zip(rows, below, strict=True):
+            if not row.is_meta and row.numel() and not 0 <= int(row.min()) <= int(row.max()) < limit:
+                raise FormatError(
+                    f"tensor '{path}.{name}' names places {int(row.min())} to {int(row.max())}, there are {limit}",
+                    hint="the file is damaged, or of another model",
+                )
 
 
 def _seen(rule: Rule, config: Any, have: Shapes, roles: Roles) -> dict[str, Linear]:
@@ -263,7 +286,7 @@ class Added(_OnWeight):
 
     def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return W + D and b."""
-        return weight + self.made(weight).float(), bias
+        return weight + self.made(weight).to(weight.dtype), bias
 
 
 class AddedOf(Added):

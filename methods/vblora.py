@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 BANK = "shared.vblora_vector_bank"
 
 
+TOP = ("vblora_logits_A_topk_indices", "vblora_logits_B_topk_indices")
+"""Which vectors of the bank are put together, where only these are kept."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class VbloraConfig(UpdatingConfig):
     """Rank and bank.
@@ -129,7 +133,9 @@ METHOD = method(
         start=start,
         op=partial(Added, delta),
         seen=seen,
+        alone=True,
         shared=shared,
-        frozen=("vblora_logits_A_topk_indices", "vblora_logits_B_topk_indices"),
+        places=lambda config, linear: dict.fromkeys(TOP, (config.vectors,)) if config.only_top else {},
+        frozen=TOP,
     )
 )

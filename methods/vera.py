@@ -265,4 +265,6 @@ METHOD = Method(
     bind=bind,
     facts=facts,
     frozen=frozen,
+    # Diagonals do not tell the inputs of maps that read less than the widest one.
+    alone=lambda config: config.form == "matrices" and config.magnitude == "none",
 )

@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from .index import Entries, Index
     from .lock import Lock, LockedAdapter, LockedBase
     from .lookup import Lookup
+    from .publication import Offer, Outcome, Publication, Publisher
+    from .publishers import publisher_at
     from .pulling import Pulled, pull
-    from .records import Artifact, ArtifactBase, ArtifactFile, Entry, Release
+    from .records import Artifact, ArtifactBase, ArtifactFile, Content, Entry, Release
     from .reference import Reference
     from .registry import Registry, locate, open_registry
     from .resolution import Resolved
@@ -24,6 +26,7 @@ __all__ = [
     "Artifact",
     "ArtifactBase",
     "ArtifactFile",
+    "Content",
     "Entries",
     "Entry",
     "Index",
@@ -31,6 +34,10 @@ __all__ = [
     "LockedAdapter",
     "LockedBase",
     "Lookup",
+    "Offer",
+    "Outcome",
+    "Publication",
+    "Publisher",
     "Pulled",
     "Reference",
     "Registry",
@@ -42,6 +49,7 @@ __all__ = [
     "VersionRange",
     "locate",
     "open_registry",
+    "publisher_at",
     "pull",
 ]
 
@@ -49,8 +57,10 @@ _HOMES = {
     "index": ("Entries", "Index"),
     "lock": ("Lock", "LockedAdapter", "LockedBase"),
     "lookup": ("Lookup",),
+    "publication": ("Offer", "Outcome", "Publication", "Publisher"),
+    "publishers": ("publisher_at",),
     "pulling": ("Pulled", "pull"),
-    "records": ("Artifact", "ArtifactBase", "ArtifactFile", "Entry", "Release"),
+    "records": ("Artifact", "ArtifactBase", "ArtifactFile", "Content", "Entry", "Release"),
     "reference": ("Reference",),
     "registry": ("Registry", "locate", "open_registry"),
     "resolution": ("Resolved",),

@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ..errors import DigestError, FormatError, NotFoundError, OfflineError
-from . import atomic, digest, hf
-from .hf import BRANCH, HubFile, Snapshot
+from . import atomic, digest, hf_client
+from .hf_client import BRANCH, HubFile, Snapshot
 from .records import ArtifactFile, Content
 from .reference import Reference
 from .store import Store
@@ -61,7 +61,7 @@ def content_of(reference: Reference, *, format: str | None, store: Store, offlin
             f"{reference} needs the network, which is switched off", hint="pull it once with the network"
         )
     if found is None:
-        found = memory.with_digests(hf.snapshot(reference.name, reference.revision))
+        found = memory.with_digests(hf_client.snapshot(reference.name, reference.revision))
     folder, files = chosen(found, reference.folder, format, str(reference))
     if not offline:
         known = {file.path: _digested(file, found, store) for file in files if not file.digest}
@@ -136,10 +136,10 @@ def _digested(file: HubFile, found: Snapshot, store: Store) -> HubFile:
         DigestError: it is another file.
         FormatError: it is too large for that.
     """
-    what = f"{hf.what(found.repo, found.commit[:12])}/{file.path}"
+    what = f"{hf_client.what(found.repo, found.commit[:12])}/{file.path}"
     if file.size > MOST_SMALL:
         raise FormatError(f"{what} has {file.size:,} bytes, and the Hub gives no digest of it")
-    data = hf.small_file(found, file.path, most=MOST_SMALL)
+    data = hf_client.small_file(found, file.path, most=MOST_SMALL)
     actual = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
     if actual != file.blob:
         raise DigestError(what, expected=f"git:{file.blob}", actual=f"git:{actual}")
@@ -152,7 +152,7 @@ def _content(found: Snapshot, folder: str, files: tuple[HubFile, ...], reference
     """Return what the store takes."""
     if not all(file.digest for file in files):
         raise OfflineError(f"{reference} was not pulled completely", hint="pull it once with the network")
-    home = f"{hf.SCHEME}{found.repo}@{found.commit}"
+    home = f"{hf_client.SCHEME}{found.repo}@{found.commit}"
     url = f"{home}/{folder}" if folder else home
     if len(files) == 1 and files[0].path == folder:
         return Content(url=url, digest=files[0].digest, size=files[0].size)
@@ -170,7 +170,7 @@ class _Memory:
 
     @property
     def folder(self) -> Path:
-        return self.root / digest.of_bytes(f"{hf.endpoint()}/{self.reference.name}".encode())[7:39]
+        return self.root / digest.of_bytes(f"{hf_client.endpoint()}/{self.reference.name}".encode())[7:39]
 
     @property
     def ref(self) -> Path:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..composition_file import document_of
 from ..errors import AdapterHubError, NotFoundError, OfflineError
 from . import remotes
 from .receiving import Progress
@@ -29,6 +30,7 @@ class Pulled:
         artifact: what the index says of these bytes, or None where no index was asked.
         cached: whether all of it was on this machine already.
         content: the files of a repository on the Hub, with their digests; None otherwise.
+        parts: of a composition, name in it → adapter; else {}.
     """
 
     path: Path
@@ -37,6 +39,7 @@ class Pulled:
     artifact: Artifact | None
     cached: bool
     content: Content | None = None
+    parts: Mapping[str, Pulled] = field(default_factory=dict)
 
     @property
     def digest(self) -> str | None:
@@ -57,6 +60,8 @@ def pull(
 ) -> Pulled:
     """Return where the adapter that a reference names lies on this machine, fetched if need be.
 
+    All adapters of a composition are fetched with it.
+
     Args:
         reference: an adapter of a registry, or a path, which is returned as it is.
         registry: where to look names up; None is the one that the reference or the settings name.
@@ -75,12 +80,14 @@ def pull(
         SchemaError: the index is not valid.
     """
     reference = Reference.parse(reference) if isinstance(reference, str) else reference
-    if reference.scheme == "path":
-        return _path(reference)
     settings = Settings.load(offline=offline)
     store = store or Store(settings.cache)
+    home = registry if isinstance(registry, Registry) else None
+    if reference.scheme == "path":
+        return _completed(_path(reference), home=home, settings=settings, store=store)
     if reference.scheme == "hf":
-        return _from_the_hub(reference, format, store, settings.offline, progress)
+        found = _from_the_hub(reference, format, store, settings.offline, progress)
+        return _completed(found, home=home, settings=settings, store=store)
     if reference.scheme != "name":
         raise _elsewhere(reference, settings)
     opened = registry if isinstance(registry, Registry) else _open(reference, registry, settings)
@@ -92,7 +99,18 @@ def pull(
         offline=settings.offline,
         progress=progress,
     )
-    return Pulled(path=path, name=resolved.name, version=resolved.version, artifact=resolved.artifact, cached=cached)
+    artifact = resolved.artifact
+    pulled = Pulled(path=path, name=resolved.name, version=resolved.version, artifact=artifact, cached=cached)
+    return _completed(pulled, home=opened, settings=settings, store=store)
+
+
+def _completed(pulled: Pulled, *, home: Registry | None, settings: Settings, store: Store) -> Pulled:
+    """Return a composition with its adapters, anything else as it is."""
+    if document_of(pulled.path) is None:
+        return pulled
+    from . import closure
+
+    return closure.completed(pulled, home=home, settings=settings, store=store)
 
 
 def _path(reference: Reference) -> Pulled:

@@ -105,7 +105,8 @@ class Store:
         for file in files:
             self._look(file, damages)
         inner = {file.path: path for file, path in zip(files, _inner_paths(content), strict=True)}
-        missing = [file for file in files if file.digest in damages]
+        # Equal files are fetched once.
+        missing = {file.digest: file for file in reversed(files) if file.digest in damages}.values()
         meter = Meter(sum(file.size for file in missing), progress)
         fetch = [
             partial(self._ensure, file, read, inner[file.path], what, damages[file.digest], meter) for file in missing
@@ -125,7 +126,7 @@ class Store:
     def _ensure(
         self, file: ArtifactFile, read: Read, inner: str, what: str, damage: DigestError | None, meter: Meter
     ) -> bool:
-        """Make sure that a file's object is here; return whether another process, or file, has brought it meanwhile."""
+        """Make sure that a file's object is here; return whether another process has brought it meanwhile."""
         with self._lock(file.digest) as alone:
             if self.find(file.digest) is not None:
                 meter.add(file.size)

@@ -141,6 +141,7 @@ COMPOSITIONS = Archive("composition-cases.tar.gz")
 HEADS = Archive("head-cases.tar.gz")
 PREFIXES = Archive("prefix-cases.tar.gz")
 PEFT_PROMPTS = Archive("peft-prompt-cases.tar.gz")
+SETUPS = Archive("setup-cases.tar.gz")
 PEFTS = Archive("peft-cases.tar.gz")
 
 

@@ -131,7 +131,8 @@ class Handler(BaseHTTPRequestHandler):
         """Answer one request."""
         parts = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
-        body = self.rfile.read(int(headers.get("content-length", 0)))
+        chunked = headers.get("transfer-encoding") == "chunked"
+        body = self._chunks() if chunked else self.rfile.read(int(headers.get("content-length", 0)))
         query = parse_qs(parts.query, keep_blank_values=True)
         home = self.application.url
         answer = self.application.answer(Request(self.command, parts.path, query, headers, body, home))
@@ -143,6 +144,15 @@ class Handler(BaseHTTPRequestHandler):
             self._send(answer)
 
     do_GET = do_HEAD = do_POST = do_PUT = serve  # noqa: N815 (the names that the class looks for)
+
+    def _chunks(self) -> bytes:
+        """Return a body that comes in pieces, each behind its length."""
+        found = b""
+        while size := int(self.rfile.readline(), 16):
+            found += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return found
 
     def _send(self, answer: Answer) -> None:
         body = answer.body[: answer.cut]

@@ -27,14 +27,16 @@ STANDS_ON: dict[str, tuple[str, ...]] = {
     "sites": (),
     "adapter": ("errors",),
     "schemas": ("errors",),
-    "composition": ("schemas",),
-    "registry": ("schemas", "adapter"),
+    "composition": ("schemas", "adapter"),
+    "registry": ("composition",),
     "methods": ("adapter", "sites"),
     "architectures": ("sites", "errors"),
-    "converters": ("methods", "architectures", "schemas"),
-    "loader": ("converters", "registry", "composition"),
-    "hub": ("loader",),
+    "converters": ("methods", "architectures", "composition"),
+    "loader": ("converters", "registry"),
+    "merging": ("converters",),
+    "hub": ("loader", "merging"),
     "cli": ("hub", "adapterhub"),
+    "peft_plugin": ("loader",),
 }
 
 
@@ -44,19 +46,22 @@ def below(floor: str) -> set[str]:
 
 
 # Modules of the root that belong to the floor of another.
-ANNEXES = {"arrangement": "composition", "composition_text": "composition"}
+ANNEXES = {"arrangement": "composition", "composition_file": "composition", "composition_text": "composition"}
 
 # Libraries that only some floors may import, at whatever depth.
 OUTSIDE: dict[str, tuple[str, ...]] = {
     "click": ("cli",),
     "filelock": ("registry",),
+    "httpx2": ("registry",),
     "huggingface_hub": ("registry",),
     "jsonschema": ("schemas",),
-    "torch": ("methods", "converters", "loader", "hub", "cli"),
-    "transformers": ("methods", "loader", "hub", "cli"),
+    "peft": ("peft_plugin",),
+    "torch": ("methods", "converters", "loader", "merging", "hub", "cli", "peft_plugin"),
+    "transformers": ("methods", "loader", "hub", "cli", "peft_plugin"),
+    "yaml": ("hub",),
 }
 
-HEAVY = {"torch", "transformers", "huggingface_hub", "jsonschema", "rich", "importlib.metadata"}
+HEAVY = {"torch", "transformers", "huggingface_hub", "httpx2", "yaml", "jsonschema", "rich", "importlib.metadata"}
 
 
 def package_files() -> list[Path]:
@@ -286,8 +291,8 @@ def test_the_table_in_the_documents_is_this_table() -> None:
 
 def test_a_floor_may_import_what_lies_below_what_it_stands_on() -> None:
     assert below("errors") == set()
-    assert below("registry") == {"schemas", "adapter", "errors"}
-    assert below("cli") == {*STANDS_ON, "adapterhub"} - {"cli"}
+    assert below("registry") == {"composition", "schemas", "adapter", "errors"}
+    assert below("cli") == {*STANDS_ON, "adapterhub"} - {"cli", "peft_plugin"}
 
 
 def test_nothing_is_named_that_lies_below_something_else_that_is_named() -> None:

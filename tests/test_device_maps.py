@@ -69,7 +69,7 @@ def test_a_placed_model_computes_what_any_other_does(
 
 def test_a_hook_in_front_of_an_attention_leaves_no_room_for_a_prefix(saved: tuple[str, Path]) -> None:
     adapters = attach(dispatched(*saved))
-    with pytest.raises(UnsupportedError, match="replaced the forward of .*cannot have a prefix"):
+    with pytest.raises(UnsupportedError, match=r"replaced the forward of .*cannot have a prefix"):
         adapters.add("a", "prefix_tuning[prefix_length=2]")
     assert adapters.names == ()
 

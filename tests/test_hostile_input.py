@@ -415,5 +415,8 @@ def test_no_change_of_a_file_ends_in_a_foreign_error(name: str, place: int, junk
 @settings(deadline=None, max_examples=300)
 def test_no_bytes_taken_for_a_pickle_end_in_a_foreign_error(data: bytes, container: str) -> None:
     made = {"bare": data, "zip": zipped(data), "old": old(data)}[container]
-    with pytest.raises(FormatError):
-        torch_file.loads(bytearray(made), "junk")
+    try:
+        found = torch_file.loads(bytearray(made), "junk")
+    except FormatError:
+        return
+    assert found == {}, "an empty dictionary is all that so few bytes can say"

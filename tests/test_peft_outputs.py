@@ -144,12 +144,16 @@ def test_adapters_of_the_two_libraries_become_each_other(case: Case, tmp_path: P
     assert_close(case, output_of(case, peft.PeftModel.from_pretrained(base_of(case), theirs).eval()))
 
 
-REFUSED = GOLDEN.cases(groups="E", kinds="convert-inexact convert-refuse refuse")
+BY_PLUG_IN = "e-refuse-seqbn"
+"""What PEFT computes once it has learned it; see test_peft_plugin.py."""
+
+ANSWERLESS = GOLDEN.cases(groups="E", kinds="convert-inexact convert-refuse refuse")
+REFUSED = [case for case in ANSWERLESS if str(case) != BY_PLUG_IN]
 
 
 def test_no_pair_of_the_golden_cases_is_forgotten() -> None:
     pairs = GOLDEN.cases(groups="E", kinds="convert-pair")
-    assert {str(case) for case in GOLDEN.cases(groups="E")} == {str(case) for case in [*pairs, *REFUSED]}
+    assert {str(case) for case in GOLDEN.cases(groups="E")} == {BY_PLUG_IN, *(str(case) for case in [*pairs, *REFUSED])}
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=str)

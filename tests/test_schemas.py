@@ -103,9 +103,11 @@ def a_composition() -> dict[str, Any]:
         {"type": "average", "children": ["a", "b"], "weights": [0.5, -1]},
         {"type": "multi_task", "children": ["a"]},
     ]
-    pins = {"a": {"digest": DIGEST, "reference": "a@1.0.0"}, "b": {"digest": DIGEST}}
-    texts = {"name": "both", "version": "1.0.0", "summary": "s", "extra": {}}
-    return {"format": 1, **texts, "composition": {"type": "stack", "children": kinds}, "adapters": pins}
+    pins = {"a": {"digest": DIGEST, "reference": "a@1.0.0"}, "b": {"digest": DIGEST}, "f": {"digest": DIGEST}}
+    texts = {"name": "both", "version": "1.0.0", "summary": "s", "task": "t/u", "license": "MIT", "head": "a"}
+    known = {key: a_manifest()[key] for key in ("labels", "language", "metrics", "base", "probe")}
+    rest = {**known, "rules": "adapters", "extra": {}}
+    return {"format": 1, **texts, **rest, "composition": {"type": "stack", "children": kinds}, "adapters": pins}
 
 
 def a_lock() -> dict[str, Any]:
@@ -184,6 +186,7 @@ RECORDS: dict[tuple[str, str], type] = {
     ("manifest", "dataset"): adapter.Dataset,
     ("manifest", "probe"): adapter.Probe,
     ("manifest", "provenance"): adapter.Provenance,
+    ("manifest", "parent"): adapter.Parent,
     ("lock", ""): lock.Lock,
     ("lock", "adapter"): lock.LockedAdapter,
     ("lock", "base"): lock.LockedBase,
@@ -311,7 +314,8 @@ def test_every_fault_is_told_at_once_with_its_path_in_plain_words() -> None:
     document["format"] = 2
     at = "adapters['sst2-bert'].versions['1.0.0-rc.1+b']"
     assert faults_of(document) == [
-        "adapters: key 'Bad Name' is not a name (lower-case letters, digits, and . _ - within)",
+        "adapters: key 'Bad Name' is not a name "
+        "(lower-case letters, digits, and . _ - within; may begin with an owner and /)",
         "adapters['Bad Name']: 5 is not an object",
         "adapters['other'].versions: is empty",
         "adapters['sst2-bert'].aliases: has 'x' more than once",

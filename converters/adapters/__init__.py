@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,8 @@ from ...errors import FormatError, UnsupportedError
 from ...methods import FusionConfig, is_head
 from .. import accounting, fingerprints
 from ..format import Format, Parts
-from ..identity import origin
+from ..identity import manifest_name, origin
+from ..values import check_usable
 from . import config as configs
 from . import documents, equal, folder, fusion, heads, keys
 from .codec import CONTAINERS, Codec, Source
@@ -43,6 +44,7 @@ def decode(parts: Parts) -> Adapter:
     """
     first = documents.check(parts.documents)
     row = by_model_type(first["model_type"])
+    check_usable(parts.tensors, f"the weights of {first.get('name') or 'the head'}")
     config, names, tensors, faults = _decode_adapter(parts, row)
     head: heads.Head | None = None
     if HEAD_CONFIG in parts.documents:
@@ -56,7 +58,9 @@ def decode(parts: Parts) -> Adapter:
         raise FormatError(
             "the files of the adapter do not belong together", faults=accounting.shown(faults), hint=_AGAIN
         )
-    extra = _names_kept(names, head, row)
+    extra = _names_kept(names, head, row) | _fusion_name(first, config)
+    if head is not None and head.fixed and names is None and first.get("name") is not None:
+        extra["head_name"] = first["name"]
     bare = documents.manifest(first, row, labels, parts.digest, {})
     versions = {file: document.get("version") for file, document in parts.documents.items()}
     built = _documents(Adapter(config, tensors, bare), _source(row, first.get("version"), config), versions, extra)
@@ -80,6 +84,12 @@ def encode(adapter: Adapter) -> Parts:
     faults = accounting.faults(adapter.config, adapter.tensors, row)
     if faults:
         raise FormatError(f"adapter {adapter.manifest.name!r} is not whole", faults=faults)
+    source_of = adapter.manifest.provenance
+    if row.muted and (source_of is None or source_of.format != NAME):
+        raise UnsupportedError(
+            f"the library of the adapters format takes modules out of {row.name} models that this adapter counts on",
+            hint="write it in the native format",
+        )
     extra = documents.kept_of(adapter.manifest)
     spellings = {file: extra.get(file, {}) for file in (CONFIG, HEAD_CONFIG, FUSION_CONFIG)}
     source = _source(row, kept_version(spellings[CONFIG]), adapter.config)
@@ -90,7 +100,11 @@ def encode(adapter: Adapter) -> Parts:
         HEAD_CONFIG: partial(heads.meaning, row=row, tensors=adapter.tensors),
         FUSION_CONFIG: fusion.meaning_or_nothing,
     }
-    found = {file: documents.respelled(document, spellings[file], meanings[file]) for file, document in built.items()}
+    first = next(iter(built), None)
+    found = {
+        file: documents.respelled(document, spellings[file], meanings[file], first=file == first)
+        for file, document in built.items()
+    }
     return _with_rest(adapter.manifest, Parts(found, _tensors(adapter, row, found, extra)))
 
 
@@ -193,6 +207,13 @@ def _names_kept(names: Naming | None, head: heads.Head | None, row: Architecture
     return extra
 
 
+def _fusion_name(document: Mapping[str, JSON], config: Sequence[MethodConfig]) -> dict[str, JSON]:
+    """Return the name of a fusion layer that is not made of its adapters' names."""
+    fused = next((part for part in config if isinstance(part, FusionConfig)), None)
+    usual = fused is None or document["name"] == ",".join(fused.adapters)
+    return {} if usual else {"fusion": document["name"]}
+
+
 def _usual_prefix(row: Architecture) -> str:
     return row.prefixes[0] if row.prefixes else ""
 
@@ -219,7 +240,10 @@ def _documents(
     if fused and (fused[1:] or others):
         raise UnsupportedError("the adapters format keeps a fusion layer in a folder of its own")
     if fused:
-        names = {"name": ",".join(fused[0].adapters) or top["name"], "adapter_names": list(fused[0].adapters)}
+        own_name: str = extra.get("fusion", "")
+        if not own_name or manifest_name(own_name, "head") != adapter.manifest.name:
+            own_name = ",".join(fused[0].adapters) or str(top["name"])
+        names = {"name": own_name, "adapter_names": list(fused[0].adapters)}
         found[FUSION_CONFIG] = {**top, **names, "config": fusion.encode(fused[0], source)}
     if others:
         found[CONFIG] = {**top, "config": configs.encode(others, source)}
@@ -227,6 +251,9 @@ def _documents(
         wrote = dataclasses.replace(source, version=versions.get(HEAD_CONFIG))
         labels, wanted = adapter.manifest.labels, extra.get("fixed_head", "")
         found[HEAD_CONFIG] = top | heads.encode(own[0], labels, adapter.tensors, wanted, wrote)
+        head_name: str = extra.get("head_name", "")
+        if head_name and manifest_name(head_name, "head") == adapter.manifest.name:
+            found[HEAD_CONFIG]["name"] = head_name
     return found
 
 

@@ -70,9 +70,12 @@ def encode(config: Sequence[MethodConfig], source: Source) -> JSON:
     """
     foreign = [part.method for part in config if codec_of(part) is None]
     if foreign:
-        raise UnsupportedError(
-            f"the adapters format has no word for {', '.join(foreign)}", hint="write it in the native format"
-        )
+        others = [part for part in config if codec_of(part) is not None]
+        said = f"the adapters format has no word for {', '.join(foreign)}"
+        raise UnsupportedError("; ".join([said, *_refusals(others, source)]), hint="write it in the native format")
+    refused = _refusals(config, source)
+    if len(refused) > 1:
+        raise UnsupportedError("; ".join(refused), hint="write it in the native format")
     _check_positions(config)
     found: list[dict[str, JSON]] = []
     for part in config:
@@ -97,6 +100,19 @@ def _check_positions(config: Sequence[MethodConfig]) -> None:
             " it, so that they are not its first and last ones",
             hint="keep the two in adapters of their own",
         )
+
+
+def _refusals(config: Sequence[MethodConfig], source: Source) -> list[str]:
+    """Return why the format cannot say configurations, one sentence for each that it cannot."""
+    refused = []
+    for part in config:
+        codec = codec_of(part)
+        try:
+            if codec is not None:
+                codec.encode(part, source)
+        except UnsupportedError as error:
+            refused.append(error.message)
+    return refused
 
 
 def members(config: JSON) -> list[dict[str, JSON]]:

@@ -91,7 +91,11 @@ def kept_of(manifest: Manifest) -> Mapping[str, JSON]:
         FormatError: it is not what this module puts there.
     """
     extra = manifest.extra.get(NAME, {})
-    texts = [extra.get(name, "") for name in ("prefix", "container", "fixed_head")] if isinstance(extra, dict) else [0]
+    texts = (
+        [extra.get(name, "") for name in ("prefix", "container", "fixed_head", "fusion", "head_name")]
+        if isinstance(extra, dict)
+        else [0]
+    )
     absent = extra.get("head_absent", []) if isinstance(extra, dict) else []
     texts += absent if isinstance(absent, list) else [0]
     files = [extra.get(name, {}) for name in (CONFIG, HEAD_CONFIG, FUSION_CONFIG)] if isinstance(extra, dict) else []
@@ -127,22 +131,31 @@ def spelling(source: Mapping[str, JSON], built: Mapping[str, JSON]) -> dict[str,
     return {key: value for key, value in (found | {"configs": configs if any(configs) else []}).items() if value}
 
 
-def respelled(built: Mapping[str, JSON], spelling: Mapping[str, JSON], config_meaning: Meaning) -> dict[str, JSON]:
-    """Return a document in its source's spelling, wherever that still means the same."""
+def respelled(
+    built: Mapping[str, JSON], spelling: Mapping[str, JSON], config_meaning: Meaning, *, first: bool = True
+) -> dict[str, JSON]:
+    """Return a document in its source's spelling, wherever that still means the same.
+
+    first: whether it is the document that tells the base model.
+    """
     top, outer, inner = _split(built)
-    document = restored(top, spelling.get("top", {}), _top_meaning)
+    document = restored(top, spelling.get("top", {}), _top_meaning if first else _beside_meaning)
     kept_inner: list[Kept] = spelling.get("configs", [])
     if len(kept_inner) == len(inner):
         inner = [restored(config, one, config_meaning) for config, one in zip(inner, kept_inner, strict=True)]
     if outer:
         outer = restored(outer, spelling.get("outer", {}), dict)
         return document | {"config": {**outer, "configs": inner}}
-    return document | {"config": inner[0] if inner else None}
+    return document | {"config": inner[0]} if inner else document
 
 
 _AGAIN = "fetch the adapter again, or save it again with the library that made it"
 _LATER = "it reads bottleneck adapters, unions of them and classification heads of adapters and adapter-transformers"
-_VERSION = re.compile(r"(?:adapters\.)?[0-9]+(?:\.[0-9A-Za-z+-]+)*\Z")
+_VERSION = re.compile(
+    r"(?:adapters\.)?[0-9]+(?:\.[0-9]+)*(?:[._-]?(?:a|b|c|rc|alpha|beta|pre)[0-9]*)?(?:\.post[0-9]*)?(?:\.?dev[0-9]*)?"
+    r"(?:\+[0-9A-Za-z.]+)?\Z"
+)
+"""How the libraries write their versions; a long number would be none."""
 
 
 def _is_spelling(value: JSON) -> bool:
@@ -178,9 +191,9 @@ def _faults(document: Mapping[str, JSON]) -> list[str]:
         faults.append(f"name is {name!r}, expected a text")
     if isinstance(name, str) and len(name) > LONGEST_NAME:
         faults.append(f"name has {len(name)} characters, allowed are {LONGEST_NAME}")
-    version = document.get("version")
-    if version is not None and not (isinstance(version, str) and _VERSION.match(version)):
-        faults.append(f"version {version!r} is none of adapters or adapter-transformers")
+    version = document.get("version", "1")
+    if not (isinstance(version, str) and len(version) <= 100 and _VERSION.match(version)):
+        faults.append(f"version {repr(version)[:100]} is none of adapters or adapter-transformers")
     size = document.get("hidden_size")
     if size is not None and type(size) is not int:
         faults.append(f"hidden_size is {size!r}, expected a whole number")
@@ -206,8 +219,9 @@ def _with_ours(found: Manifest, ours: JSON) -> Manifest:
 
 def _split(document: Mapping[str, JSON]) -> tuple[dict[str, JSON], dict[str, JSON], list[dict[str, JSON]]]:
     """Return the fields around the configuration, those around a union's members, and the configurations."""
-    top = {key: value for key, value in document.items() if key not in ("config", OURS)}
     config = document.get("config")
+    # A head of a class of transformers has null there, or nothing.
+    top = {key: value for key, value in document.items() if key != OURS and (key != "config" or config is None)}
     if config is None:
         return top, {}, []
     union = config.get("architecture") == "union"
@@ -216,9 +230,12 @@ def _split(document: Mapping[str, JSON]) -> tuple[dict[str, JSON], dict[str, JSO
 
 
 def _top_meaning(document: Mapping[str, JSON]) -> dict[str, JSON]:
+    return {**_beside_meaning(document), "model_name": hub_id(document.get("model_name"))}
+
+
+def _beside_meaning(document: Mapping[str, JSON]) -> dict[str, JSON]:
     name, model_type = document.get("name"), document.get("model_type")
     return {
         "name": None if name is None else manifest_name(name, "head"),
         "model_type": by_model_type(model_type).name if isinstance(model_type, str) else None,
-        "model_name": hub_id(document.get("model_name")),
     }

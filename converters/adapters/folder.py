@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...adapter import JSON
 from ...errors import FormatError
-from .. import json_text, safetensors_file, torch_file
-from ..disk import digest_of, read_bounded, sha256, write_atomic, write_folder
+from .. import json_text, safetensors_file
+from ..disk import digest_of, sha256, write_atomic, write_folder
+from ..files import Files, Folder, names_at, required
 from ..format import Parts
 from ..outline import NeedsValues, Outline, outlined
 from .documents import CONFIG, FUSION_CONFIG, HEAD_CONFIG
@@ -36,10 +36,11 @@ DOCUMENT_LIMIT = 4 * 2**20
 
 
 def detect(path: Path) -> bool:
-    """Return whether path is a folder with a file that only this format has, or with its documents and none of PEFT."""
-    if not path.is_dir():
-        return False
-    names = {entry.name for entry in path.iterdir()}
+    """Return whether path is a folder with a file that only this format has, or with its documents and none of PEFT.
+
+    A zip archive of such a folder counts as one.
+    """
+    names = names_at(path)
     weights = {name for _, _, files in PAIRS for name in files}
     return bool(names & weights) or (
         bool(names & {CONFIG, FUSION_CONFIG, HEAD_CONFIG})
@@ -48,15 +49,17 @@ def detect(path: Path) -> bool:
 
 
 def read(path: Path) -> Parts:
-    """Return documents, tensors and the digest of a folder: that of the list of its files' digests.
+    """Return documents, tensors and the digest of a folder, or archive: that of the list of its files' digests.
 
     Raises:
         FormatError: a file is missing, malformed, hostile, or a link that leads out of the folder.
     """
-    documents, digests, weights = _listed(path)
+    files = required(path)
+    documents, digests, weights = _listed(files)
     tensors: dict[str, dict[str, torch.Tensor]] = {}
     for group, file in weights.items():
-        tensors[group], digests[file] = _weights(path, file)
+        loaded = files.weights(file)
+        tensors[group], digests[file] = loaded.tensors, loaded.digest
     return Parts(documents, tensors, digest_of(digests))
 
 
@@ -65,40 +68,42 @@ def outline(path: Path) -> Outline:
 
     Raises:
         FormatError: as read.
-        NeedsValues: the tensors lie in pickles.
+        NeedsValues: the tensors lie in pickles, or in an archive.
     """
-    documents, digests, weights = _listed(path)
-    if not all(file.endswith(".safetensors") for file in weights.values()):
+    files = required(path)
+    documents, digests, weights = _listed(files)
+    if not isinstance(files, Folder) or not all(file.endswith(".safetensors") for file in weights.values()):
         raise NeedsValues
     found = {group: outlined(path / file, inside=path) for group, file in weights.items()}
     parts = Parts(documents, {group: tensors for group, (_, tensors) in found.items()})
     return Outline(parts, {weights[group]: file for group, (file, _) in found.items()}, digests)
 
 
-def _listed(path: Path) -> tuple[dict[str, JSON], dict[str, str], dict[str, str]]:
+def _listed(files: Files) -> tuple[dict[str, JSON], dict[str, str], dict[str, str]]:
     """Return name → document, name → its digest, and group → file of its tensors.
 
     Raises:
         FormatError: a document is missing, malformed, hostile, or a link that leads out of the folder.
     """
+    names = files.names()
     documents: dict[str, JSON] = {}
     digests: dict[str, str] = {}
     chosen: dict[str, str] = {}
     faults: list[str] = []
     for name, group, weights in PAIRS:
-        found = [file for file in weights if os.path.lexists(path / file)]
-        if os.path.lexists(path / name) and found:
-            text = read_bounded(path / name, DOCUMENT_LIMIT, inside=path)
-            documents[name] = json_text.loads(text, str(path / name))
+        found = [file for file in weights if file in names]
+        if name in names and found:
+            text = files.document(name, DOCUMENT_LIMIT)
+            documents[name] = json_text.loads(text, str(files.path / name))
             digests[name] = sha256(text)
             chosen[group] = found[0]
         elif found:
             faults.append(f"{name} is missing beside {found[0]}")
-        elif os.path.lexists(path / name):
+        elif name in names:
             faults.append(f"{' or '.join(weights)} is missing beside {name}")
     if faults or not documents:
         faults = faults or [f"there is neither {CONFIG} nor {HEAD_CONFIG}"]
-        raise FormatError(f"{path} holds no complete adapter", faults=faults, hint="fetch the whole folder again")
+        raise FormatError(f"{files.path} holds no complete adapter", faults=faults, hint="fetch the whole folder again")
     return documents, digests, chosen
 
 
@@ -128,11 +133,3 @@ def _fill(parts: Parts, folder: Path) -> None:
         if name in parts.documents:
             safetensors_file.write(folder / weights[0], parts.tensors[group], METADATA, force=True)
             write_atomic(folder / name, [json_text.file(parts.documents[name], name)], force=True)
-
-
-def _weights(folder: Path, name: str) -> tuple[dict[str, torch.Tensor], str]:
-    """Return tensors and digest of a file of weights."""
-    if name.endswith(".safetensors"):
-        loaded = safetensors_file.load(folder / name, digest=True, inside=folder)
-        return loaded.tensors, loaded.digest
-    return torch_file.load(folder / name, inside=folder)

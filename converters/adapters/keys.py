@@ -94,7 +94,10 @@ class Table:
         """Return the entry that a foreign key belongs to, and its canonical key; None if there is none."""
         if not key.startswith(self._head):
             return None
-        template, number, index = self._template(_unnamed(key[len(self._head) :], self._names.name), self._theirs)
+        bare = _unnamed(key[len(self._head) :], self._names.name)
+        if "{i}" in bare:
+            return None  # a template of ours, not the key of a layer
+        template, number, index = self._template(bare, self._theirs)
         for entry in self._by_theirs.get(template, ()):
             if number not in entry.left_out:
                 return entry, _filled(entry.ours, index)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from ...adapter import JSON
 from ...architectures import Architecture
-from ...errors import UsageError
+from ...errors import FormatError, UsageError
 from ...sites import Projection
 from .codec import Entry, Fields, Source
 
@@ -138,9 +138,21 @@ def alpha_of(
 
 
 def before_1_1(version: str | None) -> bool:
-    """Return whether a file is of the library `adapters` before 1.1.0, which did not scale plain maps."""
-    found = re.match(r"adapters\.([0-9]+)\.([0-9]+)", version or "")
-    return found is not None and (int(found[1]), int(found[2])) < (1, 1)
+    """Return whether a file is of the library `adapters` before 1.1.0, which did not scale plain maps.
+
+    >>> [before_1_1(version) for version in ("adapters.1.0.1", "adapters.1.1.0.dev0", "adapters.1.1.0", "3.2.1")]
+    [True, True, False, False]
+    """
+    found = _RELEASE.match(version or "")
+    if found is None:
+        return False
+    numbers = [int(number or 0) for number in found.groups()[:3]]
+    return numbers < [1, 1, 0] or (numbers == [1, 1, 0] and found["pre"] is not None)
+
+
+_RELEASE = re.compile(
+    r"adapters\.([0-9]+)(?:\.([0-9]+))?(?:\.([0-9]+))?(?P<pre>[._-]?(?:a|b|c|rc|alpha|beta|pre|dev)[0-9]*)?"
+)
 
 
 def merged(row: Architecture) -> tuple[str, ...]:
@@ -175,8 +187,20 @@ def entries(
 
 
 def squeezed(tensors: dict[str, torch.Tensor], leaf: str) -> dict[str, torch.Tensor]:
-    """Return tensors with the columns of this name as vectors."""
-    return {key: t.squeeze(1) if key.endswith(f".{leaf}") and t.shape[1:] == (1,) else t for key, t in tensors.items()}
+    """Return tensors with the columns of this name as vectors.
+
+    Raises:
+        FormatError: one is no column; all are listed.
+    """
+    columns = [key for key in tensors if key.endswith(f".{leaf}")]
+    faults = [
+        f"tensor {key!r} has shape {tuple(tensors[key].shape)}, expected a column"
+        for key in columns
+        if tensors[key].shape[1:] != (1,)
+    ]
+    if faults:
+        raise FormatError("the weights of the adapter are wrong", faults=faults, hint="fetch the adapter again")
+    return {**tensors, **{key: tensors[key].squeeze(1) for key in columns}}
 
 
 def unsqueezed(tensors: dict[str, torch.Tensor], leaf: str) -> dict[str, torch.Tensor]:

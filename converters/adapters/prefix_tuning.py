@@ -217,6 +217,8 @@ def _placed(config: PrefixTuningConfig, tensors: Tensors, places: Places) -> dic
     """
     leaves = [leaf for leaf, _ in (FLAT if config.flat else (*SHARED, *LAST))]
     pools = [pool for pool in _pools(config, places.row) if any(pool.key(leaf) in tensors for leaf in leaves)]
+    for pool in pools:
+        _check_pieces(config, pool, tensors)
     named = places.whole or config.use_gating  # by the copies, or by the gates
     found = _all(config, places, {} if named else {pool: _count(config, pool, tensors, places) for pool in pools})
     for pool in pools:
@@ -228,6 +230,25 @@ def _placed(config: PrefixTuningConfig, tensors: Tensors, places: Places) -> dic
                 hint="fetch the adapter again, or save it again with the library that made it",
             )
     return {pool: found[pool] for pool in pools}
+
+
+def _check_pieces(config: PrefixTuningConfig, pool: Pool, tensors: Tensors) -> None:
+    """Refuse tensors that cannot be divided.
+
+    Raises:
+        FormatError: names the first.
+    """
+    leaves = [leaf for leaf, _ in (FLAT if config.flat else LAST) if pool.key(leaf) in tensors]
+    shapes = {leaf: tuple(tensors[pool.key(leaf)].shape) for leaf in leaves}
+    for leaf, shape in shapes.items():
+        dimensions = 2 if leaf.endswith(".weight") else 1
+        whole = shape[0] % config.prefix_length == 0 if config.flat else shape[0] == shapes[leaves[0]][0]
+        if len(shape) != dimensions or not whole:
+            raise FormatError(
+                f"{leaf} of the prefix {pool.prefix!r} has shape {shape}, which no prefix of length "
+                f"{config.prefix_length} has",
+                hint="fetch the adapter again, or save it again with the library that made it",
+            )
 
 
 def _rows(config: PrefixTuningConfig, pool: Pool, tensors: Tensors) -> int:
@@ -243,7 +264,8 @@ def _count(config: PrefixTuningConfig, pool: Pool, tensors: Tensors, places: Pla
     wte = tensors.get(pool.key("wte.weight"))
     width = places.width if wte is None else wte.shape[-1]
     rows = _rows(config, pool, tensors)
-    if not width or rows % (2 * width):
+    stacks = [layers for layers in places.row.layers if any(_pool(layers, part) == pool for part in layers.attentions)]
+    if not width or rows % (2 * width) or any(layers.path.count("{i}") != 1 for layers in stacks):
         raise FormatError(
             f"the weights do not tell how many layers the prefix {pool.prefix!r} is for",
             hint="save the adapter again with the library that made it, which repeats its tensors below every layer",

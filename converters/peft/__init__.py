@@ -11,7 +11,7 @@ Source: PEFT 0.21.2, utils/save_and_load.py, config.py and peft_model.py.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -24,8 +24,8 @@ from .. import accounting
 from ..format import Format, Parts
 from ..identity import origin
 from ..spelling import kept, respelled, restored
-from ..values import identical
-from . import along, documents, equal, families, folder, heads, keys, prompts, targets, tying, types
+from ..values import check_usable, identical
+from . import along, bottleneck, documents, equal, families, folder, heads, keys, prompts, targets, tying, types
 from .codec import Codec, Places
 from .documents import CONFIG, NAME, NOTE
 from .families import Naming, naming, outer_words
@@ -54,6 +54,7 @@ def decode(parts: Parts) -> Adapter:
         UnsupportedError: the type, one of its options or the model family is not one that this version runs.
     """
     document = parts.documents[CONFIG]
+    check_usable(parts.tensors, f"the weights of {parts.name or 'the adapter'}")
     found = _read(document, parts.tensors[GROUP], parts.row or _noted_row(parts))
     bare = documents.manifest(document, found.names, parts.name, parts.digest, found.kept)
     built, _ = _written(Adapter(found.config, found.tensors, bare), found.names)
@@ -75,6 +76,12 @@ def encode(adapter: Adapter) -> Parts:
     faults = accounting.faults(adapter.config, adapter.tensors, row)
     if faults:
         raise FormatError(f"adapter {adapter.manifest.name!r} is not whole", faults=faults)
+    came = adapter.manifest.provenance
+    if row.muted and came is not None and came.format == "adapters":
+        raise UnsupportedError(
+            f"the library of the adapters format took modules out of the {row.name} model, which PEFT leaves in",
+            hint="write it in the native format",
+        )
     names = _names(adapter, row)
     built, tensors = _written(adapter, names)
     extra = _extra(adapter.manifest)
@@ -126,6 +133,7 @@ def _read(document: Mapping[str, JSON], tensors: Mapping[str, torch.Tensor], row
             f"the weights hold no tensor of a {codec.type}", faults=found.faults[:5], hint="fetch the adapter again"
         )
     names = naming(found.paths, document, row)
+    _check_paths(found.paths, names)
     theirs = {names.ours(path): path for path, _ in found.own}
     own = {f"{names.ours(path)}.{leaf}": tensor for (path, leaf), tensor in found.own.items()}
     faults = found.faults + targets.faults(document, names, list(theirs.values()))
@@ -142,6 +150,23 @@ def _read(document: Mapping[str, JSON], tensors: Mapping[str, torch.Tensor], row
             "the files of the adapter do not belong together", faults=accounting.shown(faults), hint=_AGAIN
         )
     return _Read(configs, own | beside.tensors, names, _kept(names, found, beside))
+
+
+def _check_paths(paths: Iterable[str], names: Naming) -> None:
+    """Refuse module paths that are written otherwise than the rest.
+
+    Raises:
+        FormatError: names every such path.
+    """
+    odd = [path for path in paths if names.theirs(names.ours(path)) != path]
+    if odd:
+        raise FormatError(
+            "the keys are not all of one model",
+            faults=accounting.shown(
+                [f"module {path!r} is not where {names.theirs(names.ours(path))!r} is" for path in odd]
+            ),
+            hint=_AGAIN,
+        )
 
 
 def _read_prompt(
@@ -225,17 +250,21 @@ def _written(adapter: Adapter, names: Naming) -> tuple[dict[str, JSON], dict[str
     main, others, codec = types.parted(adapter.config)
     layout = accounting.layout(adapter.config, _shapes(adapter.tensors), names.row)
     if isinstance(codec, PromptCodec):
-        fields, tensor = codec.encode(main, adapter.tensors, layout)
         beside = along.encode(others, adapter.tensors, names, ())
-        _refuse(beside)
+        try:
+            fields, tensor = codec.encode(main, adapter.tensors, layout)
+        except UnsupportedError as error:
+            raise _also(error, beside.faults) from None
+        _refuse(beside.faults)
         document = documents.written(adapter.manifest, codec, _task(adapter, names), {**fields, **beside.fields})
         saved = {f"{keys.SHARED}{key}": tensor for key, tensor in beside.tensors.items()}
         return document, {prompts.KEY: tensor} | saved
     reasons = codec.beyond(main, layout)
     if reasons:
-        raise UnsupportedError(
+        refused = UnsupportedError(
             f"PEFT cannot say this {main.method}: {'; '.join(reasons)}", hint="write it in the native format"
         )
+        raise _also(refused, along.encode(others, adapter.tensors, names, ()).faults)
     mine = shapes((main,), layout)
     tensors = codec.write(main, {key: adapter.tensors[key] for key in mine}, layout)
     split = keys.Split()
@@ -249,10 +278,7 @@ def _written(adapter: Adapter, names: Naming) -> tuple[dict[str, JSON], dict[str
         split.own[theirs[path], leaf] = tensor
     places = Places(names.row, theirs, _shapes(tensors))
     beside = along.encode(others, adapter.tensors, names, set(theirs))
-    if beside.faults:
-        raise UnsupportedError(
-            f"PEFT cannot say this adapter: {'; '.join(beside.faults)}", hint="write it in the native format"
-        )
+    _refuse(beside.faults)
     extra = _extra(adapter.manifest)
     split.saved = {**beside.tensors, **along.unread_tensors(extra.get("unread", {}))}
     split.aliased = set(extra.get("aliases", []))
@@ -265,11 +291,16 @@ def _task(adapter: Adapter, names: Naming) -> str | None:
     return _wrapping(adapter, names.row)[1]
 
 
-def _refuse(beside: along.Written) -> None:
-    if beside.faults:
+def _refuse(faults: Sequence[str]) -> None:
+    if faults:
         raise UnsupportedError(
-            f"PEFT cannot say this adapter: {'; '.join(beside.faults)}", hint="write it in the native format"
+            f"PEFT cannot say this adapter: {'; '.join(faults)}", hint="write it in the native format"
         )
+
+
+def _also(error: UnsupportedError, faults: Sequence[str]) -> UnsupportedError:
+    """Return an error with further reasons."""
+    return UnsupportedError("; ".join([error.message, *faults]), hint=error.hint)
 
 
 def _with_note(adapter: Adapter, parts: Parts) -> Parts:
@@ -306,10 +337,11 @@ def _same_base(mine: Base, theirs: Base) -> bool:
 
 
 def _noted_row(parts: Parts) -> Architecture | None:
-    """Return the family that a note names, None where it names none that is known."""
+    """Return the family that a note or the document names, None where they name none that is known."""
     note = parts.documents.get(NOTE)
     base = note.get("base") if isinstance(note, dict) else None
-    name = base.get("architecture") if isinstance(base, dict) else None
+    said = bottleneck.architecture(parts.documents[CONFIG])
+    name = base.get("architecture") if isinstance(base, dict) else said
     return next((row for row in ARCHITECTURES if row.name == name), None)
 
 

@@ -1,6 +1,7 @@
 """adapter_config.json of PEFT: checks, what it says around the method, and how it is written.
 
-The fields of every type, with what they are where nothing is said, stand in fields.json, made from PEFT 0.21.2.
+The fields of every type, with what they are where nothing is said, stand in fields.json, made from PEFT 0.21.2; those
+of the plug-in's type in bottleneck.py.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from ...architectures import Architecture, HeadName
 from ...errors import FormatError, UnsupportedError
 from ..identity import hub_id, manifest_name, own_version
 from ..spelling import same
+from . import bottleneck
 from .codec import Codec
 from .families import Naming
 from .heads import TASKS, task_of
@@ -57,7 +59,7 @@ _AGAIN = "fetch the adapter again, or save it again with PEFT"
 def defaults() -> Mapping[str, Mapping[str, JSON]]:
     """Return type → field → what it is where nothing is said."""
     text = files("adapterhub.converters.peft").joinpath("fields.json").read_text("utf-8")
-    found: Mapping[str, Mapping[str, JSON]] = json.loads(text)
+    found: Mapping[str, Mapping[str, JSON]] = {**json.loads(text), bottleneck.TYPE: bottleneck.FIELDS}
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from ...adapter import JSON
 from ...errors import FormatError
-from .. import json_text, safetensors_file, torch_file
-from ..disk import digest_of, read_bounded, sha256, write_atomic, write_folder
+from .. import json_text, safetensors_file
+from ..disk import digest_of, sha256, write_atomic, write_folder
+from ..files import Files, Folder, names_at, required
 from ..format import Parts
 from ..outline import NeedsValues, Outline, outlined
 from .documents import CONFIG, NOTE
@@ -32,19 +32,21 @@ DOCUMENT_LIMIT = 4 * 2**20
 
 
 def detect(path: Path) -> bool:
-    """Return whether path is a folder with weights as only PEFT names them."""
-    return path.is_dir() and any(os.path.lexists(path / name) for name in WEIGHTS)
+    """Return whether path is a folder, or a zip archive of one, with weights as only PEFT names them."""
+    return bool(names_at(path) & set(WEIGHTS))
 
 
 def read(path: Path) -> Parts:
-    """Return the document, the tensors and the digest of a folder: that of the list of its files' digests.
+    """Return the document, the tensors and the digest of a folder, or archive: that of the list of its files' digests.
 
     Raises:
         FormatError: a file is missing, malformed, hostile, or a link that leads out of the folder.
     """
-    documents, digests, weights = _listed(path)
-    tensors, digest, note = _weights(path, weights)
-    return _parts(path, documents, tensors, note, digest_of({**digests, weights: digest}))
+    files = required(path)
+    documents, digests, weights = _listed(files)
+    loaded = files.weights(weights)
+    digest = digest_of({**digests, weights: loaded.digest})
+    return _parts(path, documents, loaded.tensors, loaded.metadata.get(NOTE), digest)
 
 
 def outline(path: Path) -> Outline:
@@ -52,29 +54,33 @@ def outline(path: Path) -> Outline:
 
     Raises:
         FormatError: as read.
-        NeedsValues: the tensors lie in a pickle.
+        NeedsValues: the tensors lie in a pickle, or in an archive.
     """
-    documents, digests, weights = _listed(path)
-    if not weights.endswith(".safetensors"):
+    files = required(path)
+    documents, digests, weights = _listed(files)
+    if not isinstance(files, Folder) or not weights.endswith(".safetensors"):
         raise NeedsValues
     file, tensors = outlined(path / weights, inside=path)
     parts = _parts(path, documents, tensors, file.header.metadata.get(NOTE), "")
     return Outline(parts, {weights: file}, digests)
 
 
-def _listed(path: Path) -> tuple[dict[str, JSON], dict[str, str], str]:
+def _listed(files: Files) -> tuple[dict[str, JSON], dict[str, str], str]:
     """Return name → document, name → its digest, and the file of the tensors.
 
     Raises:
         FormatError: a file is missing, or the document malformed, or a link that leads out of the folder.
     """
-    found = [name for name in WEIGHTS if os.path.lexists(path / name)]
-    missing = [] if os.path.lexists(path / CONFIG) else [f"{CONFIG} is missing"]
+    names = files.names()
+    found = [name for name in WEIGHTS if name in names]
+    missing = [] if CONFIG in names else [f"{CONFIG} is missing"]
     missing += [] if found else [f"{' or '.join(WEIGHTS)} is missing"]
     if missing:
-        raise FormatError(f"{path} holds no complete adapter", faults=missing, hint="fetch the whole folder again")
-    text = read_bounded(path / CONFIG, DOCUMENT_LIMIT, inside=path)
-    return {CONFIG: json_text.loads(text, str(path / CONFIG))}, {CONFIG: sha256(text)}, found[0]
+        raise FormatError(
+            f"{files.path} holds no complete adapter", faults=missing, hint="fetch the whole folder again"
+        )
+    text = files.document(CONFIG, DOCUMENT_LIMIT)
+    return {CONFIG: json_text.loads(text, str(files.path / CONFIG))}, {CONFIG: sha256(text)}, found[0]
 
 
 def _parts(
@@ -112,18 +118,10 @@ def _fill(parts: Parts, folder: Path) -> None:
     write_atomic(folder / CONFIG, [json_text.file(parts.documents[CONFIG], CONFIG)], force=True)
 
 
-def _weights(folder: Path, name: str) -> tuple[Mapping[str, torch.Tensor], str, str | None]:
-    """Return tensors, digest and our note of a file of weights."""
-    if name.endswith(".safetensors"):
-        loaded = safetensors_file.load(folder / name, digest=True, inside=folder)
-        return loaded.tensors, loaded.digest, loaded.header.metadata.get(NOTE)
-    tensors, digest = torch_file.load(folder / name, inside=folder)
-    return tensors, digest, None
-
-
 def _name(path: Path) -> str:
     """Return what the folder is called; in the cache of huggingface_hub, the repository."""
     real = path if path.name not in ("", ".", "..") else path.resolve()
+    real = real.with_suffix("") if real.is_file() else real
     if real.parent.name == "snapshots":
         return real.parent.parent.name.rpartition("--")[2]
     return real.name

@@ -78,7 +78,8 @@ def encode(
     wanted = _answer(config)
     for head in row.heads:
         names = {ours: theirs for theirs, ours in _keys(head).items()}
-        if head.kind in OURS and {key for key in have if key.startswith("head.")} <= names.keys():
+        whole = _biased(head) == (_last_bias(head) in have)
+        if whole and head.kind in OURS and {key for key in have if key.startswith("head.")} <= names.keys():
             found = _config(head, have)
             if found is not None and _answer(found) == wanted:
                 return head, names

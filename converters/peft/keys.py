@@ -52,7 +52,9 @@ def split(tensors: Mapping[str, torch.Tensor], codec: Codec) -> Split:
     leaves = {**codec.leaves, **{old: codec.leaves[new] for old, new in codec.aliases.items()}}
     longest_first = sorted(leaves, key=len, reverse=True)
     for key, tensor in tensors.items():
-        if key.startswith(WRAPPED):
+        if key.startswith(SHARED) and key.removeprefix(SHARED) in codec.shared:
+            found.shared[codec.shared[key.removeprefix(SHARED)]] = tensor
+        elif key.startswith(WRAPPED):
             body = key.removeprefix(WRAPPED)
             leaf = next((leaf for leaf in longest_first if body.endswith(f".{leaf}")), None)
             if leaf is None:
@@ -63,8 +65,6 @@ def split(tensors: Mapping[str, torch.Tensor], codec: Codec) -> Split:
             if place in found.own:
                 found.faults.append(f"key {key!r} repeats another tensor of {place[0]}")
             found.own[place] = tensor
-        elif key.removeprefix(SHARED) in codec.shared and key.startswith(SHARED):
-            found.shared[codec.shared[key.removeprefix(SHARED)]] = tensor
         else:
             found.faults.append(f"key {key!r} is none of a {codec.type} of PEFT")
     return found

@@ -68,9 +68,15 @@ def read(config: RandloraConfig, tensors: Tensors) -> Tensors:
     """Return tensors without the copies of the shared ones.
 
     Raises:
-        FormatError: the copies differ from what they are copies of.
+        FormatError: the copies differ from what they are copies of, or one of them is missing.
     """
     import torch
+
+    paths = _maps(tensors)
+    for copy in COPIES:
+        missing = [path for path in paths if f"{path}.{copy}" not in tensors]
+        if missing and len(missing) < len(paths):
+            raise FormatError(f"the copy {copy!r} is missing at {', '.join(missing[:5])}", hint=AGAIN)
 
     found: dict[str, torch.Tensor] = {}
     for key, tensor in tensors.items():
@@ -85,12 +91,17 @@ def read(config: RandloraConfig, tensors: Tensors) -> Tensors:
 
 def write(config: RandloraConfig, tensors: Tensors, layout: Layout) -> Tensors:
     """Return tensors with a copy of the shared ones at every map too."""
-    paths = [key.rpartition(".")[0] for key in tensors if key.endswith(".randlora_gamma")]
+    paths = _maps(tensors)
     found = dict(tensors)
     for copy, name in COPIES.items():
         if name in tensors:
             found |= {f"{path}.{copy}": tensors[name] for path in paths}
     return found
+
+
+def _maps(tensors: Tensors) -> list[str]:
+    """Return the paths of the maps that are changed."""
+    return [key.rpartition(".")[0] for key in tensors if key.endswith(".randlora_gamma")]
 
 
 CODEC = Codec(

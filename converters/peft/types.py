@@ -12,7 +12,7 @@ from typing import Literal
 from ...adapter import MethodConfig
 from ...errors import UnsupportedError
 from ...methods import ParametersConfig
-from . import adalora, ia3, lora, maps, norms, oft, prompts, randlora, tokens, vera
+from . import adalora, bottleneck, ia3, lora, maps, norms, oft, prompts, randlora, tokens, vera
 from .codec import Codec
 from .prompts import PromptCodec
 
@@ -31,6 +31,7 @@ CODECS: tuple[Codec, ...] = (
     randlora.CODEC,
     *maps.CODECS,
     *ALONG,
+    *bottleneck.CODECS,
 )
 
 CONVERT = "make a LoRA of it with peft.save_as_lora, whose rank says how exact it is, and load that"

@@ -1,0 +1,81 @@
+"""The text of a new model card: facts from the manifest, and how to load the adapter with each library."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from ..adapter import Adapter, Manifest
+
+
+def body(adapter: Adapter, method: str, formats: Sequence[str], repo: str) -> str:
+    """Return the text below the header."""
+    manifest = adapter.manifest
+    lines = [
+        f"# {manifest.name}",
+        "",
+        *([manifest.summary, ""] if manifest.summary else []),
+        f"An adapter (`{method}`) for [`{manifest.base.id}`](https://huggingface.co/{manifest.base.id}).",
+        "",
+        *_facts(manifest),
+        "## How to use",
+        "",
+        *_uses(manifest, formats, repo),
+        *_data(manifest),
+        *(["## Citation", "", "```bibtex", manifest.citation.strip(), "```", ""] if manifest.citation else []),
+    ]
+    return "\n" + "\n".join(lines).rstrip() + "\n"
+
+
+def _facts(manifest: Manifest) -> Iterator[str]:
+    labels = ", ".join(f"`{_escaped(label)}`" for label in manifest.labels[:50])
+    metrics = ", ".join(f"{name} {value:.4g}" for name, value in manifest.metrics.items())
+    pairs = (("Task", manifest.task), ("Labels", labels), ("Results on held-out data", metrics))
+    shown = [f"- {name}: {value}" for name, value in (*pairs, ("Licence", manifest.license)) if value]
+    yield from (*shown, "")
+
+
+def _uses(manifest: Manifest, formats: Sequence[str], repo: str) -> Iterator[str]:
+    if "native" in formats or not formats:
+        yield from (
+            "With adapterhub, every tensor is accounted for, and the base model is recognised by its weights:",
+            "",
+        )
+        yield from _python(
+            "import adapterhub",
+            "from transformers import AutoModel",
+            "",
+            f'model = AutoModel.from_pretrained("{manifest.base.id}")',
+            "adapters = adapterhub.attach(model)",
+            f'adapters.activate(adapters.load("hf://{repo}"))',
+        )
+    if "peft" in formats:
+        yield from ("With PEFT, on a model of the class that fits the task:", "")
+        yield from _python("from peft import PeftModel", "", f'model = PeftModel.from_pretrained(model, "{repo}")')
+    if "adapters" in formats:
+        yield from ("With the library `adapters`:", "")
+        if "peft" in formats:
+            yield from _python(
+                "from huggingface_hub import snapshot_download",
+                "",
+                f'model.load_adapter(snapshot_download("{repo}") + "/adapters", use_safetensors=True, set_active=True)',
+            )
+        else:
+            yield from _python(f'model.load_adapter("{repo}", source="hf", use_safetensors=True, set_active=True)')
+
+
+def _python(*lines: str) -> Iterator[str]:
+    yield from ("```python", *lines, "```", "")
+
+
+def _data(manifest: Manifest) -> Iterator[str]:
+    if not manifest.datasets:
+        return
+    yield from ("## Data", "")
+    for data in manifest.datasets:
+        more = ", ".join(filter(None, [data.source, data.license]))
+        yield f"- {data.name}" + (f" ({more})" if more else "") + (f": {data.split}" if data.split else "")
+    yield ""
+
+
+def _escaped(text: str) -> str:
+    return text.replace("`", "'")

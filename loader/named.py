@@ -1,0 +1,197 @@
+"""The compositions of an AdapterSet that have a name: loaded, activated, saved and deleted like adapters."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..adapter import Adapter, Manifest, Probe
+from ..arrangement import Arrangement
+from ..errors import NotFoundError, StateError, UnsupportedError
+from . import probe as probes
+from . import saved
+from .assembly import Assembly
+from .files import exactly
+from .setups import Headed
+
+if TYPE_CHECKING:
+    from .adapter_set import AdapterSet
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Named:
+    """A composition on the model.
+
+    Attributes:
+        setup: what it does.
+        manifest: what is known about it.
+        brought: the adapters that were loaded with it.
+    """
+
+    setup: Headed
+    manifest: Manifest
+    brought: tuple[str, ...]
+
+
+class Compositions:
+    """Name → composition, for one AdapterSet."""
+
+    def __init__(self, owner: AdapterSet) -> None:
+        self._owner = owner
+        self._named: dict[str, Named] = {}
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._named
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._named)
+
+    def __getitem__(self, name: str) -> Named:
+        if name not in self._named:
+            raise NotFoundError(
+                f"no composition called {name!r} is loaded", hint=f"loaded are: {', '.join(self._named) or 'none'}"
+            )
+        return self._named[name]
+
+    def put(self, name: str, found: Assembly, *, overwrite_ok: bool, allow_base_mismatch: bool) -> None:
+        """Load a composition with its adapters, all of it or nothing; an adapter that is here already is shared.
+
+        Raises:
+            StateError: another adapter of the same name is loaded.
+        """
+        if name in found.adapters:
+            raise StateError(f"{name!r} is the name of an adapter in the composition too", hint="pass another name=")
+        with ExitStack() as undo:
+            brought = []
+            for leaf, adapter in found.adapters.items():
+                if self._is_loaded(leaf, adapter):
+                    continue
+                self._owner.load(adapter, name=leaf, overwrite_ok=overwrite_ok, allow_base_mismatch=allow_base_mismatch)
+                undo.callback(self._owner.delete, leaf)
+                brought.append(leaf)
+            setup = Headed(found.node, found.head, found.rules == "adapters", name)
+            self.name(name, setup, found.manifest, brought)
+            undo.pop_all()
+
+    def name(self, name: str, setup: Headed, manifest: Manifest, brought: Sequence[str] = ()) -> None:
+        """Keep a composition of loaded adapters under a name; one that cannot act is refused first."""
+        owner = self._owner
+        plan = owner._composed(setup)
+        labels = manifest.labels or owner._labels(setup)
+        if name in self._named or name in owner.names:
+            owner.delete(name)
+        self._named[name] = Named(setup, dataclasses.replace(manifest, labels=labels), tuple(brought))
+        owner._compositions[setup] = plan
+
+    def delete(self, name: str) -> None:
+        """Forget a composition, and the adapters that came with it unless another composition holds them."""
+        owner, gone = self._owner, self._named.pop(name)
+        if owner._active == gone.setup:
+            owner.activate(None)
+        owner._compositions.pop(gone.setup, None)
+        for leaf in gone.brought:
+            if leaf in owner.names and not self.holders(leaf):
+                owner.delete(leaf)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._named.clear()
+
+    def holders(self, leaf: str) -> list[str]:
+        """Return the compositions that an adapter is part of."""
+        return [name for name, one in self._named.items() if leaf in self._owner._used(one.setup)]
+
+    def arrangement(
+        self, name: str, manifest: Manifest | None, probe: Mapping[str, torch.Tensor] | None
+    ) -> Arrangement:
+        """Return what the file of a composition holds; see AdapterSet.arrangement."""
+        owner, found = self._owner, self[name]
+        known = manifest or found.manifest
+        base = dataclasses.replace(owner._base(), id=known.base.id or owner._base_id, revision=known.base.revision)
+        record = self._record(found.setup, probe)
+        labels = known.labels or found.manifest.labels
+        return saved.arrangement_of(
+            found.setup, dataclasses.replace(known, base=base, probe=record, labels=labels, name=known.name or name)
+        )
+
+    def _record(self, setup: Headed, given: Mapping[str, torch.Tensor] | None) -> Probe:
+        """Return the probe of a composition; the base model's answers too, where it has the same output."""
+        owner, ground = self._owner, self._owner._ground
+        plain = given or probes.default_inputs(ground, owner._settings)
+        inputs = given or saved.fitting(plain, setup.node, ground)
+        before = owner._active
+        try:
+            owner._switch(setup)
+            output = probes.output_of_answer(ground, inputs)
+            record = probes.record(ground, inputs, output)
+            owner._switch(None)
+            alone = {name: value for name, value in inputs.items() if name != saved.TASKS}
+            if probes.output_of_answer(ground, alone) != output:
+                return record
+            values = probes.rounded(probes.answer(ground, alone, output))
+        finally:
+            owner._switch(before)
+        return record if len(values) != len(record.values) else dataclasses.replace(record, base_values=values)
+
+    def save(
+        self,
+        name: str,
+        path: Path,
+        format: str,  # noqa: A002
+        manifest: Manifest | None,
+        probe: Mapping[str, torch.Tensor] | None,
+        dtype: torch.dtype | None,
+        force: bool,
+    ) -> Path:
+        """Write a composition with all its adapters; see AdapterSet.save."""
+        owner, setup = self._owner, self[name].setup
+        used = [leaf for leaf in dict.fromkeys(owner._used(setup)) if leaf is not None]
+        adapters = {leaf: owner.adapter(leaf) for leaf in used}
+        if dtype is not None:
+            adapters = {leaf: _cast(adapter, dtype) for leaf, adapter in adapters.items()}
+        found = self.arrangement(name, manifest, probe)
+        if format == "adapters":
+            self._refuse_other_rules(setup, found)
+            return saved.write_setup(setup, adapters, path, force=force)
+        if format != "native":
+            raise UnsupportedError(f"{format} has no word for compositions", hint="write it as native or as adapters")
+        return saved.write_folder(found, adapters, path, force=force)
+
+    def _is_loaded(self, leaf: str, adapter: Adapter) -> bool:
+        """Return whether an adapter is loaded under this name, bit for bit the same."""
+        owner = self._owner
+        if leaf not in owner.names:
+            return False
+        loaded = owner._get(leaf)
+        here, there = loaded.bank.tensors(), owner._bank(adapter.tensors).tensors()
+        same = loaded.config == adapter.config and here.keys() == there.keys()
+        return same and all(torch.equal(here[key], there[key]) for key in here)
+
+    def _refuse_other_rules(self, setup: Headed, found: Arrangement) -> None:
+        """Raise where `adapters` would compute something else than this composition does here."""
+        owner = self._owner
+        if owner._compat or setup.compat or found.probe is None:
+            return
+        owner_active = owner._active
+        theirs = dataclasses.replace(setup, compat=True, name="")
+        inputs = {name: torch.tensor(value) for name, value in found.probe.inputs.items()}
+        try:
+            owner._switch(theirs)
+            answer = probes.answer(owner._ground, inputs, found.probe.output)
+        finally:
+            owner._switch(owner_active)
+        difference = float((answer - torch.tensor(found.probe.values)).abs().max())
+        if not difference <= found.probe.atol:
+            raise UnsupportedError(
+                f"`adapters` computes something else for {setup.node}: off by {difference:.2g}",
+                hint="save it as native, or compose it with the rules of `adapters`",
+            )
+
+
+def _cast(adapter: Adapter, dtype: torch.dtype) -> Adapter:
+    return dataclasses.replace(adapter, tensors=exactly(adapter.tensors, dtype))

@@ -1,0 +1,119 @@
+"""The best factors of a given rank: what makes a low-rank update of a matrix, or of a sum of low-rank updates.
+
+    D ≈ B A,      A: r × inputs with orthonormal rows, B: outputs × r
+
+No B A of rank r is nearer to D in the Frobenius norm than the r largest singular values with their vectors (Eckart and
+Young 1936, Psychometrika 1, 211-218). Where D is itself a product of thin matrices, B A, its singular values are those
+of the small matrix R_B R_Aᵀ of the QR decompositions B = Q_B R_B, Aᵀ = Q_A R_A: D is never built. All is computed in
+float64.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ROUNDING = 1e-13
+"""Singular values below this part of the largest one are rounding, not rank."""
+
+
+class Factored(NamedTuple):
+    """A low-rank update, and what it leaves of the whole.
+
+    Attributes:
+        a: A (r, inputs), float64.
+        b: B (outputs, r), float64.
+        kept: the part of ‖D‖² that is in B A; 1 of a D that is zero.
+    """
+
+    a: Tensor
+    b: Tensor
+    kept: float
+
+    @property
+    def rank(self) -> int:
+        """The rank r."""
+        return self.a.shape[0]
+
+
+def check_size(rank: int | None, energy: float | None) -> None:
+    """Refuse a rank or an energy that means nothing.
+
+    Raises:
+        UsageError: names it.
+    """
+    if rank is not None and energy is not None:
+        raise UsageError("rank and energy are two ways to say the same", hint="give one of them")
+    if rank is not None and rank < 1:
+        raise UsageError(f"the rank is {rank}, expected 1 or more")
+    if energy is not None and not 0 < energy <= 1:
+        raise UsageError(f"the energy is {energy:g}, expected a number above 0, at most 1")
+
+
+def of_matrix(matrix: Tensor, *, rank: int | None = None, energy: float | None = None) -> Factored:
+    """Return the nearest factors of a matrix (outputs, inputs).
+
+    Args:
+        matrix: D.
+        rank: how many singular values are kept at most; without rank and energy, all that are not rounding.
+        energy: keep the fewest that hold this part of ‖D‖².
+    """
+    import torch
+
+    u, s, v = torch.linalg.svd(matrix.detach().double(), full_matrices=False)
+    return _cut(u, s, v, rank, energy)
+
+
+def of_product(a: Tensor, b: Tensor, *, rank: int | None = None, energy: float | None = None) -> Factored:
+    """Return the nearest factors of B A: as of_matrix of it, by matrices of the size of the rank.
+
+    a: A (k, inputs); b: B (outputs, k).
+    """
+    import torch
+
+    if a.shape[0] >= min(a.shape[1], b.shape[0]):
+        return of_matrix(b.detach().double() @ a.detach().double(), rank=rank, energy=energy)
+    q_a, r_a = torch.linalg.qr(a.detach().double().t())
+    q_b, r_b = torch.linalg.qr(b.detach().double())
+    u, s, v = torch.linalg.svd(r_b @ r_a.t(), full_matrices=False)
+    return _cut(q_b @ u, s, v @ q_a.t(), rank, energy)
+
+
+def singular_values(a: Tensor, b: Tensor) -> Tensor:
+    """Return the singular values of B A, largest first, float64, as many as the smallest side has."""
+    import torch
+
+    if a.shape[0] >= min(a.shape[1], b.shape[0]):
+        found: Tensor = torch.linalg.svdvals(b.double() @ a.double())
+        return found
+    r_a, r_b = (torch.linalg.qr(m.double(), mode="r").R for m in (a.t(), b))
+    small: Tensor = torch.linalg.svdvals(r_b @ r_a.t())
+    return small
+
+
+def rank_for(s: Tensor, rank: int | None, energy: float | None) -> int:
+    """Return how many of the singular values s, largest first, are to be kept; at least one."""
+    import torch
+
+    if not len(s) or s[0] == 0:
+        return 1
+    whole = int((s > s[0] * ROUNDING).sum())
+    if rank is not None:
+        return min(rank, whole)
+    if energy is None:
+        return whole
+    parts = (s.square().cumsum(0) / s.square().sum()).contiguous()
+    wanted = torch.tensor(energy - 1e-14, dtype=parts.dtype, device=parts.device)
+    return min(whole, int(torch.searchsorted(parts, wanted)) + 1)
+
+
+def _cut(u: Tensor, s: Tensor, v: Tensor, rank: int | None, energy: float | None) -> Factored:
+    """Return the factors of the first singular values."""
+    count = rank_for(s, rank, energy)
+    whole = float(s.square().sum())
+    kept = 1.0 if whole == 0 else float(s[:count].square().sum()) / whole
+    return Factored(v[:count], u[:, :count] * s[:count], min(1.0, kept))

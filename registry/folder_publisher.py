@@ -1,0 +1,156 @@
+"""Publishing into a folder with an index.json, on a disk that several processes may share.
+
+    adapters/<name>/<version>/<base model>/…    the files of an artifact
+    .push/<mark>/                               what is being copied; a lock beside it tells whether its process lives
+
+The files are copied first, beside the registry's own. Then, under the lock of the index, they are moved to their place
+with one rename each, and the index is replaced with another. A process that dies before the last step leaves files that
+no index names: those in .push/ go with the next push, those in their place with the next push of the same version.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from ..errors import NotFoundError, StateError
+from . import atomic
+from .index import Index
+from .publication import Offer, Outcome, Publication
+from .records import Artifact
+
+INDEX = "index.json"
+
+
+class FolderPublisher:
+    """Publishes into a folder."""
+
+    spread = False
+
+    def __init__(self, folder: Path, *, create: bool = False) -> None:
+        """Publish into a folder; create says that it is made where there is no registry.
+
+        Raises:
+            NotFoundError: there is no registry, and none is to be made.
+        """
+        self.folder = folder.resolve()
+        self.place = str(folder)
+        self._create = create
+        if not create and not (folder / INDEX).is_file():
+            raise NotFoundError(f"there is no registry at {folder}", hint="--create makes one")
+
+    def card(self) -> bytes | None:
+        """Return None: a folder has no model card."""
+        return None
+
+    def publish(self, publication: Publication, *, dry_run: bool = False) -> Outcome:
+        """Publish a version; see publication.Publisher."""
+        if dry_run:
+            return self._outcome(publication, records(publication, publication.offers), self._index())
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self._staged(publication.offers) as (stage, offers):
+                artifacts = records(publication, offers)
+                with atomic.held(self.folder / INDEX):
+                    return self._place(publication, artifacts, stage)
+        except OSError as error:
+            raise atomic.unwritable(self.folder, error) from error
+
+    def _place(self, publication: Publication, artifacts: tuple[Artifact, ...], stage: Path) -> Outcome:
+        """Move what was copied to its place and replace the index, under its lock."""
+        index = self._index()
+        outcome = self._outcome(publication, artifacts, index)
+        if outcome.new:
+            changed = publication.added_to(index, artifacts)
+            for number, artifact in enumerate(artifacts):
+                if artifact not in publication.known(index):
+                    _move(stage / str(number), self.folder / artifact.url, self.folder)
+            changed.write(self.folder / INDEX)
+        return outcome
+
+    def _outcome(self, publication: Publication, artifacts: tuple[Artifact, ...], index: Index) -> Outcome:
+        """Return what publishing to the index as it is changes."""
+        publication.refuse_clash(index)
+        new = publication.added_to(index, artifacts) is not index
+        return Outcome(place=self.place, artifacts=artifacts, files=sizes(artifacts) if new else {}, new=new)
+
+    def _index(self) -> Index:
+        """Return the index as it is now."""
+        path = self.folder / INDEX
+        return Index.load(path) if path.is_file() or not self._create else Index()
+
+    @contextlib.contextmanager
+    def _staged(self, offers: tuple[Offer, ...]) -> Iterator[tuple[Path, tuple[Offer, ...]]]:
+        """Yield a folder of the registry, and the offers with their files copied to it, which are on the disk."""
+        from filelock import FileLock
+
+        home = self.folder / ".push"
+        home.mkdir(exist_ok=True)
+        _sweep(home)
+        stage = home / os.urandom(8).hex()
+        lock = FileLock(f"{stage}.lock")
+        with lock:
+            try:
+                yield stage, tuple(_copied(offer, stage / str(number)) for number, offer in enumerate(offers))
+            finally:
+                shutil.rmtree(stage, ignore_errors=True)
+                Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def url_of(publication: Publication, offer: Offer) -> str:
+    """Return the path of an artifact in a registry: a file, or a folder called like the format."""
+    home = f"adapters/{publication.name}/{publication.version}/{offer.base.id.replace('/', '--')}"
+    short = publication.name.rpartition("/")[2]
+    return f"{home}/{short}-{publication.version}.safetensors" if "" in offer.files else f"{home}/{offer.format}"
+
+
+def records(publication: Publication, offers: tuple[Offer, ...]) -> tuple[Artifact, ...]:
+    """Return what an index says of the artifacts of a publication."""
+    return tuple(offer.record(url_of(publication, offer)) for offer in offers)
+
+
+def sizes(artifacts: tuple[Artifact, ...]) -> dict[str, int]:
+    """Return path → size for the files of artifacts."""
+    single = {artifact.url: artifact.size for artifact in artifacts if artifact.size is not None}
+    return single | {f"{artifact.url}/{file.path}": file.size for artifact in artifacts for file in artifact.files}
+
+
+def _copied(offer: Offer, place: Path) -> Offer:
+    """Return an offer with copies of its files at a place: a file there, or files below it."""
+    copies = {path: place / path if path else place for path in offer.files}
+    for path, source in offer.files.items():
+        copies[path].parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, copies[path])
+        with copies[path].open("rb+") as file:
+            atomic.flush_to_disk(file.fileno())
+    return replace(offer, files=copies)
+
+
+def _move(source: Path, target: Path, home: Path) -> None:
+    """Move a file or folder to its place, where only what a dead process left can lie.
+
+    Raises:
+        StateError: a link leads out of the registry.
+    """
+    if not target.resolve().is_relative_to(home.resolve()):
+        raise StateError(f"{target} leads out of the registry", hint="remove the link")
+    if target.is_dir():
+        shutil.rmtree(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source.replace(target)
+    for folder in (target.parent, *target.parent.relative_to(home).parents):
+        atomic.flush_folder(home / folder)
+
+
+def _sweep(home: Path) -> None:
+    """Remove what processes left that have died: nobody holds its lock."""
+    from filelock import FileLock, Timeout
+
+    for path in home.glob("*.lock"):
+        with contextlib.suppress(Timeout, OSError), FileLock(path, timeout=0):
+            shutil.rmtree(path.with_suffix(""), ignore_errors=True)
+            path.unlink(missing_ok=True)
