@@ -135,14 +135,14 @@ def _embedding(known: Iterable[Facts]) -> int:
 
 
 def _places(
-    config: Sequence[MethodConfig], have: Shapes, row: Architecture, known: Iterable[Facts]
+    config: Sequence[MethodConfig], have: Shapes, row: Architecture, known: Sequence[Facts]
 ) -> Iterator[_Place]:
-    """Yield every layer. Towers of a model may differ in size."""
+    """Yield every layer. Towers of a model may differ in size; where no tensor tells it, it is that of the others."""
     left_out = {layer for facts in known for layer in facts.left_out}
     named = layers.found(have, row.layers)
     for stack, indices, run in zip(row.layers, named, layers.runs(row, named, left_out), strict=True):
         own = {key: shape for key, shape in have.items() if stack.index(key) is not None}
-        size = _width(_facts(config, own, row))
+        size = _width(_facts(config, own, row)) or _width(known)
         inside, modules = [stack.layer(index) for index in indices], _modules(own)
         lacking = [part for part in stack.may_lack if not any(f"{layer}.{part}" in modules for layer in inside)]
         for index in run.indices:

@@ -86,10 +86,26 @@ def runs(row: Architecture, named: Sequence[Collection[Index]], left_out: Collec
         while first + run.count in left_out and run.count <= MOST_LAYERS:
             if _is_complete(run, behind, left_out, empty=not named[number] and row.may_lack != ()):
                 break
-            run = Run(first, (run.sizes[0] + 1, *(max(1, size) for size in run.sizes[1:])))
+            run = _longer(run)
+        if behind and not named[number]:
+            run = _agreeing(run, behind, left_out)
         made.append(run)
         first += run.count
     return made
+
+
+def _longer(run: Run) -> Run:
+    return Run(run.first, (run.sizes[0] + 1, *(max(1, size) for size in run.sizes[1:])))
+
+
+def _agreeing(run: Run, behind: Collection[int], left_out: Collection[int]) -> Run:
+    """Return a run that no key names, with so many layers that what is left out lacks tensors in the one behind it."""
+    longer = run
+    while not _is_complete(longer, behind, left_out, empty=False):
+        if longer.first + longer.count > max(left_out, default=-1):
+            return run
+        longer = _longer(longer)
+    return longer
 
 
 def _sizes(indices: Collection[Index], depth: int) -> Index:

@@ -30,7 +30,7 @@ from .combined_heads import Heads
 from .files import exactly, fetch
 from .fingerprint import check_fingerprint, fingerprint
 from .known_base import KnownBase
-from .layout import survey
+from .layout import check_in_memory, survey
 from .merging import Merge
 from .named import Compositions
 from .plan import NOTHING, Installation, Plan, build
@@ -75,6 +75,7 @@ class AdapterSet:
             raise UsageError(f"compat is {compat!r}", hint="it is None or 'adapters'")
         self._compat = compat is not None
         self._ground = survey(model, architecture)
+        check_in_memory(self._ground)
         if SHELF in self._ground.model._modules:
             raise StateError("adapters are attached to this model already", hint="use that AdapterSet, or detach it")
         self._base_id = base_id_of(self._ground.model) if base_id is None else base_id

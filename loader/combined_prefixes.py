@@ -151,6 +151,13 @@ class RowPrefixes(_Joined):
         return pad(tensor, (*behind, self.length - tensor.shape[dim], 0))
 
 
+def is_uneven(op: PrefixOp | None) -> bool:
+    """Return whether prefixes of different lengths, or one and none, stand side by side."""
+    if isinstance(op, RowPrefixes) and len(set(op.lengths)) > 1:
+        return True
+    return isinstance(op, _Joined) and any(map(is_uneven, op.ops))
+
+
 def _chosen(tensors: Sequence[Tensor], which: Tensor) -> Tensor:
     """Return row i of tensor which[i] (rows, …), of tensors (rows or 1, …)."""
     rows = len(which)

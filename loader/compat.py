@@ -11,10 +11,12 @@ Each departure, in one place:
 - Fuse of parallel bottlenecks adds x once more.
 - Layers and embeddings: only the first adapter acts.
 
-Not reproduced: prefixes of different lengths side by side, where `adapters` fills the shorter ones up with keys that
-its rows see.
+Refused: prefixes of different lengths side by side, where `adapters` fills the shorter ones up with keys and values of
+`pad_token_id` that their rows see, and more of them where some other row is padded.
 
-Source: adapters 1.3.0, methods/adapter_layer_base.py, bottleneck.py, modeling.py and lora.py.
+docs/compat.md tells this to users, with what else `adapters` computes otherwise.
+
+Source: adapters 1.3.0, methods/adapter_layer_base.py, bottleneck.py, modeling.py, lora.py and prefix_tuning.py.
 """
 
 from __future__ import annotations
@@ -39,8 +41,9 @@ from ..composition import (
     leaves,
 )
 from ..errors import UnsupportedError, UsageError
-from ..methods import Binding, Chainable, FusionOp
+from ..methods import Binding, Chainable, FusionOp, PrefixOp
 from .combined import TaskIds
+from .combined_prefixes import is_uneven
 
 
 class _Sites(NamedTuple):
@@ -255,6 +258,21 @@ class CompatLinear:
         changes = [self._compose(child, x, change) for child in children]
         total = sum(part * weight for part, weight in zip(changes, weights, strict=True) if part is not None)
         return torch.as_tensor(total) / len(node.children)
+
+
+def check_prefixes(attentions: Mapping[str, PrefixOp]) -> None:
+    """Refuse what `adapters` makes of prefixes of different lengths.
+
+    Raises:
+        UnsupportedError: there are such prefixes; the place is named.
+    """
+    uneven = next((path for path, op in attentions.items() if is_uneven(op)), None)
+    if uneven is not None:
+        raise UnsupportedError(
+            "with compat='adapters', prefixes that stand side by side must be as long in every row: `adapters` fills"
+            f" shorter ones up with keys that their rows see, at {uneven} and elsewhere",
+            hint="attach without compat, where no row sees what is filled up, or use prefixes of one length",
+        )
 
 
 def bound(node: Node, leaf: Callable[[str], Binding], tasks: TaskIds | None) -> Binding:

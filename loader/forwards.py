@@ -283,7 +283,8 @@ class StackInputs(Called):
             memory = source.new_ones(source.shape[:2])
         cache = inputs.get("past_key_values")
         follows = cache is not None and bool(cache.get_seq_length() > 0)
-        return Entered(inputs.get("attention_mask"), memory, follows)
+        mask = inputs.get("attention_mask")
+        return Entered(mask if cache is None else _of_tokens(mask), memory, follows)
 
     def is_running(self) -> bool:
         """Return whether the stack is being run at the moment."""
@@ -292,6 +293,20 @@ class StackInputs(Called):
     def entered(self) -> Entered:
         """Return what the stack was called with."""
         return self.kept[0 if is_compiling() else get_ident()]
+
+
+def _of_tokens(mask: Any) -> Any:
+    """Return the mask (batch, sequence) behind one that `generate` made ready for a static cache.
+
+    That is (batch, heads, queries, keys), boolean or added to the scores, or one for each kind of layers. In each of
+    them a token sees itself unless it is padding.
+    """
+    if isinstance(mask, dict):
+        mask = next(iter(mask.values()))
+    if not isinstance(mask, torch.Tensor) or mask.ndim != 4:
+        return mask
+    itself = mask[:, 0].diagonal(dim1=-2, dim2=-1)
+    return (itself if itself.dtype == torch.bool else itself == 0).long()
 
 
 class BlockForward(Pickled):

@@ -55,6 +55,24 @@ class Ground:
                         yield embeddings
 
 
+def check_in_memory(ground: Ground) -> None:
+    """Refuse a model of which weights lie elsewhere, from where they are fetched when a module runs.
+
+    Raises:
+        UnsupportedError: there are such weights; the first is named.
+    """
+    away = next((path for path in ground.owners if _is_meta(ground.parameter(path))), None)
+    if away is not None:
+        raise UnsupportedError(
+            f"{away} is offloaded (it is on the device 'meta'), and adapters act on weights that are in memory",
+            hint="load the model with a device_map without 'disk', and without 'cpu' beside another device",
+        )
+
+
+def _is_meta(parameter: nn.Parameter | None) -> bool:
+    return parameter is not None and parameter.is_meta
+
+
 def survey(model: nn.Module, architecture: Architecture | None = None) -> Ground:
     """Return a model with the layout that its row, or the given one, makes of it.
 

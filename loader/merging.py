@@ -16,6 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ..errors import StateError, UnsupportedError
 from ..methods import Binding
+from ..methods.low_rank import holds_numbers
 from .layout import Ground, setting
 
 
@@ -117,7 +118,7 @@ def _changes(ground: Ground, binding: Binding) -> Iterator[_Change]:
     for path, op in binding.linears.items():
         module = ground.modules[path]
         weight, bias = module._parameters.get("weight"), module._parameters.get("bias")
-        if weight is None or not weight.is_floating_point():
+        if weight is None or not holds_numbers(weight):
             yield _Change(module, "weight", weight, weight)  # refused by _locked
             continue
         transposed = isinstance(module, (Conv1D, nn.Embedding))
@@ -144,10 +145,12 @@ def _locked(ground: Ground, changes: list[_Change]) -> Iterator[str]:
     """Yield which weights may not be changed."""
     for path, change in zip(_paths(ground, changes), changes, strict=True):
         before = change.before
-        if before is None or change.name != "weight":
+        if change.name != "weight":
             continue
-        if not before.is_floating_point() or type(before) is not nn.Parameter:
-            yield f"{path} is quantised ({type(change.module).__name__}, {before.dtype})"
+        if before is None:
+            yield f"{path} has no parameter called weight ({type(change.module).__name__})"
+        elif not holds_numbers(before) or type(before) is not nn.Parameter:
+            yield f"{path} is quantised ({type(change.module).__name__}, {type(before).__name__}, {before.dtype})"
         elif before.device.type == "meta":
             yield f"the weight of {path} is not in memory"
 

@@ -29,6 +29,7 @@ from . import combined_heads as heads
 from . import combined_prefixes as prefixes
 from .combined import BLOCK, EMBEDDING, LINEAR, SITE, Averaged, Fused, Kind, Parts, Rows, Stacked, TaskIds, Tasks
 from .compat import bound as compat_bound
+from .compat import check_prefixes
 from .layout import Ground
 from .norms import Normed, Own
 
@@ -113,7 +114,8 @@ def bound(node: Node | PerRow | Headed, leaf: Leaf, *, compat: bool = False) -> 
     tasks = _tasks(node)
     binding = _bound(node, leaf, tasks)
     if compat:
-        # Prefixes, prompts and heads mean the same in `adapters`.
+        # Prefixes of one length, prompts and heads mean the same in `adapters`.
+        check_prefixes(binding.attentions)
         binding = replace(
             compat_bound(node, leaf, tasks),
             **{name: getattr(binding, name) for name in ("attentions", "positions", "prompts", "head")},

@@ -198,10 +198,10 @@ def _start_weight(config: CompacterConfig, part: Tensor, generator: torch.Genera
 
 
 def facts(config: CompacterConfig, have: Shapes, roles: Roles) -> Facts:
-    """Return the widths that the tensors speak for."""
+    """Return the widths that the tensors speak for, those that all sites share included."""
     votes = []
     for key, shape in have.items():
-        name = key.rpartition("phm_")[2]
+        name = key.removeprefix("shared.").rpartition("phm_")[2]
         if name in ("down.W", "down.W_left") and len(shape) == 3:
             votes.append(shape[0] * shape[1])
         elif name in ("up.W", "up.W_right") and len(shape) == 3:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..sites import Linear
+from .low_rank import readable
 from .method import Live, Shapes
 from .updating import Base, Rule, UpdatingConfig, apply, bounds, method
 
@@ -85,7 +86,7 @@ class Scaled:
     def __init__(self, own: Own, linear: Linear, live: Live) -> None:
         self.own = own
         self.linear = linear
-        self.base = live.base(f"{linear.path}.weight")
+        self.base = readable(live.base(f"{linear.path}.weight"), linear.path)
         self.bias = live.base(f"{linear.path}.bias") if linear.bias else None
 
     def __call__(self, forward: Apply, x: Tensor) -> Tensor:

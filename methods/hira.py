@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 from ..sites import Linear
 from .low_rank import product
 from .method import Shapes
-from .updating import Added, Base, Rule, UpdatingConfig, at, bounds, method
+from .updating import AddedOf, Base, Rule, UpdatingConfig, at, bounds, method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,7 +84,7 @@ METHOD = method(
         presets={"hira": HiraConfig()},
         shapes=shapes,
         start=start,
-        op=partial(Added, delta),
+        op=partial(AddedOf, delta),
         seen=seen,
         kinds=("linear", "conv1d", "convolution", "embedding"),
     )

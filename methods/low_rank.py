@@ -465,16 +465,27 @@ def magnitudes(weight: Tensor, linear: Linear) -> Tensor:
     return norms
 
 
+def holds_numbers(weight: Tensor) -> bool:
+    """Return whether the numbers of a weight are what they mean.
+
+    Quantised weights are whole numbers (bitsandbytes), or a class of tensors of their own (torchao, quanto).
+    """
+    from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+    return weight.is_floating_point() and not is_traceable_wrapper_subclass(weight)
+
+
 def readable(weight: Tensor, path: str) -> Tensor:
     """Return a weight whose numbers are what they mean.
 
     Raises:
         UnsupportedError: it is quantised.
     """
-    if not weight.is_floating_point():
+    if not holds_numbers(weight):
+        kind = f"{type(weight).__name__}, {weight.dtype}"
         raise UnsupportedError(
-            f"DoRA needs the weight of {path}, which is quantised ({weight.dtype})",
-            hint="load the base model without quantisation, or take an adapter without magnitude",
+            f"what the adapter computes at {path} needs the numbers of its weight, which is quantised ({kind})",
+            hint="load the base model without quantisation, or take one that adds to what the map computes (lora)",
         )
     return weight
 

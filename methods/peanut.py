@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, ClassVar
 from ..sites import Linear
 from .activations import function, known
 from .method import Shapes
-from .updating import Added, Base, Rule, UpdatingConfig, bounds, method
+from .updating import AddedOf, Base, Rule, UpdatingConfig, bounds, method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -104,7 +104,7 @@ METHOD = method(
         presets={"peanut": PeanutConfig()},
         shapes=shapes,
         start=start,
-        op=partial(Added, delta),
+        op=partial(AddedOf, delta),
         seen=seen,
         sized=False,
         kinds=("linear",),

@@ -17,7 +17,7 @@ from ..adapter import MethodConfig
 from ..errors import FormatError, UnsupportedError
 from ..sites import Layout, Linear
 from .config import Config
-from .low_rank import convolution, is_transposed
+from .low_rank import convolution, holds_numbers, is_transposed, readable
 from .method import Binding, Facts, LinearOp, Live, Method, Roles, Shapes
 from .targets import chosen, widths
 
@@ -139,13 +139,17 @@ def method(rule: Rule) -> Method:
 
     def initial(config: Any, layout: Layout, base: Base) -> dict[str, Tensor]:
         found = maps(config, layout)
+
+        def numbers(path: str) -> Tensor:
+            return readable(base(path), path.rpartition(".")[0])
+
         own = {
-            f"{one.path}.{name}": rule.start(config, name, shape, one, base)
+            f"{one.path}.{name}": rule.start(config, name, shape, one, numbers)
             for one in found
             for name, shape in rule.shapes(config, one).items()
         }
         shared = rule.shared(config, found)
-        return own | {name: rule.start(config, name, shape, found[0], base) for name, shape in shared.items()}
+        return own | {name: rule.start(config, name, shape, found[0], numbers) for name, shape in shared.items()}
 
     def bind(config: Any, tensors: Mapping[str, Tensor], live: Live) -> Binding:
         found = maps(config, live.layout)
@@ -228,10 +232,14 @@ def apply(x: Tensor, weight: Tensor, linear: Linear) -> Tensor:
 class _OnWeight:
     """What Added and Changed share: a function of a module that makes a weight of the adapter's tensors and W.
 
-    `make(config, own, linear, weight)`; weight is W (outputs, inputs[, kernel]).
+    `make(config, own, linear, weight)`; weight is W (outputs, inputs[, kernel]). Where W is quantised, a function that
+    asks for no more than its shape and type gets them from zeros.
     """
 
     __slots__ = ("base", "config", "linear", "make", "mode", "own")
+
+    reads: ClassVar[bool] = True
+    """Whether the function asks for the numbers of W."""
 
     def __init__(
         self, make: Callable[[Any, Own, Linear, Tensor], Tensor], config: Any, own: Own, linear: Linear, live: Live
@@ -241,7 +249,8 @@ class _OnWeight:
         self.own = own
         self.linear = linear
         self.mode: nn.Module = live.mode
-        self.base = live.base(f"{linear.path}.weight")
+        base = live.base(f"{linear.path}.weight")
+        self.base = readable(base, linear.path) if self.reads or holds_numbers(base) else _zeros(own, linear)
 
     def made(self, weight: Tensor | None = None) -> Tensor:
         """Return what the function makes of a weight, or of the live one."""
@@ -250,10 +259,18 @@ class _OnWeight:
         return self.make(self.config, self.own, self.linear, weight)
 
 
+def _zeros(own: Own, linear: Linear) -> Tensor:
+    """Return one zero in the shape that W has, as often as it is asked for."""
+    shape = (linear.outputs, linear.inputs // linear.groups, *linear.kernel)
+    like = next(tensor for tensor in own.values() if tensor.is_floating_point())
+    return like.new_zeros(()).expand(shape[::-1] if is_transposed(linear) else shape)
+
+
 class Added(_OnWeight):
-    """y + D x; the function makes D."""
+    """y + D x; the function makes D without the numbers of W."""
 
     __slots__ = ()
+    reads = False
 
     def __call__(self, forward: Apply, x: Tensor) -> Tensor:
         """Return the adapted y (…, outputs)."""
@@ -270,6 +287,13 @@ class Added(_OnWeight):
     def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return W + D and b."""
         return weight + self.made(weight).to(weight.dtype), bias
+
+
+class AddedOf(Added):
+    """y + D x; the function makes D of W."""
+
+    __slots__ = ()
+    reads = True
 
 
 class Changed(_OnWeight):

@@ -316,7 +316,7 @@ def test_dora_refuses_a_weight_that_is_quantised() -> None:
     own = tensors(VARIANTS["DoRA"], place)
     place.module.weight = nn.Parameter(place.weight.to(torch.int8), requires_grad=False)
     for action in (lambda: bound(VARIANTS["DoRA"], place, own), lambda: start(VARIANTS["DoRA"], place)):
-        with pytest.raises(UnsupportedError, match=r"quantised \(torch.int8\)"):
+        with pytest.raises(UnsupportedError, match=r"quantised \(Parameter, torch.int8\)"):
             action()
 
 

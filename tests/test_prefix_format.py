@@ -107,6 +107,12 @@ def made(name: str, method: str) -> Adapter:
         ("t5", "prefix_tuning[prefix_length=3,bottleneck_size=5,positions=adapters]"),
         ("albert", "prefix_tuning_flat[prefix_length=3]"),
         ("clip", "prefix_tuning[prefix_length=3,bottleneck_size=5]"),
+        ("bart", "prefix_tuning_flat[prefix_length=3,encoder_prefix=false,leave_out=[1]]"),
+        ("bart", "prefix_tuning_flat[prefix_length=3,encoder_prefix=false,leave_out=[0,2]]"),
+        (
+            "t5",
+            "prefix_tuning[prefix_length=3,bottleneck_size=5,encoder_prefix=false,leave_out=[3],positions=adapters]",
+        ),
         ("encoder-decoder", "prefix_tuning[prefix_length=3,bottleneck_size=5,leave_out=[1]]"),
         ("encoder-decoder-roberta", "prefix_tuning_flat[prefix_length=3]"),
         ("bert", "prompt_tuning[prompt_length=4,sees_padding=true]"),

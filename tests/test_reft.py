@@ -15,7 +15,7 @@ from golden import GOLDEN
 from hypothesis import given
 from hypothesis import strategies as st
 from test_reference_outputs import base_of
-from tiny_models import family, family_inputs, hidden, inputs, model, with_adapters
+from tiny_models import family, family_inputs, generated, hidden, inputs, model, with_adapters
 from torch import nn
 from torch.nn.utils import parametrizations
 
@@ -265,6 +265,19 @@ def test_tokens_that_are_generated_with_a_cache_are_left_alone(name: str) -> Non
     assert torch.equal(following, same)
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize(("name", "made"), [("llama", "LlamaForCausalLM"), ("gemma3_text", "Gemma3ForCausalLM")])
+def test_a_static_cache_generates_what_a_growing_one_does(name: str, made: str, attention: str) -> None:
+    base = family(name, made, **({"sliding_window": 4} if name == "gemma3_text" else {}))
+    base.set_attn_implementation(attention)
+    adapters = with_adapters(base, x="noreft[r=2,prefix_positions=1,suffix_positions=2]")
+    plain = generated(base)
+    adapters.activate("x")
+    found = generated(base)
+    assert not torch.equal(found, plain)
+    assert torch.equal(found, generated(base, cache_implementation="static"))
+
+
 @pytest.mark.parametrize(
     ("name", "made"), [("t5", "T5ForConditionalGeneration"), ("bart", "BartForConditionalGeneration")]
 )
@@ -366,8 +379,25 @@ def test_a_direft_of_the_library_is_what_its_file_says_and_can_be_made_what_it_w
     with torch.no_grad():
         found = base(**case.inputs())[case["output_key"]]
     assert case.close(found, case.expected()["output_before_save"])
-    with pytest.raises(UnsupportedError, match="no word for DiReFT"):
-        adapters_format.encode(direft)
+
+
+@pytest.mark.parametrize("text", ["direft[r=2,suffix_positions=1]", "direft[orthogonality=true,tied_weights=true]"])
+@torch.no_grad()
+def test_a_direft_is_written_for_the_library_as_the_noreft_with_the_same_output(text: str, tmp_path: Path) -> None:
+    base = model()
+    adapters = with_adapters(base, x=text)
+    adapters.activate("x")
+    wanted = hidden(base)
+    adapters.save("x", tmp_path / "x", format="adapters")
+    adapters.load(tmp_path / "x", name="again", set_active=True)
+    assert adapters.adapter("again").config[0].subtract_projection  # type: ignore[union-attr]
+    assert torch.allclose(hidden(base), wanted, atol=1e-5)
+
+
+def test_a_direft_with_an_activation_has_no_word_in_the_format(tmp_path: Path) -> None:
+    adapters = with_adapters(model(), x="direft[non_linearity=relu]")
+    with pytest.raises(UnsupportedError, match="no word for a DiReFT with an activation"):
+        adapters.save("x", tmp_path / "x", format="adapters")
 
 
 def folder(tmp_path: Path, **config: Any) -> Path:

@@ -16,6 +16,7 @@ from typing import Any
 
 from ...adapter import JSON, MethodConfig
 from ...errors import FormatError, UnsupportedError, UsageError
+from ...methods import PromptTuningConfig, ReftConfig
 from . import (
     bottleneck,
     compacter,
@@ -56,7 +57,9 @@ def decode(config: JSON, source: Source) -> tuple[MethodConfig, ...]:
         FormatError: a field is missing or has a wrong value.
         UnsupportedError: it names a method that this version does not run.
     """
-    return tuple(ours for member in members(config) for ours in _decode_one(member, source))
+    found = tuple(ours for member in members(config) for ours in _decode_one(member, source))
+    _check_positions(found)
+    return found
 
 
 def encode(config: Sequence[MethodConfig], source: Source) -> JSON:
@@ -73,6 +76,7 @@ def encode(config: Sequence[MethodConfig], source: Source) -> JSON:
     refused = _refusals(config, source)
     if len(refused) > 1:
         raise UnsupportedError("; ".join(refused), hint="write it in the native format")
+    _check_positions(config)
     found: list[dict[str, JSON]] = []
     for part in config:
         codec = codec_of(part)
@@ -85,6 +89,17 @@ def encode(config: Sequence[MethodConfig], source: Source) -> JSON:
         else:
             found[-1] = amended
     return found[0] if len(found) == 1 else {"architecture": "union", "configs": found}
+
+
+def _check_positions(config: Sequence[MethodConfig]) -> None:
+    """Refuse interventions on a text that a prompt of the same adapter has made longer."""
+    reft = [part for part in config if isinstance(part, ReftConfig)]
+    if reft and any(isinstance(part, PromptTuningConfig) for part in config):
+        raise UnsupportedError(
+            "`adapters` counts the positions of ReFT in the text as it was before a prompt of the same adapter joined"
+            " it, so that they are not its first and last ones",
+            hint="keep the two in adapters of their own",
+        )
 
 
 def _refusals(config: Sequence[MethodConfig], source: Source) -> list[str]:

@@ -9,7 +9,8 @@ value side by side only by their parts:
     DoRA after the paper     is the format's with other magnitudes, where the map has no bias
 
 A prefix that shifts the text's positions is one beside which they stay, with keys turned back, where positions turn
-keys.
+keys. An intervention that subtracts no projection, W h + b, is one with W + R that does, (W + R) h + b − R h, if there
+is no activation.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from typing import TYPE_CHECKING
 
 from ...adapter import Adapter
 from ...architectures import Architecture, by_name
-from ...methods import IA3Config, LoraConfig, PrefixTuningConfig
+from ...methods import IA3Config, LoraConfig, PrefixTuningConfig, ReftConfig
+from ...methods.reft import Rotation
 from ...methods.targets import JOINT, Target, chosen
 from .. import accounting, prefixes
 from ..format import KnownBase
@@ -36,12 +38,14 @@ if TYPE_CHECKING:
 
 def rewritten(adapter: Adapter, base: KnownBase | None) -> Adapter:
     """Return an adapter that computes the same, nearer to the format's words; what came in them stays as it is."""
-    if NAME in adapter.manifest.extra:
-        return adapter
     row = by_name(adapter.manifest.base.architecture)
     config, tensors = list(adapter.config), dict(adapter.tensors)
     for i, part in enumerate(config):
-        if isinstance(part, LoraConfig) and _known(part, tensors):
+        if isinstance(part, ReftConfig):
+            config[i] = _subtracting(part, tensors)
+        elif NAME in adapter.manifest.extra:
+            continue
+        elif isinstance(part, LoraConfig) and _known(part, tensors):
             # Ranks and alphas may be those of whole maps.
             part = _in_parts(_even(part, tensors, row), tensors, row)
             config[i] = _directed(part, tensors, row, base)
@@ -127,3 +131,21 @@ def _directed(config: LoraConfig, tensors: Tensors, row: Architecture, base: Kno
         ratio = norms(weight, a, b, 1.0) / norms(weight, a, b, config.scale(target.linear))
         tensors[key] = (tensors[key].double() * ratio).to(tensors[key].dtype)
     return replace(config, magnitude="dora_adapters")
+
+
+def _subtracting(config: ReftConfig, tensors: Tensors) -> ReftConfig:
+    """Return the interventions with a projection that is subtracted; tensors are changed."""
+    if config.subtract_projection or config.non_linearity is not None:
+        return config
+    for key in [key for key in tensors if key.endswith(".source.weight")]:
+        unit = key.removesuffix(".source.weight")
+        tensors[key] = (tensors[key].double() + _projection(unit, tensors).double()).to(tensors[key].dtype)
+    return replace(config, subtract_projection=True)
+
+
+def _projection(unit: str, tensors: Tensors) -> torch.Tensor:
+    """Return R (r, width)."""
+    dense = tensors.get(f"{unit}.projection.weight")
+    if dense is not None:
+        return dense
+    return Rotation(tensors[f"{unit}.projection.{name}"] for name in ("reflections", "signs", "base")).computed()

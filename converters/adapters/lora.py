@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ...adapter import JSON, MethodConfig
-from ...architectures import Architecture
+from ...architectures import Architecture, named
 from ...errors import UnsupportedError, UsageError
 from ...methods import LoraConfig
 from ...methods.config import config_from_json
@@ -101,8 +101,28 @@ def entries(config: LoraConfig, row: Architecture, container: Container) -> Iter
 
 
 def read(config: LoraConfig, tensors: dict[str, torch.Tensor], places: Places) -> dict[str, torch.Tensor]:
-    """Return magnitudes as vectors; the file has columns."""
+    """Return magnitudes as vectors; the file has columns.
+
+    Raises:
+        UnsupportedError: the library has magnitudes of a map and does not use them.
+    """
+    joint = [key for key in tensors if key.endswith(".lora_magnitude") and _is_joint(key, places.row)]
+    if joint:
+        raise UnsupportedError(
+            f"{joint[0]} is of a map that computes query, key and value side by side, where `adapters` saves the"
+            " magnitudes of DoRA and computes without them",
+            hint="save it again with use_dora=False, which is what the library computes, or selfattn_lora=False",
+        )
     return linears.squeezed(tensors, "lora_magnitude")
+
+
+def _is_joint(key: str, row: Architecture) -> bool:
+    path = key.rpartition(".")[0]
+    return any(
+        len(roles) > 1 and named(f"{stack.path}.{name}", path)
+        for stack in row.layers
+        for name, (roles, _) in stack.projections().items()
+    )
 
 
 def write(config: LoraConfig, tensors: dict[str, torch.Tensor], places: Places) -> dict[str, torch.Tensor]:

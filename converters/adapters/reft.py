@@ -1,7 +1,8 @@
 """ReFT in files of `adapters`.
 
 The library does not write whether the projection is subtracted, and does not heed it in a file: what it saved of a
-DiReFT is read as the NoReFT that it reads there, and a DiReFT cannot be written.
+DiReFT is read as the NoReFT that it reads there. A DiReFT without an activation is written as the NoReFT with the same
+output (equal.py); one with an activation has none.
 
 The diagonal of the parameter behind orthonormal rows holds signs, which do not train; it is kept apart from the rest.
 
@@ -75,12 +76,12 @@ def encode(config: ReftConfig, source: Source) -> dict[str, JSON]:
     """Return the fields of a configuration in the current spelling.
 
     Raises:
-        UnsupportedError: the library has no word for a DiReFT, or counts the positions otherwise.
+        UnsupportedError: the library has no word for a DiReFT with an activation, or counts the positions otherwise.
     """
     if not config.subtract_projection:
         raise UnsupportedError(
-            "the adapters format has no word for DiReFT: its library would read a NoReFT",
-            hint="write it in the native format, or with subtract_projection=true as the NoReFT that it is there",
+            "the adapters format has no word for a DiReFT with an activation: its library would read a NoReFT",
+            hint="write it in the native format",
         )
     positions = _positions(config.suffix_positions, source.row)
     if config.positions != positions:
