@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     import torch
 
 
-BUFFERS = ("position_ids", "token_type_ids", "num_batches_tracked")
-"""Whole numbers that modules keep beside their weights; what is saved with a module can hold them."""
+BUFFERS = ("position_ids", "token_type_ids", "num_batches_tracked", "beta", "eps")
+"""What modules keep beside their weights and save with them: whole numbers, or single ones (of xIELU)."""
 
 MOST_SHOWN = 20
 """Faults told one by one."""

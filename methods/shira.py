@@ -7,6 +7,7 @@ Source: Bhardwaj et al. 2024 (arXiv 2406.13175) §3; PEFT 0.21.2, tuners/shira/l
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
@@ -70,6 +71,11 @@ def seen(config: ShiraConfig, path: str, own: Shapes) -> Linear | None:
     return Linear(path=path, inputs=total - 1, outputs=1) if total > 1 else None
 
 
+def places(config: ShiraConfig, linear: Linear) -> Mapping[str, tuple[int, ...]]:
+    """Return what rows and columns are below; a map with one output is one that shapes alone describe, see seen."""
+    return {} if linear.outputs == 1 else {"shira_indices": (linear.outputs, linear.inputs)}
+
+
 METHOD = method(
     Rule(
         config=ShiraConfig,
@@ -80,7 +86,7 @@ METHOD = method(
         seen=seen,
         sized=False,
         frozen=("shira_indices",),
-        places=lambda config, linear: {"shira_indices": (linear.outputs, linear.inputs)},
+        places=places,
         kinds=("linear",),
     )
 )

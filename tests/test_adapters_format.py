@@ -585,5 +585,5 @@ def test_the_format_of_a_path_is_found_or_told_why_not(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match="composition"):
         detect(tmp_path)
     assert detect(GOLDEN.case("b-bert-fuse2").folder / "adapters" / "fusion0").name == "adapters"
-    with pytest.raises(UsageError, match="known are native, adapters"):
+    with pytest.raises(UsageError, match=r"known are .*native.*adapters"):
         read(tmp_path, format="nonsense")

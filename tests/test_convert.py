@@ -123,10 +123,10 @@ def test_what_the_other_library_cannot_compute_is_refused_with_the_reason(name: 
 @pytest.mark.parametrize(
     ("method", "to", "reasons"),
     [
-        ("mam", "peft", ["counts the text's positions", "no word for bottleneck"]),
+        ("mam", "peft", ["prefix_tuning, bottleneck together"]),
         ("lora[targets=[attention_output],update_bias=true]", "adapters", ["has no name in it", "have no bias"]),
         ("rslora[targets=[attention_output]]+layer_norm", "adapters", ["no word for layer_norm", "has no name in it"]),
-        ("invertible+seq_bn", "peft", ["invertible", "bottleneck"]),
+        ("invertible+seq_bn", "peft", ["invertible beside another method"]),
     ],
 )
 def test_every_reason_of_a_refusal_is_told(method: str, to: str, reasons: list[str], tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def test_a_repository_is_loaded_by_peft_and_by_us(
 def test_what_a_format_has_no_word_for_is_left_out_and_said_or_refused(trained: Path, hub: Hub) -> None:
     pushed = adapterhub.push(trained, "hf://me/tiny", name="tiny@1.0.0")
     assert "peft" not in pushed.formats
-    assert "bottleneck" in pushed.left_out["peft"]
+    assert "classification_head" in pushed.left_out["peft"]
     with pytest.raises(UnsupportedError) as caught:
         adapterhub.push(trained, "hf://me/other", name="tiny@1.0.0", formats=["native", "peft"])
     assert caught.value.exit_code == 6

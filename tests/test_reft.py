@@ -390,7 +390,7 @@ def test_a_direft_is_written_for_the_library_as_the_noreft_with_the_same_output(
     wanted = hidden(base)
     adapters.save("x", tmp_path / "x", format="adapters")
     adapters.load(tmp_path / "x", name="again", set_active=True)
-    assert adapters.adapter("again").config[0].subtract_projection  # type: ignore[union-attr]
+    assert adapters.adapter("again").config[0].subtract_projection
     assert torch.allclose(hidden(base), wanted, atol=1e-5)
 
 

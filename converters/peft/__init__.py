@@ -54,6 +54,7 @@ def decode(parts: Parts) -> Adapter:
         UnsupportedError: the type, one of its options or the model family is not one that this version runs.
     """
     document = parts.documents[CONFIG]
+    types.codec_of(documents.kind(document))  # refuses types that are not read, whatever their tensors are like
     check_usable(parts.tensors, f"the weights of {parts.name or 'the adapter'}")
     found = _read(document, parts.tensors[GROUP], parts.row or _noted_row(parts))
     bare = documents.manifest(document, found.names, parts.name, parts.digest, found.kept)
