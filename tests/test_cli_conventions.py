@@ -262,6 +262,8 @@ def test_a_real_process_ends_with_130_after_a_signal(registry: Path, base: Path)
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # Whoever starts the tests in the background of a shell has SIGINT ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         text=True,
     )
     assert process.stdin is not None

@@ -7,7 +7,6 @@ import enum
 import json
 import re
 import shutil
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +29,7 @@ from adapterhub.architectures import by_name
 from adapterhub.converters import detect, read, write
 from adapterhub.converters import peft as peft_format
 from adapterhub.converters.peft import bottleneck, documents, prompts, types
-from adapterhub.converters.peft.pattern import Ends, ends, matches
+from adapterhub.converters.peft.pattern import Ends, Fuel, ends, matches
 from adapterhub.errors import AdapterHubError, FormatError, UnsupportedError
 from adapterhub.methods import parse_method
 
@@ -387,10 +386,12 @@ def test_fields_that_a_file_leaves_out_have_their_defaults(tmp_path: Path) -> No
 def test_a_pattern_that_keeps_other_machines_busy_takes_no_time(pattern: str, tmp_path: Path) -> None:
     folder = copied(tmp_path)
     edit(folder, lambda document: document.update(target_modules=pattern, rank_pattern={pattern: 9}))
-    start = time.process_time()
     with pytest.raises(FormatError):
         read(folder)
-    assert time.process_time() - start < 1
+    path, fuel = "encoder.layer.1.attention.self.query", Fuel()
+    given = fuel.steps
+    matches(pattern, path, fuel)
+    assert given - fuel.steps <= 4 * len(pattern) * (len(path) + 1)
 
 
 @pytest.mark.parametrize("text", ["[]", "5", "null", '"x"', "{", "\x00", '{"peft_type": "LORA"'])
@@ -537,10 +538,8 @@ def test_more_patterns_than_can_be_tried_are_refused(tmp_path: Path) -> None:
     rewrite(
         folder, lambda t: t.update({k.replace("layer.1", f"layer.{i}"): t[k].clone() for k in list(t) for i in (2, 3)})
     )
-    start = time.process_time()
-    with pytest.raises((FormatError, UnsupportedError)):
+    with pytest.raises(UnsupportedError, match="take too long to match"):
         read(folder)
-    assert time.process_time() - start < 2
 
 
 def test_a_pattern_that_looks_around_or_refers_back_is_refused_by_name() -> None:
