@@ -28,6 +28,13 @@ SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         ),
     ),
     (
+        "Keep a project and this machine in order",
+        (
+            ("lock", "Pin the adapters of a project by digest."),
+            ("sync", "Fetch what the lock of a project pins."),
+        ),
+    ),
+    (
         "Make and publish adapters",
         (
             ("train", "Train an adapter on labelled texts."),

@@ -64,6 +64,10 @@ offline = click.option(
     "--offline/--online", default=None, help="Forbid or allow the network. Default: $ADAPTERHUB_OFFLINE, the settings."
 )
 
+frozen = click.option(
+    "--frozen", is_flag=True, help="Take only what adapterhub.lock pins; no registry is asked what there is."
+)
+
 base = click.option(
     "--base",
     metavar="MODEL",

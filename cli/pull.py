@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @options.base
 @click.option("--format", "format_", metavar="FORMAT", help="File format, where a version has several.")
 @options.registry
+@options.frozen
 @options.offline
 @options.with_output
 def command(
@@ -28,6 +29,7 @@ def command(
     base: str | None,
     format_: str | None,
     registry: str | None,
+    frozen: bool,
     offline: bool | None,
 ) -> None:
     """Fetch an adapter, check its digest, and print the path of its file or folder.
@@ -39,7 +41,7 @@ def command(
     from ..registry import Reference, pull
 
     parsed = Reference.parse(reference)
-    opened = open_for(output, parsed, registry, offline=offline)
+    opened = open_for(output, parsed, registry, offline=offline, frozen=frozen)
     with receiving(output) as progress:
         pulled = pull(parsed, registry=opened, base=base, format=format_, offline=offline, progress=progress)
     what = f"{pulled.name}@{pulled.version}" if pulled.version else str(parsed)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
@@ -125,6 +126,31 @@ def snapshot(repo: str, revision: str | None = None) -> Snapshot:
         if revision is None or not _is_version(revision):
             raise
         return asked(lambda: _snapshot(repo, f"v{revision}"), what(repo, revision))
+
+
+def commit_of(repo: str, revision: str | None = None) -> str:
+    """Return the commit that a revision means, without asking for the repository's files.
+
+    Raises:
+        NotFoundError: there is no such repository or revision.
+        AuthenticationError, OfflineError, AdapterHubError: the Hub does not tell.
+    """
+    asked_for = what(repo, revision)
+    info = asked(lambda: api().model_info(repo, revision=revision, expand=["sha"], timeout=API_SECONDS), asked_for)
+    if not info.sha:
+        raise AdapterHubError(f"the Hub does not tell the commit of {asked_for}")
+    return info.sha
+
+
+def cached_commit(repo: str, revision: str | None = None) -> str | None:
+    """Return the commit that a revision meant when the cache of the Hub on this machine last asked, or None."""
+    from huggingface_hub import constants
+
+    ref = Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}" / "refs" / (revision or BRANCH)
+    try:
+        return ref.read_text("utf-8").strip() or None
+    except OSError:
+        return None
 
 
 def _is_version(text: str) -> bool:

@@ -22,6 +22,11 @@ Progress: TypeAlias = Callable[[int, int], None]
 class Lookup(Protocol):
     """The entries of an index, and how they are found."""
 
+    @property
+    def place(self) -> str:
+        """What errors call it."""
+        return "this registry"
+
     def __len__(self) -> int:
         """Return how many entries there are."""
         ...

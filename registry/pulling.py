@@ -30,6 +30,7 @@ class Pulled:
         artifact: what the index says of these bytes, or None where no index was asked.
         cached: whether all of it was on this machine already.
         content: the files of a repository on the Hub, with their digests; None otherwise.
+        home: the registry that the artifact is from, or None where no index was asked.
         parts: of a composition, name in it → adapter; else {}.
     """
 
@@ -39,6 +40,7 @@ class Pulled:
     artifact: Artifact | None
     cached: bool
     content: Content | None = None
+    home: Registry | None = field(default=None, compare=False, repr=False)
     parts: Mapping[str, Pulled] = field(default_factory=dict)
 
     @property
@@ -85,6 +87,10 @@ def pull(
     home = registry if isinstance(registry, Registry) else None
     if reference.scheme == "path":
         return _completed(_path(reference), home=home, settings=settings, store=store)
+    if home is not None and (content := home.pinned(reference)) is not None:
+        path, cached = home.fetch(content, str(reference), store=store, offline=settings.offline, progress=progress)
+        found = Pulled(path=path, name=_name(reference), version=None, artifact=None, cached=cached, content=content)
+        return _completed(found, home=home, settings=settings, store=store)
     if reference.scheme == "hf":
         found = _from_the_hub(reference, format, store, settings.offline, progress)
         return _completed(found, home=home, settings=settings, store=store)
@@ -100,7 +106,9 @@ def pull(
         progress=progress,
     )
     artifact = resolved.artifact
-    pulled = Pulled(path=path, name=resolved.name, version=resolved.version, artifact=artifact, cached=cached)
+    pulled = Pulled(
+        path=path, name=resolved.name, version=resolved.version, artifact=artifact, cached=cached, home=opened
+    )
     return _completed(pulled, home=opened, settings=settings, store=store)
 
 
@@ -140,8 +148,12 @@ def _from_the_hub(
         return remotes.read(source, offline=offline)
 
     path, cached = store.obtain(content, read, str(reference), progress=progress)
-    name = (reference.folder or reference.name).rpartition("/")[2]
-    return Pulled(path=path, name=name, version=None, artifact=None, cached=cached, content=content)
+    return Pulled(path=path, name=_name(reference), version=None, artifact=None, cached=cached, content=content)
+
+
+def _name(reference: Reference) -> str:
+    """Return what an adapter outside registries is called: the last part of its place."""
+    return (reference.folder or reference.name).rpartition("/")[2]
 
 
 def _elsewhere(reference: Reference, settings: Settings) -> AdapterHubError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 from .. import schemas
 from . import digest
@@ -83,6 +83,17 @@ class Content:
     size: int | None = None
     files: tuple[ArtifactFile, ...] = ()
 
+    @classmethod
+    def from_json(cls, data: JSON) -> Self:
+        """Return the record that checked JSON describes."""
+        return cls(**{**data, "files": tuple(ArtifactFile.from_json(item) for item in data.get("files", ()))})
+
+    def to_json(self) -> JSON:
+        """Return the record as JSON, fields in the order in which index.json has them."""
+        single = {} if self.digest is None else {"digest": self.digest, "size": self.size}
+        files = [file.to_json() for file in sorted(self.files, key=lambda file: file.path)]
+        return {"url": self.url, **single, **({"files": files} if files else {})}
+
     @property
     def identity(self) -> str:
         """The digest that names the whole: that of the file, or of the canonical list of a folder's files."""
@@ -114,7 +125,7 @@ class Artifact(Content):
     extra: Mapping[str, JSON] = field(default_factory=dict)
 
     @classmethod
-    def from_json(cls, data: JSON) -> Artifact:
+    def from_json(cls, data: JSON) -> Self:
         """Return the record that checked JSON describes."""
         base = ArtifactBase.from_json(data["base"])
         files = tuple(ArtifactFile.from_json(item) for item in data.get("files", ()))
@@ -122,12 +133,8 @@ class Artifact(Content):
 
     def to_json(self) -> JSON:
         """Return the record as JSON, fields in the order in which index.json has them."""
-        data = {"base": self.base.to_json(), "method": self.method, "format": self.format, "url": self.url}
-        if self.digest is not None:
-            data |= {"digest": self.digest, "size": self.size}
-        if self.files:
-            data["files"] = [file.to_json() for file in sorted(self.files, key=lambda file: file.path)]
-        return {**data, **_extra(self.extra)}
+        own = {"base": self.base.to_json(), "method": self.method, "format": self.format}
+        return {**own, **Content.to_json(self), **_extra(self.extra)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

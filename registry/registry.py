@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 from ..errors import FormatError, NotFoundError, OfflineError, UsageError
 from . import derived, paths, remotes
 from .lookup import Lookup, Progress
-from .records import Artifact
+from .records import Content
 from .remote import Source
 from .settings import BUNDLED, Settings
 
 if TYPE_CHECKING:
+    from .lock import LockedAdapter
     from .receiving import Progress as Receiving
+    from .reference import Reference
     from .store import Store
 
 INDEX = "index.json"
@@ -45,9 +47,34 @@ class Registry:
         """Where it lies, for people."""
         return self.home or str(self.location)
 
+    @property
+    def alone(self) -> bool:
+        """Whether nothing but this is asked for the adapters of its compositions."""
+        return False
+
+    def pinned(self, reference: Reference) -> Content | None:
+        """Return what a reference means here that no index is asked for, or None; see frozen.Frozen.
+
+        Raises:
+            NotFoundError: it means nothing here.
+        """
+        return None
+
+    def part(self, digest: str) -> LockedAdapter | None:
+        """Return the adapter of a composition that has a digest and is pinned here, or None; see frozen.Frozen."""
+        return None
+
+    def revision(self, base: str) -> str | None:
+        """Return the revision at which a base model is pinned here, or None; see frozen.Frozen."""
+        return None
+
+    def folder_of(self, content: Content) -> Path:
+        """Return the folder that the relative url of an artifact begins at."""
+        return self.location.parent
+
     def fetch(
         self,
-        artifact: Artifact,
+        artifact: Content,
         what: str,
         *,
         store: Store,
@@ -68,15 +95,15 @@ class Registry:
             IntegrityError: its bytes are not those that the index promises.
             AdapterHubError: the store cannot be written.
         """
-        url = self._absolute(artifact.url)
+        url, folder = self.absolute(artifact.url), self.folder_of(artifact)
 
         def read(path: str, start: int) -> Iterator[bytes]:
-            source = Source(url=url, path=path, registry=self.location.parent, start=start)
+            source = Source(url=url, path=path, registry=folder, start=start)
             return remotes.read(source, offline=offline)
 
         return store.obtain(artifact, read, what, progress=progress)
 
-    def _absolute(self, url: str) -> str:
+    def absolute(self, url: str) -> str:
         """Return the url of an artifact as its remote takes it."""
         if not self.home or paths.is_url(url):
             return url

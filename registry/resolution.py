@@ -38,7 +38,7 @@ def find(lookup: Lookup, name: str) -> str:
         return owners[0]
     if owners:
         raise UsageError(f"{name!r} is another name of {_listed(owners)}", hint="name one of them")
-    raise NotFoundError(f"there is no adapter {name!r} in this registry", hint=_near(lookup, name))
+    raise NotFoundError(f"there is no adapter {name!r} in {lookup.place}", hint=_near(lookup, name))
 
 
 def resolve(lookup: Lookup, reference: Reference | str, *, base: str | None, format: str | None) -> Resolved:  # noqa: A002
@@ -50,7 +50,7 @@ def resolve(lookup: Lookup, reference: Reference | str, *, base: str | None, for
     entry = lookup.entry(name)
     versions = _versions(entry, name, reference)
     for version in versions:
-        artifacts = _fitting(entry.versions[version].artifacts, base, format)
+        artifacts = fitting(entry.versions[version].artifacts, base, format)
         if artifacts:
             return Resolved(name=name, version=version, entry=entry, artifact=artifacts[0])
     raise _no_artifact(entry, name, versions[0], base, format)
@@ -78,7 +78,7 @@ def _available(entry: Entry) -> str:
     return f"it has {_listed(marks)}" + ("; ask for a marked one by its exact version" if marked else "")
 
 
-def _fitting(artifacts: tuple[Artifact, ...], base: str | None, format: str | None) -> list[Artifact]:  # noqa: A002
+def fitting(artifacts: tuple[Artifact, ...], base: str | None, format: str | None) -> list[Artifact]:  # noqa: A002
     """Return the artifacts for the base model and in the format, in their order."""
     fitting = [artifact for artifact in artifacts if format in (None, artifact.format)]
     if base is None:
