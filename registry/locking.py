@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..composition_file import NAME as COMPOSITION
-from ..errors import AdapterHubError, NotFoundError, OfflineError
-from . import pulling, receiving
+from ..errors import AdapterHubError, AuthenticationError, NotFoundError, OfflineError
+from . import hf_client, pulling, receiving
 from .closure import together
 from .frozen import Frozen
 from .lock import Lock, LockedAdapter, LockedBase
@@ -137,27 +137,27 @@ class _Maker:
         pins = Lock(adapters=adapters).pins()
         records = {pin.artifact.base.id: pin.artifact.base for pin in pins if pin.artifact is not None}
         found: dict[str, LockedBase] = {}
+        ask = not self.settings.offline
         for name, record in sorted(records.items()):
             old = before.get(name)
-            kept = old.revision if old is not None and old.architecture == record.architecture else None
-            revision = kept or self._commit(name, record.revision) or record.revision
+            revision = old.revision if old is not None and old.architecture == record.architecture else None
+            if revision is None and ask:
+                revision, ask = self._commit(name, record.revision)
+            revision = revision or hf_client.cached_commit(name, record.revision) or record.revision
             found[name] = LockedBase(architecture=record.architecture, revision=revision)
             if revision is None:
                 self.remarks.append(f"the base model {name} is not pinned: no commit of it is known here")
         return found
 
-    def _commit(self, base: str, revision: str | None) -> str | None:
-        """Return the commit of a base model, from the Hub or else from its cache on this machine; or None."""
-        from . import hf_client
-
-        if not self.settings.offline and not any("cannot be reached" in remark for remark in self.remarks):
-            try:
-                return hf_client.commit_of(base, revision)
-            except OfflineError as error:
-                self.remarks.append(error.message)
-            except AdapterHubError:
-                pass
-        return hf_client.cached_commit(base, revision)
+    def _commit(self, base: str, revision: str | None) -> tuple[str | None, bool]:
+        """Return the commit of a base model on the Hub, or None, and whether the Hub is worth another question."""
+        try:
+            return hf_client.commit_of(base, revision), True
+        except OfflineError as error:
+            self.remarks.append(error.message)
+            return None, False
+        except (NotFoundError, AuthenticationError):
+            return None, True
 
 
 def _place(registry: Registry, project: Path) -> str:
