@@ -174,6 +174,8 @@ def _of_index(resolved: Resolved, *, complete: bool) -> list[tuple[str, str]]:
         pairs += [("base model", f"{artifact.base.id} ({artifact.base.architecture})"), ("method", artifact.method)]
         pairs += [("size", size(artifact.total_size)), ("digest", artifact.identity), ("url", artifact.url)]
     versions = [f"{text} (yanked)" if release.yanked else text for text, release in entry.versions.items()]
-    others = [other.base.id for other in entry.versions[resolved.version].artifacts if other != artifact]
+    others = [other.base.id for other in resolved.release.artifacts if other != artifact]
+    if resolved.release.yanked:
+        pairs.append(("yanked", resolved.release.reason or "no reason is given"))
     pairs += [("versions", ", ".join(reversed(versions))), ("also for", ", ".join(others))]
     return [*pairs, ("aliases", ", ".join(entry.aliases))]

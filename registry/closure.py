@@ -25,7 +25,7 @@ from ..errors import (
 )
 from . import digest, paths
 from .lock import LockedAdapter
-from .pulling import Pulled, pull
+from .pulling import Pulled, pull, yanked
 from .records import Artifact
 from .reference import Reference
 from .registry import Registry, open_registry
@@ -144,8 +144,8 @@ class _Closure:
         releases = registry.index.entry(name).versions
         version, artifact = _pinned(registry, reference, name, pin)
         if releases[version].yanked:
-            whole = self.found.name or "the composition"
-            warnings.warn(f"{whole} holds {name}@{version}, which is yanked", UserWarning, stacklevel=2)
+            holds = f"{self.found.name or 'the composition'} holds {name}@{version}, which"
+            warnings.warn(yanked(holds, releases[version]), UserWarning, stacklevel=2)
         path, cached = registry.fetch(artifact, f"{name}@{version}", store=self.store, offline=self.settings.offline)
         found = Pulled(path=path, name=name, version=version, artifact=artifact, cached=cached, home=registry)
         return self._checked(found, leaf)

@@ -67,6 +67,8 @@ class HubPublisher:
 
     def publish(self, publication: Publication, *, dry_run: bool = False) -> Outcome:
         """Publish a version; see publication.Publisher."""
+        if self._found is None and not publication.offers:
+            raise NotFoundError(f"there is no {self.place}", hint=hf_client.CREDENTIALS)
         if dry_run:
             return self._change(publication, self._found or Snapshot(repo=self.repo, commit="", files=())).outcome
         end, tries = time.monotonic() + PATIENCE_SECONDS, 0
@@ -86,11 +88,11 @@ class HubPublisher:
         """Commit a change if there is one, see to the tag, and return the outcome."""
         outcome = change.outcome
         if outcome.new:
-            name = hf_commits.commit(found, change.adds, outcome.removed, f"Publish {publication.title}")
+            name = hf_commits.commit(found, change.adds, outcome.removed, f"{publication.verb} {publication.title}")
             outcome = replace(outcome, commit=name)
         else:
             outcome = replace(outcome, commit=_commit_of(publication, _index(found), found))
-        if not self.registry:
+        if not self.registry and publication.offers:
             hf_commits.tag(self.repo, f"v{publication.version}", outcome.commit)
         return outcome
 
@@ -102,7 +104,9 @@ class HubPublisher:
         """
         index = _index(found)
         publication.refuse_clash(index)
-        return self._into_registry(publication, index) if self.registry else self._as_adapter(publication, index, found)
+        if self.registry or not publication.offers:
+            return self._into_registry(publication, index)
+        return self._as_adapter(publication, index, found)
 
     def _into_registry(self, publication: Publication, index: Index) -> Change:
         urls = [folder_publisher.url_of(publication, offer) for offer in publication.offers]

@@ -172,18 +172,21 @@ class Index(Lookup):
         index.check()
         return index
 
-    def yank(self, name: str, version: str, *, yanked: bool = True) -> Index:
-        """Return an index in which the version is yanked, or no longer so.
+    def yank(self, name: str, version: str, *, yanked: bool = True, reason: str = "") -> Index:
+        """Return an index in which the version is yanked for a reason, or no longer so; the same if it is so already.
 
         Raises:
             NotFoundError: there is no such adapter or version.
         """
-        entry = self.adapters[self.find(name)]
+        name = self.find(name)
+        entry = self.adapters[name]
         if version not in entry.versions:
             raise NotFoundError(f"{name} has no version {version}", hint=f"it has {', '.join(entry.versions)}")
-        versions = {**entry.versions, version: replace(entry.versions[version], yanked=yanked)}
-        changed = replace(entry, versions=versions).to_json()
-        return replace(self, adapters=Entries({**self.adapters.raw, self.find(name): changed}))
+        release = replace(entry.versions[version], yanked=yanked, reason=reason if yanked else "")
+        if release == entry.versions[version]:
+            return self
+        changed = replace(entry, versions={**entry.versions, version: release}).to_json()
+        return replace(self, adapters=Entries({**self.adapters.raw, name: changed}))
 
     def __len__(self) -> int:
         return len(self.adapters)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from ..composition_file import document_of
 from ..errors import AdapterHubError, NotFoundError, OfflineError
 from . import remotes
 from .receiving import Progress
-from .records import Artifact, Content
+from .records import Artifact, Content, Release
 from .reference import Reference
 from .registry import Registry, open_registry
 from .remote import Source
@@ -98,6 +99,8 @@ def pull(
         raise _elsewhere(reference, settings)
     opened = registry if isinstance(registry, Registry) else _open(reference, registry, settings)
     resolved = _resolve(opened, reference, base, format)
+    if resolved.release.yanked:
+        warnings.warn(yanked(f"{resolved.name}@{resolved.version}", resolved.release), UserWarning, stacklevel=2)
     path, cached = opened.fetch(
         resolved.artifact,
         f"{resolved.name}@{resolved.version}",
@@ -149,6 +152,11 @@ def _from_the_hub(
 
     path, cached = store.obtain(content, read, str(reference), progress=progress)
     return Pulled(path=path, name=_name(reference), version=None, artifact=None, cached=cached, content=content)
+
+
+def yanked(what: str, release: Release) -> str:
+    """Return the warning that a version is yanked, and why."""
+    return f"{what} is yanked{f': {release.reason}' if release.reason else ''}"
 
 
 def _name(reference: Reference) -> str:

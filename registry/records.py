@@ -145,12 +145,14 @@ class Release:
         published: date, or date and time in UTC, of RFC 3339.
         artifacts: one for each base model and format; the first is the default.
         yanked: whether it is bad: still found by its exact version, never chosen.
+        reason: why it is yanked, for people.
         extra: fields that this version does not interpret, kept.
     """
 
     published: str
     artifacts: tuple[Artifact, ...]
     yanked: bool = False
+    reason: str = ""
     extra: Mapping[str, JSON] = field(default_factory=dict)
 
     @classmethod
@@ -159,9 +161,16 @@ class Release:
         return cls(**{**data, "artifacts": tuple(Artifact.from_json(item) for item in data["artifacts"])})
 
     def to_json(self) -> JSON:
-        """Return the record as JSON; `yanked` is always written."""
+        """Return the record as JSON; `yanked` is always written, an empty reason is not."""
         artifacts = [artifact.to_json() for artifact in self.artifacts]
-        return {"published": self.published, "yanked": self.yanked, "artifacts": artifacts, **_extra(self.extra)}
+        reason = {"reason": self.reason} if self.reason else {}
+        return {
+            "published": self.published,
+            "yanked": self.yanked,
+            **reason,
+            "artifacts": artifacts,
+            **_extra(self.extra),
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import NotFoundError, UsageError
-from .records import Artifact, Entry
+from .records import Artifact, Entry, Release
 from .reference import Reference
 from .version import Version
 
@@ -29,6 +29,11 @@ class Resolved:
     version: str
     entry: Entry
     artifact: Artifact
+
+    @property
+    def release(self) -> Release:
+        """The version chosen, with all its artifacts."""
+        return self.entry.versions[self.version]
 
 
 def find(lookup: Lookup, name: str) -> str:

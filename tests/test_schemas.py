@@ -40,7 +40,7 @@ def an_index() -> dict[str, Any]:
         {"path": "adapter_config.json", "digest": DIGEST, "size": 0},
     ]
     artifacts = [{**single, "digest": DIGEST, "size": 9}, {**folder, "files": files}]
-    release = {"published": "2026-11-23T10:00:00Z", "yanked": False, "artifacts": artifacts, "extra": {}}
+    release = {"published": "2026-11-23T10:00:00Z", "yanked": True, "reason": "r", "artifacts": artifacts, "extra": {}}
     entry = {
         "summary": "one line",
         "task": "sentiment/sst-2",
