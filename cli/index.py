@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import tempfile
 from collections.abc import Iterator
@@ -15,7 +14,9 @@ from ..composition_file import NAME, document_of
 from ..errors import AdapterHubError, IntegrityError, UsageError
 from . import options
 from .command import Documented
+from .entries import size
 from .output import Output
+from .words import counted
 
 if TYPE_CHECKING:
     from ..registry import Artifact, Index, Registry, Store
@@ -65,17 +66,23 @@ def add(
     names them by their path and digest. What they say of themselves fills the entry. A published version never
     changes: another file for the same version, base model and format is refused.
     """
-    from ..registry import Index, atomic
+    from ..registry import editing
 
     day = published or dt.datetime.now(dt.UTC).date().isoformat()
     added = []
-    with contextlib.nullcontext() if dry_run else atomic.held(place):
-        index = Index.load(place) if place.is_file() else Index()
+
+    def change(index: Index) -> Index:
+        added.clear()
         for file in files:
             key, text, index = _added(index, file, place, name, version, aliases, day)
             added.append({"name": key, "version": text, "file": str(file)})
-        if not dry_run:
-            index.write(place)
+        return index
+
+    names = [*((name or _name(file)) for file in files), *aliases]
+    if dry_run:
+        change(editing.view(place, names, create=True))
+    else:
+        editing.edit(place, names, change, create=True)
     verb = "would add" if dry_run else "added"
     ids = [f"{entry['name']}@{entry['version']}" for entry in added]
     output.result({"index": str(place), "added": added, "dry_run": dry_run}, ids=ids, text=[f"{verb} {i}" for i in ids])
@@ -92,10 +99,14 @@ def check(output: Output, place: Path | None, no_files: bool) -> None:
     checked. Of each file on this machine digest and size are compared, and what it says of itself with the entry. All
     faults are listed.
     """
-    from ..registry import Index, Registry, Store, locate
+    from ..registry import Index, Registry, Store, locate, sharding
 
     location = locate(place or (HERE if HERE.is_file() else None))
     index = Index.load(location)
+    wrong: list[str] = []
+    if index.layout:
+        index = sharding.whole(location.parent)
+        wrong = sharding.faults(location.parent, index)
     index.check(str(location))
     registry = Registry(location=location, index=index)
     releases = [
@@ -108,13 +119,68 @@ def check(output: Output, place: Path | None, no_files: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         # A store of its own: the user's may hold the right bytes already, and the files would not be looked at.
         store = Store(folder)
-        faults = [fault for what, artifact in local for fault in _faults(registry, what, artifact, store)]
+        faults = wrong + [fault for what, artifact in local for fault in _faults(registry, what, artifact, store)]
     if faults:
         raise IntegrityError("\n  ".join([f"{location} does not fit its files:", *faults]))
     count = len(index.adapters)
     data = {"index": str(location), "adapters": count, "artifacts": len(releases), "files": len(local)}
     text = f"{location}: {count} adapters, {len(releases)} artifacts, {len(local)} files checked"
     output.result(data, ids=sorted(index.adapters), text=[text])
+
+
+@command.command(
+    cls=Documented,
+    short_help="Keep an index in one file per name.",
+    epilog="""
+    adapterhub index shard ./hub
+    """,
+)
+@click.argument("folder", metavar="FOLDER", type=click.Path(path_type=Path, file_okay=False))
+@options.with_output
+def shard(output: Output, folder: Path) -> None:
+    """Keep the index of a registry in one small file per name, for registries with very many adapters.
+
+    A publish then writes one of them, and who looks a name up reads one, over the network too. A folder without an
+    index becomes an empty registry. Nothing is taken back from this; what reads and publishes is used as before.
+    """
+    from ..registry import sharding
+
+    count = sharding.shard(folder)
+    text = f"{folder} keeps its index in {counted(count, 'file')}"
+    output.result({"registry": str(folder), "shards": count}, ids=[str(folder)], text=[text])
+
+
+@command.command(
+    cls=Documented,
+    short_help="Put all entries into one file that can be searched over the network.",
+    epilog="""
+    adapterhub index pack ./hub
+    """,
+)
+@click.argument("folder", metavar="FOLDER", type=click.Path(path_type=Path, file_okay=False))
+@options.with_output
+def pack(output: Output, folder: Path) -> None:
+    """Write index/all.json.gz: all entries of an index of one file per name.
+
+    The files of a web server cannot be listed, so that `list` and `search` read this one. They find what there was when
+    it was written; names are looked up as they are now. A folder on this machine needs none.
+    """
+    from ..registry import sharding
+
+    count, length = sharding.pack(folder)
+    text = f"{folder}: {counted(count, 'adapter')} in {size(length)}"
+    output.result({"registry": str(folder), "adapters": count, "size": length}, ids=[str(folder)], text=[text])
+
+
+def _name(file: Path) -> str:
+    """Return the name of the adapter or composition in a file."""
+    if document_of(file) is not None:
+        from .. import arrangement
+
+        return arrangement.read(file).name
+    from .heads import read_head
+
+    return read_head(file).manifest.name
 
 
 def _added(

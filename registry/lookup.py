@@ -31,6 +31,16 @@ class Lookup(Protocol):
         """Return how many entries there are."""
         ...
 
+    @property
+    def sharded(self) -> bool:
+        """Whether the entries are not here but in one file per name."""
+        return False
+
+    @property
+    def empty(self) -> bool:
+        """Whether it is known that there are no entries."""
+        return not len(self)
+
     def owners(self, name: str) -> list[str]:
         """Return the entries that name stands for, sorted: the one called exactly so, else all that are called so.
 

@@ -97,6 +97,7 @@ class Publication:
             StateError: it has the version with other bytes.
             SchemaError: the result would break the schema or contradict itself.
         """
+        index.refuse_sharded("the registry")
         if all(artifact in self.known(index) for artifact in artifacts):
             return index
         for artifact in artifacts:
@@ -156,6 +157,7 @@ class Yank(Publication):
         Raises:
             NotFoundError: there is no such adapter or version.
         """
+        index.refuse_sharded("the registry")
         return index.yank(self.name, self.version, yanked=self.yanked, reason=self.reason)
 
     def known(self, index: Index) -> tuple[Artifact, ...]:

@@ -108,7 +108,7 @@ def _no_artifact(entry: Entry, name: str, version: str, base: str | None, format
 
 def _near(lookup: Lookup, name: str) -> str:
     """Return the hint that names the entries that come near."""
-    if not len(lookup):
+    if lookup.empty:
         return "it is empty"
     nearest = lookup.near(name)
     if nearest:

@@ -50,7 +50,8 @@ def an_index() -> dict[str, Any]:
         "versions": {"1.0.0-rc.1+b": release},
         "extra": {"any": None},
     }
-    return {"$schema": "x", "format": 1, "adapters": {"sst2-bert": entry, "other": {"versions": {"0.1.0": release}}}}
+    adapters = {"sst2-bert": entry, "other": {"versions": {"0.1.0": release}}}
+    return {"$schema": "x", "format": 1, "layout": "sharded", "alias_of": ["me/a"], "adapters": adapters}
 
 
 def a_manifest() -> dict[str, Any]:

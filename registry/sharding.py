@@ -1,0 +1,89 @@
+"""From an index in one file to a sharded one, and all its entries in one compressed file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..errors import AdapterHubError
+from . import atomic, editing, shard_database, shards
+from .index import Index
+from .registry import INDEX
+
+
+def shard(folder: Path) -> int:
+    """Make the index in a folder a sharded one, or a new one where there is none, and return how many shards it has.
+
+    It is one file until all shards are there. Whoever publishes meanwhile waits.
+
+    Raises:
+        SchemaError, FormatError: the index is not valid.
+        AdapterHubError: it cannot be written.
+    """
+    place = folder / INDEX
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic.held(place):
+            index = editing.load(place, create=True)
+            if index.layout:
+                return len(shard_database.scan(folder / shards.FOLDER).files)
+            count = _write(folder, index)
+            shards.MARKER.write(place)
+    except OSError as error:
+        raise atomic.unwritable(folder, error) from error
+    return count
+
+
+def whole(folder: Path) -> Index:
+    """Return all entries of a sharded registry in a folder as one index.
+
+    Raises:
+        SchemaError, FormatError: a shard is not valid.
+        AdapterHubError: one cannot be read.
+    """
+    try:
+        return shard_database.ShardDatabase(folder / shards.FOLDER, folder).whole()
+    except OSError as error:
+        raise atomic.unreadable(folder, error) from error
+
+
+def pack(folder: Path) -> tuple[int, int]:
+    """Write all entries of a sharded registry into one compressed file; return their number and its size.
+
+    Raises:
+        AdapterHubError: it is no sharded registry, or cannot be read or written.
+        SchemaError, FormatError: a shard is not valid.
+    """
+    if not Index.load(folder / INDEX).layout:
+        raise AdapterHubError(f"{folder} has one index file, which needs no other", hint="`adapterhub index shard`")
+    index = whole(folder)
+    index.check(str(folder))
+    data = shards.pack(index)
+    atomic.write(folder / shards.PACKED, data)
+    return len(index), len(data)
+
+
+def faults(folder: Path, index: Index) -> list[str]:
+    """Return what is wrong with the shards of a registry besides what the index made of them says."""
+    expected = dict(shards.all_of(index))
+    there = {f"{shards.FOLDER}/{group}/{file}" for group, file in shard_database.scan(folder / shards.FOLDER).files}
+    missing = [f"{path} is missing" for path in sorted(expected.keys() - there)]
+    read = editing.reader(folder)
+    other = [
+        f"{path} is not what it should be" for path in sorted(expected.keys() & there) if read(path) != expected[path]
+    ]
+    stray = [f"{path} stands for nothing" for path in sorted(there - expected.keys())]
+    return [*missing, *other, *stray]
+
+
+def _write(folder: Path, index: Index) -> int:
+    """Write all shards, which nobody reads yet, to the disk, and return how many they are."""
+    count = 0
+    for path, data in shards.all_of(index):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(data)
+        count += 1
+    (folder / shards.FOLDER).mkdir(exist_ok=True)
+    if os.name != "nt":
+        os.sync()
+    return count
