@@ -135,19 +135,21 @@ def check(output: Output, place: Path | None, no_files: bool) -> None:
     adapterhub index shard ./hub
     """,
 )
-@click.argument("folder", metavar="FOLDER", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("place", metavar="REGISTRY")
+@options.offline
 @options.with_output
-def shard(output: Output, folder: Path) -> None:
+def shard(output: Output, place: str, offline: bool | None) -> None:
     """Keep the index of a registry in one small file per name, for registries with very many adapters.
 
-    A publish then writes one of them, and who looks a name up reads one, over the network too. A folder without an
-    index becomes an empty registry. Nothing is taken back from this; what reads and publishes is used as before.
+    A publish then writes one of them, and who looks a name up reads one, over the network too. REGISTRY is a folder or
+    hf://user/repo; where there is none, an empty one is made. Nothing takes this back; what reads and publishes is used
+    as before.
     """
-    from ..registry import sharding
+    from ..registry import Settings, sharding
 
-    count = sharding.shard(folder)
-    text = f"{folder} keeps its index in {counted(count, 'file')}"
-    output.result({"registry": str(folder), "shards": count}, ids=[str(folder)], text=[text])
+    count = sharding.shard_at(place, Settings.load(offline=offline))
+    text = f"{place} keeps its index in {counted(count, 'file')}" if count is not None else f"{place} does so already"
+    output.result({"registry": place, "shards": count}, ids=[place], text=[text])
 
 
 @command.command(

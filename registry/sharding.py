@@ -5,14 +5,34 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ..errors import AdapterHubError
+from ..errors import AdapterHubError, UnsupportedError
 from . import atomic, editing, shard_database, shards
+from .folder_publisher import FolderPublisher
 from .index import Index
+from .publishers import publisher_at
 from .registry import INDEX
+from .settings import Settings
 
 
-def shard(folder: Path) -> int:
-    """Make the index in a folder a sharded one, or a new one where there is none, and return how many shards it has.
+def shard_at(place: str, settings: Settings) -> int | None:
+    """Make the index at a place a sharded one; return how many shards it has, or None where it was one already.
+
+    Raises:
+        UnsupportedError, UsageError: the place is neither a folder nor a repository on the Hub.
+        StateError, SchemaError, NotFoundError, AuthenticationError, OfflineError, AdapterHubError: it cannot be done.
+    """
+    publisher = publisher_at(place, settings=settings, create=True)
+    if isinstance(publisher, FolderPublisher):
+        return shard(publisher.folder)
+    from .hf_publisher import HubPublisher
+
+    if isinstance(publisher, HubPublisher):
+        return publisher.shard()
+    raise UnsupportedError(f"{place} cannot be sharded", hint="shard a copy of it in a folder")
+
+
+def shard(folder: Path) -> int | None:
+    """Make the index in a folder a sharded one, or a new one where there is none; see shard_at.
 
     It is one file until all shards are there. Whoever publishes meanwhile waits.
 
@@ -26,7 +46,7 @@ def shard(folder: Path) -> int:
         with atomic.held(place):
             index = editing.load(place, create=True)
             if index.layout:
-                return len(shard_database.scan(folder / shards.FOLDER).files)
+                return None
             count = _write(folder, index)
             shards.MARKER.write(place)
     except OSError as error:

@@ -17,6 +17,7 @@ from urllib.parse import unquote
 
 import pytest
 from cli_session import type_command
+from hub_double import TOKEN, Hub
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from local_server import Answer, Request, StaticHost, running
@@ -40,7 +41,11 @@ from adapterhub.registry import (
 
 STEADY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 
-pytestmark = pytest.mark.usefixtures("online")
+pytestmark = [
+    pytest.mark.usefixtures("online"),
+    # huggingface_hub 2.4.0 itself, where it uploads a large file.
+    pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning"),
+]
 
 
 @pytest.fixture
@@ -449,3 +454,91 @@ def test_a_host_that_fails_is_an_error_and_not_an_unknown_name(host: StaticHost)
     with pytest.raises(AdapterHubError) as caught:
         opened(host.url).find("n007")
     assert caught.value.exit_code == 4
+
+
+# On the Hub.
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with running(Hub()) as found:
+        monkeypatch.setenv("HF_ENDPOINT", found.url)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        yield found
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["new", "with entries"])
+def test_a_registry_on_the_hub_is_sharded_published_to_yanked_and_read(hub: Hub, tmp_path: Path, old: bool) -> None:
+    place = "hf://me/hub"
+    if old:
+        first = a_publication(tmp_path / "s", "first")
+        publisher_at(place, settings=Settings.load(), create=True).publish(first)
+    assert type_command("index", "shard", place, "--json").json["shards"] == old
+    assert type_command("index", "shard", place, "--json").json["shards"] is None
+    assert publish(place, tmp_path, "me/a")
+    assert publish(place, tmp_path, "me/a", "1.1.0")
+    assert not publish(place, tmp_path, "me/a", "1.1.0")
+    assert type_command("yank", "me/a@1.1.0", "--registry", place).status == 0
+    assert opened(place).resolve("me/a").version == "1.0.0"
+    assert pull("me/a", registry=place).path.read_bytes() == b"native 1.0.0"
+    repository = hub.storage.get("me/hub")
+    assert repository.files("main")["index.json"].data == shards.MARKER.dumps()
+    assert {path for path in repository.files("main") if path.startswith("index/")} == {
+        shards.path_of(name) for name in ["me/a", *(["first"] if old else [])]
+    }
+    assert not repository.tags
+
+
+def test_no_listing_of_a_sharded_repository_is_asked_for(hub: Hub, tmp_path: Path) -> None:
+    place = "hf://me/hub"
+    type_command("index", "shard", place)
+    hub.requests.clear()
+    publish(place, tmp_path, "me/a")
+    opened(place).find("me/a")
+    about = [request for request in hub.requests if request.path.startswith("/api/models/me/hub")]
+    assert all("expand" in request.query for request in about if request.method == "GET")
+    hub.requests.clear()
+    opened(place).find("me/a")
+    assert len(hub.requests) == 2
+
+
+def test_of_sixteen_publishers_to_a_sharded_repository_none_is_lost(hub: Hub, tmp_path: Path) -> None:
+    place = "hf://me/hub"
+    type_command("index", "shard", place)
+    names = [f"a-{number}" for number in range(16)]
+    with ThreadPoolExecutor(16) as pool:
+        assert all(pool.map(lambda name: publish(place, tmp_path, name), names))
+    assert [opened(place).find(name) for name in names] == names
+
+
+def test_the_repository_of_one_adapter_is_not_sharded(hub: Hub, tmp_path: Path) -> None:
+    publisher_at("hf://me/a", settings=Settings.load()).publish(a_publication(tmp_path / "s"))
+    typed = type_command("index", "shard", "hf://me/a")
+    assert (typed.status, "is the repository of one adapter" in typed.err) == (1, True)
+
+
+# The commands.
+
+
+def test_index_check_tells_what_is_wrong_with_shards(place: Path) -> None:
+    assert type_command("index", "check", str(place), "--no-files").status == 0
+    (place / shards.path_of("sst-2")).unlink()
+    (place / shards.path_of("ghost")).parent.mkdir(exist_ok=True)
+    (place / shards.path_of("ghost")).write_bytes(Index(alias_of=("nli",)).dumps())
+    typed = type_command("index", "check", str(place), "--no-files")
+    assert typed.status == 5
+    assert f"{shards.path_of('sst-2')} is missing" in typed.err
+    assert f"{shards.path_of('ghost')} stands for nothing" in typed.err
+
+
+def test_what_cannot_be_sharded_or_packed_says_why(tmp_path: Path) -> None:
+    (tmp_path / "index.json").write_bytes(an_index(NAMED))
+    typed = type_command("index", "pack", str(tmp_path))
+    assert (typed.status, "has one index file, which needs no other" in typed.err) == (1, True)
+    assert type_command("index", "shard", "https://host/hub").status == 6
+    assert type_command("index", "shard", "bundled").status == 2
+
+
+def test_list_and_search_work_on_a_sharded_folder(place: Path) -> None:
+    for command in (("list",), ("search", "movie"), ("list", "-q")):
+        assert "sst2-bert" in type_command(*command, "--registry", str(place)).out
