@@ -69,7 +69,7 @@ def add(
     from ..registry import editing
 
     day = published or dt.datetime.now(dt.UTC).date().isoformat()
-    added = []
+    added: list[dict[str, str]] = []
 
     def change(index: Index) -> Index:
         added.clear()

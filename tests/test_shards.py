@@ -36,7 +36,6 @@ from adapterhub.registry import (
     shard_database,
     sharding,
     shards,
-    stamps,
 )
 
 STEADY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
@@ -262,9 +261,9 @@ for publication in publications:
 @pytest.mark.parametrize("times", [pytest.param(50, marks=pytest.mark.slow), 6])
 def test_publishers_that_are_killed_leave_a_registry_that_works(place: Path, tmp_path: Path, times: int) -> None:
     chance = random.Random(times)
-    for number in range(times):
+    for turn in range(times):
         here = str(Path(__file__).parent)
-        command = [sys.executable, "-c", PUBLISH, str(place), here, str(tmp_path / "s"), str(number)]
+        command = [sys.executable, "-c", PUBLISH, str(place), here, str(tmp_path / "s"), str(turn)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -277,8 +276,8 @@ def test_publishers_that_are_killed_leave_a_registry_that_works(place: Path, tmp
         for name in index.names("me/"):
             newest = index.entry(name).latest
             assert pull(f"{name}@{newest}", registry=place).path.read_bytes() == b"native bytes"
-    for name in range(7):
-        assert publish(place, tmp_path, f"me/a-{name}", "2.0.0")
+    for number in range(7):
+        assert publish(place, tmp_path, f"me/a-{number}", "2.0.0")
     assert not list((place / "index").rglob(".*.tmp"))
 
 
@@ -301,7 +300,7 @@ def many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A sharded registry that gets a database and looks as if it had been there for long."""
     monkeypatch.setattr(shard_database, "FEW", 0)
     later = time.time_ns() + 60 * 10**9
-    monkeypatch.setattr(stamps.time, "time_ns", lambda: later)
+    monkeypatch.setattr("time.time_ns", lambda: later)
     return sharded(tmp_path / "hub", {f"n{number:03}": an_entry(summary=f"word{number}") for number in range(150)})
 
 
@@ -332,7 +331,7 @@ def test_what_has_changed_since_the_database_was_made_is_found_as_if_it_were_new
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shard_database, "FEW", 0)
         later = time.time_ns() + 60 * 10**9
-        patch.setattr(stamps.time, "time_ns", lambda: later)
+        patch.setattr("time.time_ns", lambda: later)
         before = unambiguous(data.draw(entries()))
         place = sharded(tmp_path_factory.mktemp("hub"), before)
         list(opened(place, place / "cache").names())
