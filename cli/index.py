@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,11 +13,10 @@ import click
 
 from ..composition_file import NAME, document_of
 from ..errors import AdapterHubError, IntegrityError, UsageError
-from . import options
+from . import index_layout, index_mirror, options
 from .command import Documented
-from .entries import size
 from .output import Output
-from .words import counted
+from .progress import ProgressLine
 
 if TYPE_CHECKING:
     from ..registry import Artifact, Index, Registry, Store
@@ -91,15 +91,16 @@ def add(
 @command.command(short_help="Check an index and the files that it names.")
 @click.argument("place", metavar="[FILE]", required=False, type=click.Path(path_type=Path))
 @click.option("--no-files", is_flag=True, help="Check the index alone.")
+@options.jobs
 @options.with_output
-def check(output: Output, place: Path | None, no_files: bool) -> None:
+def check(output: Output, place: Path | None, no_files: bool, jobs: int) -> None:
     """Check an index: its schema, that it does not contradict itself, and the files that lie beside it.
 
     FILE is an index.json or its folder; without it, the one in this folder, or else the registry of the settings, is
     checked. Of each file on this machine digest and size are compared, and what it says of itself with the entry. All
     faults are listed.
     """
-    from ..registry import Index, Registry, Store, locate, sharding
+    from ..registry import Index, Registry, Store, locate, sharding, tasks
 
     location = locate(place or (HERE if HERE.is_file() else None))
     index = Index.load(location)
@@ -119,7 +120,13 @@ def check(output: Output, place: Path | None, no_files: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         # A store of its own: the user's may hold the right bytes already, and the files would not be looked at.
         store = Store(folder)
-        faults = wrong + [fault for what, artifact in local for fault in _faults(registry, what, artifact, store)]
+        work = [
+            tasks.Task(f"{number:09}", partial(_listed_faults, registry, what, artifact, store))
+            for number, (what, artifact) in enumerate(local)
+        ]
+        with ProgressLine(output, "checking", len(local)) as line:
+            found = tasks.run(work, jobs, line.show).done
+        faults = [*wrong, *(fault for faults in found.values() for fault in faults)]
     if faults:
         raise IntegrityError("\n  ".join([f"{location} does not fit its files:", *faults]))
     count = len(index.adapters)
@@ -128,50 +135,9 @@ def check(output: Output, place: Path | None, no_files: bool) -> None:
     output.result(data, ids=sorted(index.adapters), text=[text])
 
 
-@command.command(
-    cls=Documented,
-    short_help="Keep an index in one file per name.",
-    epilog="""
-    adapterhub index shard ./hub
-    """,
-)
-@click.argument("place", metavar="REGISTRY")
-@options.offline
-@options.with_output
-def shard(output: Output, place: str, offline: bool | None) -> None:
-    """Keep the index of a registry in one small file per name, for registries with very many adapters.
-
-    A publish then writes one of them, and who looks a name up reads one, over the network too. REGISTRY is a folder or
-    hf://user/repo; where there is none, an empty one is made. Nothing takes this back; what reads and publishes is used
-    as before.
-    """
-    from ..registry import Settings, sharding
-
-    count = sharding.shard_at(place, Settings.load(offline=offline))
-    text = f"{place} keeps its index in {counted(count, 'file')}" if count is not None else f"{place} does so already"
-    output.result({"registry": place, "shards": count}, ids=[place], text=[text])
-
-
-@command.command(
-    cls=Documented,
-    short_help="Put all entries into one file that can be searched over the network.",
-    epilog="""
-    adapterhub index pack ./hub
-    """,
-)
-@click.argument("folder", metavar="FOLDER", type=click.Path(path_type=Path, file_okay=False))
-@options.with_output
-def pack(output: Output, folder: Path) -> None:
-    """Write index/all.json.gz: all entries of an index of one file per name.
-
-    The files of a web server cannot be listed, so that `list` and `search` read this one. They find what there was when
-    it was written; names are looked up as they are now. A folder on this machine needs none.
-    """
-    from ..registry import sharding
-
-    count, length = sharding.pack(folder)
-    text = f"{folder}: {counted(count, 'adapter')} in {size(length)}"
-    output.result({"registry": str(folder), "adapters": count, "size": length}, ids=[str(folder)], text=[text])
+command.add_command(index_layout.shard, "shard")
+command.add_command(index_layout.pack, "pack")
+command.add_command(index_mirror.command, "mirror")
 
 
 def _name(file: Path) -> str:
@@ -266,6 +232,10 @@ def _url(file: Path, place: Path) -> str:
 
 def _is_local(artifact: Artifact) -> bool:
     return artifact.url.startswith("bundled:") or ":" not in artifact.url
+
+
+def _listed_faults(registry: Registry, what: str, artifact: Artifact, store: Store) -> list[str]:
+    return list(_faults(registry, what, artifact, store))
 
 
 def _faults(registry: Registry, what: str, artifact: Artifact, store: Store) -> Iterator[str]:

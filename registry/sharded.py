@@ -35,6 +35,11 @@ class Sharded(Lookup):
         return len(self._all())
 
     @property
+    def sharded(self) -> bool:
+        """Whether the entries lie in one file per name."""
+        return True
+
+    @property
     def empty(self) -> bool:
         """Whether it is known that there are no entries."""
         try:
