@@ -36,6 +36,14 @@ class Lookup(Protocol):
         """Whether the entries are not here but in one file per name."""
         return False
 
+    def whole(self) -> Lookup:
+        """Return the same entries where all of them are at hand, as of one moment.
+
+        Raises:
+            UnsupportedError: they cannot be listed.
+        """
+        return self
+
     @property
     def empty(self) -> bool:
         """Whether it is known that there are no entries."""

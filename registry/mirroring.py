@@ -21,6 +21,7 @@ from pathlib import Path
 from ..errors import StateError
 from . import atomic, digest, editing, paths, receiving, remotes, sharding, shards, tasks
 from .index import Entries, Index
+from .lookup import Lookup
 from .receiving import Meter
 from .records import Artifact, ArtifactFile, Entry, Release, ascending
 from .registry import INDEX, Registry
@@ -76,13 +77,14 @@ class Mirror:
             UnsupportedError: the registry cannot be listed.
             AdapterHubError: the folder cannot be written.
         """
-        names = list(self.source.index.names())
+        index = self.source.index.whole()
+        names = list(index.names())
         if progress is not None:
             progress(0, len(names))
         with self._held():
             there = self._prepare()
             try:
-                work = (tasks.Task(name, self._task(name, there)) for name in names)
+                work = (tasks.Task(name, self._task(name, index, there)) for name in names)
                 told = None if progress is None else lambda done: progress(done, len(names))
                 return tasks.run(work, jobs, told)
             finally:
@@ -90,14 +92,14 @@ class Mirror:
 
     def plan(self) -> tasks.Report[Copied]:
         """Return what would be done, size being what would be fetched."""
-        there = editing.load(self.folder / INDEX, create=True)
-        work = (tasks.Task(name, self._planned(name, there)) for name in self.source.index.names())
+        index, there = self.source.index.whole(), editing.load(self.folder / INDEX, create=True)
+        work = (tasks.Task(name, self._planned(name, index, there)) for name in index.names())
         return tasks.run(work, 1)
 
-    def _task(self, name: str, there: Index) -> Callable[[], Copied]:
+    def _task(self, name: str, index: Lookup, there: Index) -> Callable[[], Copied]:
         def run() -> Copied:
             ours = self._ours(name, there)
-            merged, missing = joined(name, self.source.index.entry(name), ours, self._url)
+            merged, missing = joined(name, index.entry(name), ours, self._url)
             size = sum(self._bring(name, artifact, url) for artifact, url in missing)
             if ours is None or merged.to_json() != ours.to_json():
                 self._enter(name, merged, sharded=there.sharded)
@@ -105,9 +107,9 @@ class Mirror:
 
         return run
 
-    def _planned(self, name: str, there: Index) -> Callable[[], Copied]:
+    def _planned(self, name: str, index: Lookup, there: Index) -> Callable[[], Copied]:
         def run() -> Copied:
-            merged, missing = joined(name, self.source.index.entry(name), self._ours(name, there), self._url)
+            merged, missing = joined(name, index.entry(name), self._ours(name, there), self._url)
             size = sum(artifact.total_size for artifact, url in missing if url != artifact.url)
             return Copied(artifacts=len(missing), size=size, entry=merged)
 

@@ -32,7 +32,7 @@ class Sharded(Lookup):
         self._whole: Lookup | None = None
 
     def __len__(self) -> int:
-        return len(self._all())
+        return len(self.whole())
 
     @property
     def sharded(self) -> bool:
@@ -58,7 +58,7 @@ class Sharded(Lookup):
     def near(self, name: str) -> list[str]:
         """Return the entries whose names come nearest, or none where they cannot be listed; see Lookup.near."""
         try:
-            return self._all().near(name)
+            return self.whole().near(name)
         except UnsupportedError:
             return []
 
@@ -68,7 +68,7 @@ class Sharded(Lookup):
 
     def names(self, beginning: str = "") -> Iterator[str]:
         """Yield the names of the entries that begin so, in their order."""
-        return self._all().names(beginning)
+        return self.whole().names(beginning)
 
     def search(
         self,
@@ -80,7 +80,7 @@ class Sharded(Lookup):
         license: str | None = None,  # noqa: A002 - the field's name
     ) -> Iterator[str]:
         """Yield the names of the entries that all words and filters fit, best first; see Lookup.search."""
-        return self._all().search(words, task=task, base=base, method=method, license=license)
+        return self.whole().search(words, task=task, base=base, method=method, license=license)
 
     def _has_alias(self, name: str, alias: str) -> bool:
         """Return whether an entry has an alias: a file of the alias alone may be what a process left that died."""
@@ -94,7 +94,8 @@ class Sharded(Lookup):
             self._known[key] = shards.load(key, self._read, self._where)
         return self._known[key]
 
-    def _all(self) -> Lookup:
+    def whole(self) -> Lookup:
+        """Return a look-up over all entries; see Lookup.whole."""
         if self._whole is None:
             self._whole = self._make()
         return self._whole
