@@ -227,7 +227,7 @@ def test_the_packaged_base_model_is_found_by_its_hub_id() -> None:
     loaded = hub.load_base("sentence-transformers/all-MiniLM-L6-v2")
     assert loaded.model.config.hidden_size == 384
     adapters = hub.attach(loaded.model)
-    assert adapters._base_id == "sentence-transformers/all-MiniLM-L6-v2"
+    assert adapters._loaded.base_id == "sentence-transformers/all-MiniLM-L6-v2"
 
 
 def test_a_packaged_base_model_that_is_not_installed_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
