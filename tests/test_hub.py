@@ -152,7 +152,7 @@ def test_a_model_in_the_cache_of_the_hub_is_found_without_the_network(base: Path
         "def refuse(*_): raise AssertionError('the network was asked')\n"
         "socket.socket.connect = socket.getaddrinfo = refuse\n"
         f"from adapterhub import hub; loaded = hub.load_base({BASE_ID!r})\n"
-        f"assert hub.attach(loaded.model)._base_id == {BASE_ID!r}\n"
+        f"assert hub.attach(loaded.model)._loaded.base_id == {BASE_ID!r}\n"
     )
     environment = {
         **os.environ,
