@@ -48,7 +48,7 @@ def found(adapters: AdapterSet, name: str, *, base: bool) -> Mapping[str, deltas
     if not base:
         have = {key: tuple(tensor.shape) for key, tensor in adapter.tensors.items()}
         layout = accounting.layout(adapter.config, have, by_name("bert"))
-    reader = adapters._base_parameter if base else None
+    reader = adapters._loaded.parameter if base else None
     return {d.linear.path: d for d in deltas.Changes(method_of(config), config, layout, adapter.tensors, reader)}
 
 
