@@ -74,7 +74,7 @@ class Content:
     Attributes:
         url: where the bytes lie: `bundled:<file>`, a path beside the index (`.` for its folder itself), or a URL.
         digest: digest of the single file; None for a folder.
-        size: size of the single file in bytes; None for a folder.
+        size: size of the single file in bytes; None for a folder, and where it is not known.
         files: the files of a folder; () for a single file.
     """
 
@@ -92,9 +92,9 @@ class Content:
         return digest.of_bytes(schemas.canonical(listing))
 
     @property
-    def total_size(self) -> int:
-        """The size of all files together in bytes."""
-        return self.size if self.size is not None else sum(file.size for file in self.files)
+    def total_size(self) -> int | None:
+        """The size of all files together in bytes, or None where it is not known."""
+        return sum(file.size for file in self.files) if self.files else self.size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,12 +105,18 @@ class Artifact(Content):
         base: the base model.
         method: configuration string or name of the method, e.g. `double_seq_bn`.
         format: name of the file format, e.g. `native`.
+        sources: where else to get it, in order; see sources.py.
+        aliases: which aliases of the entry mean this artifact alone.
+        requires: references of the adapters that it was trained on top of.
         extra: fields that this version does not interpret, kept.
     """
 
     base: ArtifactBase
     method: str
     format: str
+    sources: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
     extra: Mapping[str, JSON] = field(default_factory=dict)
 
     @classmethod
@@ -118,16 +124,18 @@ class Artifact(Content):
         """Return the record that checked JSON describes."""
         base = ArtifactBase.from_json(data["base"])
         files = tuple(ArtifactFile.from_json(item) for item in data.get("files", ()))
-        return cls(**{**data, "base": base, "files": files})
+        lists = {key: tuple(data[key]) for key in ("sources", "aliases", "requires") if key in data}
+        return cls(**{**data, **lists, "base": base, "files": files})
 
     def to_json(self) -> JSON:
         """Return the record as JSON, fields in the order in which index.json has them."""
         data = {"base": self.base.to_json(), "method": self.method, "format": self.format, "url": self.url}
         if self.digest is not None:
-            data |= {"digest": self.digest, "size": self.size}
+            data |= {"digest": self.digest} if self.size is None else {"digest": self.digest, "size": self.size}
         if self.files:
             data["files"] = [file.to_json() for file in sorted(self.files, key=lambda file: file.path)]
-        return {**data, **_extra(self.extra)}
+        lists = {"sources": self.sources, "aliases": tuple(sorted(self.aliases)), "requires": self.requires}
+        return {**data, **{key: list(value) for key, value in lists.items() if value}, **_extra(self.extra)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,14 +143,14 @@ class Release:
     """One published version; its artifacts never change, but another base model's may join them.
 
     Attributes:
-        published: date, or date and time in UTC, of RFC 3339.
+        published: date, or date and time in UTC, of RFC 3339; "" where nobody knows.
         artifacts: one for each base model and format; the first is the default.
         yanked: whether it is bad: still found by its exact version, never chosen.
         extra: fields that this version does not interpret, kept.
     """
 
-    published: str
     artifacts: tuple[Artifact, ...]
+    published: str = ""
     yanked: bool = False
     extra: Mapping[str, JSON] = field(default_factory=dict)
 
@@ -154,7 +162,8 @@ class Release:
     def to_json(self) -> JSON:
         """Return the record as JSON; `yanked` is always written."""
         artifacts = [artifact.to_json() for artifact in self.artifacts]
-        return {"published": self.published, "yanked": self.yanked, "artifacts": artifacts, **_extra(self.extra)}
+        known = {"published": self.published} if self.published else {}
+        return {**known, "yanked": self.yanked, "artifacts": artifacts, **_extra(self.extra)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
