@@ -13,7 +13,7 @@ import click
 
 from ..composition_file import NAME, document_of
 from ..errors import AdapterHubError, IntegrityError, UsageError
-from . import options
+from . import index_import, options
 from .command import Documented
 from .output import Output
 
@@ -115,6 +115,9 @@ def check(output: Output, place: Path | None, no_files: bool) -> None:
     data = {"index": str(location), "adapters": count, "artifacts": len(releases), "files": len(local)}
     text = f"{location}: {count} adapters, {len(releases)} artifacts, {len(local)} files checked"
     output.result(data, ids=sorted(index.adapters), text=[text])
+
+
+command.add_command(index_import.command, "import")
 
 
 def _added(
