@@ -64,6 +64,10 @@ offline = click.option(
     "--offline/--online", default=None, help="Forbid or allow the network. Default: $ADAPTERHUB_OFFLINE, the settings."
 )
 
+any_base = click.option(
+    "--base", metavar="MODEL", help="Base model: its Hub id, what follows the slash, or its architecture."
+)
+
 base = click.option(
     "--base",
     metavar="MODEL",

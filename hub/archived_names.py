@@ -84,10 +84,13 @@ def _of_group(default: Card, others: Sequence[Card]) -> dict[str, str]:
 
 
 def _subject(card: Card) -> str:
-    """Return what an adapter was trained on, as a name: sst-2 → sst2, rotten_tomatoes → rotten-tomatoes."""
-    joined = card.kind == LANGUAGE or card.task in WITH_TASK
-    words = f"{card.task}-{card.subtask}" if joined else card.subtask
-    return re.sub(r"-(?=[a-z0-9]$)", "", _word(words))
+    """Return what an adapter was trained on, as a name: sst-2 → sst2, rotten_tomatoes → rotten-tomatoes.
+
+    A word of the subtask that says the task again is left out.
+    """
+    words = [word for word in _word(card.subtask).split("-") if word != card.task]
+    joined = [card.task] if card.kind == LANGUAGE or card.task in WITH_TASK else []
+    return re.sub(r"-(?=[a-z0-9]$)", "", _word("-".join([*joined, *words])))
 
 
 def _differences(card: Card, default: Card) -> list[str]:

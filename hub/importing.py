@@ -194,7 +194,7 @@ class _Making:
         titles = self.archive.titles
         texts = titles.get((card.task, card.subtask), "Wikipedia" if card.subtask == "wiki" else card.subtask)
         if card.kind == LANGUAGE:
-            subject = f"Language adapter: {titles.get((card.task, ''), card.task)} ({texts})"
+            subject = f"{titles.get((card.task, ''), card.task)} ({texts}), a language adapter"
         else:
             subject = f"{TASKS.get(card.task, card.task)} ({texts})"
         named = len(card.files) > 1 and not card.default.isdecimal()
