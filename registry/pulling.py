@@ -17,6 +17,10 @@ from .resolution import Resolved
 from .settings import Settings
 from .store import Store
 
+NATIVE = "native"
+ZIP = b"PK\x03\x04"
+"""The first bytes of an archive."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pulled:
@@ -40,6 +44,14 @@ class Pulled:
     cached: bool
     content: Content | None = None
     parts: Mapping[str, Pulled] = field(default_factory=dict)
+
+    @property
+    def packed(self) -> bool:
+        """Whether an artifact came as an archive, or as a repository in its place: `hub.fetching` makes it native."""
+        if self.artifact is None or self.artifact.format == NATIVE or self.path.is_dir():
+            return self.artifact is not None and self.content is not None
+        with self.path.open("rb") as file:
+            return file.read(len(ZIP)) == ZIP
 
     @property
     def digest(self) -> str | None:
