@@ -50,7 +50,9 @@ def row(name: str, entry: Entry, base: str | None = None) -> tuple[str, ...]:
     version = entry.latest
     artifacts = entry.versions[version or list(entry.versions)[-1]].artifacts
     more = f" +{len(artifacts) - 1}" if len(artifacts) > 1 else ""
-    kinds = {(a.base.id.casefold(), a.base.architecture.casefold(), a.method.casefold()): a for a in reversed(artifacts)}
+    kinds = {
+        (a.base.id.casefold(), a.base.architecture.casefold(), a.method.casefold()): a for a in reversed(artifacts)
+    }
     first = next((a for kind, a in reversed(kinds.items()) if fits(kind, base, None)), artifacts[0])
     return (
         name,

@@ -23,7 +23,12 @@ from .output import Output
 @click.argument("kind", metavar="adapterhub-archive", type=click.Choice(["adapterhub-archive"]))
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option(
-    "--index", "place", type=click.Path(path_type=Path), default=Path("index.json"), show_default=True, help="The index."
+    "--index",
+    "place",
+    type=click.Path(path_type=Path),
+    default=Path("index.json"),
+    show_default=True,
+    help="The index.",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be added, and write nothing.")
 @options.with_output
@@ -48,6 +53,6 @@ def command(output: Output, kind: str, folder: Path, place: Path, dry_run: bool)
         "added": list(imported.added),
         "dry_run": dry_run,
     }
-    verb = "would be" if dry_run else "are"
-    text = f"{len(imported.names)} adapters with {imported.files} files {verb} in {place}, {len(imported.added)} of them new"
+    verb, new = "would be" if dry_run else "are", len(imported.added)
+    text = f"{len(imported.names)} adapters with {imported.files} files {verb} in {place}, {new} of them new"
     output.result(data, ids=imported.added, text=[text])

@@ -7,7 +7,7 @@
 
 Only facts are taken from it: names, numbers, digests and addresses, no descriptions.
 
-Source: AdapterHub/Hub, https://github.com/Adapter-Hub/Hub, archived in 2024; adapters 1.3.0, utils.py (`find_in_index`).
+Source: https://github.com/Adapter-Hub/Hub, which is archived; adapters 1.3.0, utils.py (`find_in_index`).
 """
 
 from __future__ import annotations

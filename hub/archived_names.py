@@ -140,4 +140,6 @@ def versions(names: Iterable[str], default: str) -> dict[str, str]:
 
 
 def _identifier(text: str) -> str:
-    return re.sub(r"[^0-9A-Za-z]+", "-", text).strip("-")
+    """Return a text as an identifier of a pre-release; numbers in it begin with no zero."""
+    found = re.sub(r"[^0-9A-Za-z]+", "-", text).strip("-")
+    return f"v{found}" if found.isdecimal() and found.startswith("0") else found

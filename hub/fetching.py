@@ -24,6 +24,7 @@ from ..registry import Artifact, Content, Pulled, Reference, Registry, Store, at
 from ..registry.pulling import NATIVE
 from ..registry.receiving import Progress
 
+
 def fetch(
     reference: Reference | str,
     *,

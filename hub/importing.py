@@ -84,8 +84,7 @@ def import_archive(folder: Path, index: Index) -> Imported:
     entries = dict(index.adapters.raw)
     for card in archive.cards:
         name = names[card.key]
-        old = index.adapters[name] if name in index.adapters else None
-        entries[name] = made.entry(card, name, old).to_json()
+        entries[name] = made.entry(card, name, index.adapters.get(name)).to_json()
     result = replace(index, adapters=Entries(entries))
     result.check()
     return Imported(

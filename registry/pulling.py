@@ -148,9 +148,7 @@ def _from_the_hub(
     """Return the adapter in a repository on the Hub."""
     found = sources.from_hub(reference, format=format, store=store, offline=offline, progress=progress)
     name = (reference.folder or reference.name).rpartition("/")[2]
-    return Pulled(
-        path=found.path, name=name, version=None, artifact=None, cached=found.cached, content=found.content
-    )
+    return Pulled(path=found.path, name=name, version=None, artifact=None, cached=found.cached, content=found.content)
 
 
 def _elsewhere(reference: Reference, settings: Settings) -> AdapterHubError:
@@ -168,7 +166,11 @@ def _open(reference: Reference, registry: str | Path | None, settings: Settings)
 
 
 def _resolve(
-    registry: Registry, reference: Reference, base: str | None, format: str | None, method: str | None  # noqa: A002
+    registry: Registry,
+    reference: Reference,
+    base: str | None,
+    format: str | None,  # noqa: A002
+    method: str | None,
 ) -> Resolved:
     """Return what the reference means; where it is unknown but names a file here, the hint says how to write that."""
     try:

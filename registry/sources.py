@@ -68,7 +68,12 @@ def obtain(
 
 
 def from_hub(
-    reference: Reference, *, format: str | None, store: Store, offline: bool, progress: Progress | None  # noqa: A002
+    reference: Reference,
+    *,
+    format: str | None,  # noqa: A002
+    store: Store,
+    offline: bool,
+    progress: Progress | None,
 ) -> Found:
     """Return the adapter in a repository on the Hub, its files held against the digests that the Hub lists.
 
