@@ -33,5 +33,5 @@ def command(output: Output, base: str | None, limit: int | None, registry: str |
     shown = print_entries(output, opened.index, names, limit, base)
     if not len(opened.index):
         output.note(f"the registry {opened.place} is empty")
-    elif not shown:
+    elif base is not None and not shown:
         output.note("no adapter fits")
