@@ -61,7 +61,7 @@ def row(name: str, entry: Entry, base: str | None = None) -> tuple[str, ...]:
         first.base.id.rpartition("/")[2] + more,
         re.sub(r"\[[^]]*\]", "", first.method),
         size(first.total_size),
-        entry.summary,
+        first.summary or entry.summary,
     )
 
 

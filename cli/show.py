@@ -162,11 +162,14 @@ def _of_file(known: Known, resolved: Resolved | None) -> Iterator[tuple[str, str
 def _of_index(resolved: Resolved, *, complete: bool) -> list[tuple[str, str]]:
     """Return what the index alone knows, and what the file would say if there is no file."""
     entry, artifact = resolved.entry, resolved.artifact
-    pairs = [] if complete else [("summary", entry.summary), ("task", entry.task), ("license", entry.license)]
+    pairs = [] if complete else [("summary", artifact.summary or entry.summary), ("task", entry.task)]
+    if not complete and not artifact.summary:
+        pairs += [("license", entry.license)]
     if not complete:
         pairs += [("base model", f"{artifact.base.id} ({artifact.base.architecture})"), ("method", artifact.method)]
         pairs += [("size", size(artifact.total_size)), ("digest", artifact.identity), ("url", artifact.url)]
+        pairs += [("or from", "\n".join(artifact.sources))]
     versions = [f"{text} (yanked)" if release.yanked else text for text, release in entry.versions.items()]
     others = [other.base.id for other in entry.versions[resolved.version].artifacts if other != artifact]
     pairs += [("versions", ", ".join(reversed(versions))), ("also for", ", ".join(others))]
-    return [*pairs, ("aliases", ", ".join(entry.aliases))]
+    return [*pairs, ("on top of", ", ".join(artifact.requires)), ("aliases", ", ".join(entry.aliases))]

@@ -155,7 +155,7 @@ _TEXTS = ("type", "task", "subtask", "model_name", "model_type", "default_versio
 def _card(path: Path, data: Mapping[str, JSON], faults: list[str]) -> Card | None:
     """Return the card in a file, or None where something is wrong, which is added to faults."""
     found = [f"{path}: {key} is no text" for key in _TEXTS if not isinstance(data.get(key), str)]
-    config = data.get("config")
+    config: JSON = data.get("config")
     if not isinstance(config, dict) or not isinstance(config.get("using"), str):
         found.append(f"{path}: config names no architecture")
     files = [_file(item) for item in data.get("files") or ()]
@@ -184,7 +184,7 @@ def _card(path: Path, data: Mapping[str, JSON], faults: list[str]) -> Card | Non
 
 
 def _file(data: JSON) -> File | None:
-    texts = [data.get(key) for key in ("version", "url", "sha256")] if isinstance(data, dict) else []
+    texts: list[JSON] = [data.get(key) for key in ("version", "url", "sha256")] if isinstance(data, dict) else []
     if not texts or not all(isinstance(text, str) for text in texts):
         return None
     return File(version=texts[0], url=texts[1], sha256=texts[2])

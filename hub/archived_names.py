@@ -1,4 +1,4 @@
-"""What adapters of the archived AdapterHub are called here, and which versions theirs are; docs/adr/0019 has reasons.
+"""What adapters of the archived AdapterHub are called here, and which versions theirs are; docs/adr/0026 has reasons.
 
 The name of an adapter is what it was trained on and the base model: `sst2-bert`, `sst2-roberta-large`, `en-wiki-mbert`.
 Of several for one base model, the one that the archive's index calls the default has this plain name; the others add

@@ -117,7 +117,7 @@ class _Making:
             )
         aliases = self._aliases(card)
         joined = any(a.base.id != BASES[card.model].id for r in entry.versions.values() for a in r.artifacts)
-        made = self._artifacts(card, aliases if joined else ())
+        made = self._artifacts(card, joined=joined)
         releases = dict(entry.versions)
         for version, artifact in made.items():
             release = releases.get(version, Release(artifacts=()))
@@ -129,8 +129,8 @@ class _Making:
             aliases=tuple(sorted({*entry.aliases, *aliases})),
         )
 
-    def _artifacts(self, card: Card, aliases: tuple[str, ...]) -> dict[str, Artifact]:
-        """Return version → artifact."""
+    def _artifacts(self, card: Card, *, joined: bool) -> dict[str, Artifact]:
+        """Return version → artifact; joined: it stands beside others in an entry that is not of the archive alone."""
         row = by_model_type(card.model_type)
         base = ArtifactBase(id=BASES[card.model].id, architecture=row.name)
         method, requires = self._method(card, row), tuple(self._required(card, key) for key in card.requires)
@@ -144,7 +144,8 @@ class _Making:
                 url=file.url,
                 digest=f"sha256:{file.sha256}",
                 sources=(f"{HOME}/{card.stem}@{file.version}",),
-                aliases=aliases,
+                summary=self._summary(card) if joined else "",
+                aliases=self._aliases(card) if joined else (),
                 requires=requires,
             )
 

@@ -107,14 +107,14 @@ def pull(
     opened = registry if isinstance(registry, Registry) else _open(reference, registry, settings)
     resolved = _resolve(opened, reference, base, format, method)
     artifact, what = resolved.artifact, f"{resolved.name}@{resolved.version}"
-    found = sources.obtain(opened, artifact, what, store=store, offline=settings.offline, progress=progress)
+    got = sources.obtain(opened, artifact, what, store=store, offline=settings.offline, progress=progress)
     pulled = Pulled(
-        path=found.path,
+        path=got.path,
         name=resolved.name,
         version=resolved.version,
         artifact=artifact,
-        cached=found.cached,
-        content=found.content,
+        cached=got.cached,
+        content=got.content,
     )
     return _completed(pulled, home=opened, settings=settings, store=store)
 

@@ -106,6 +106,7 @@ class Artifact(Content):
         method: configuration string or name of the method, e.g. `double_seq_bn`.
         format: name of the file format, e.g. `native`.
         sources: where else to get it, in order; see sources.py.
+        summary: one line for people, where it is not the adapter that the entry's summary and licence are of.
         aliases: which aliases of the entry mean this artifact alone.
         requires: references of the adapters that it was trained on top of.
         extra: fields that this version does not interpret, kept.
@@ -115,6 +116,7 @@ class Artifact(Content):
     method: str
     format: str
     sources: tuple[str, ...] = ()
+    summary: str = ""
     aliases: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
     extra: Mapping[str, JSON] = field(default_factory=dict)
@@ -134,8 +136,10 @@ class Artifact(Content):
             data |= {"digest": self.digest} if self.size is None else {"digest": self.digest, "size": self.size}
         if self.files:
             data["files"] = [file.to_json() for file in sorted(self.files, key=lambda file: file.path)]
-        lists = {"sources": self.sources, "aliases": tuple(sorted(self.aliases)), "requires": self.requires}
-        return {**data, **{key: list(value) for key, value in lists.items() if value}, **_extra(self.extra)}
+        sources = {"sources": list(self.sources)} if self.sources else {}
+        summary = {"summary": self.summary} if self.summary else {}
+        lists = {"aliases": sorted(self.aliases), "requires": list(self.requires)}
+        return {**data, **sources, **summary, **{k: v for k, v in lists.items() if v}, **_extra(self.extra)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -114,7 +114,9 @@ def _of_several(lookup: Lookup, owners: Sequence[str], reference: Reference, wan
     if beginnings and len({resolved.artifact.base.id for resolved in found}) == 1:
         return plain
     names = _listed([resolved.name for resolved in found])
-    raise UsageError(f"{reference.name!r} is another name of {names}", hint="name one of them, or the base model")
+    raise UsageError(
+        f"{reference.name!r} is another name of {names}", hint="name one of them, or the base model (--base)"
+    )
 
 
 def _meant(entry: Entry, name: str) -> Callable[[Artifact], bool]:

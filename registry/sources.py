@@ -141,7 +141,8 @@ class _Attempt:
 
 def _none_gives_it(what: str, places: Sequence[str], errors: Sequence[AdapterHubError]) -> AdapterHubError:
     """Return one error for all places: of the kind that may pass soonest, so that a program knows whether to wait."""
-    lines = [f"{place}: {error.message}" for place, error in zip(places, errors, strict=True)]
+    said = zip(places, errors, strict=True)
+    lines = [error.message if place in error.message else f"{place}: {error.message}" for place, error in said]
     kind = next((kind for kind in _KINDS if any(isinstance(error, kind) for error in errors)), AdapterHubError)
     return kind("\n  ".join([f"none of the {len(places)} places of {what} gives it:", *lines]), hint=errors[-1].hint)
 

@@ -113,9 +113,9 @@ def some(*versions: str) -> dict[str, bytes]:
     return {version: a_zip(text=f"bytes of {version}") for version in versions}
 
 
-BERT = {"model": "bert-base-uncased", "model_type": "bert"}
-MBERT = {"model": "bert-base-multilingual-cased", "model_type": "bert"}
-ROBERTA = {"model": "roberta-base", "model_type": "roberta"}
+BERT: dict[str, Any] = {"model": "bert-base-uncased", "model_type": "bert"}
+MBERT: dict[str, Any] = {"model": "bert-base-multilingual-cased", "model_type": "bert"}
+ROBERTA: dict[str, Any] = {"model": "roberta-base", "model_type": "roberta"}
 GELU = {"non_linearity": "gelu", "reduction_factor": 2}
 RELU = {"non_linearity": "relu", "reduction_factor": 2}
 PLAIN = {"using": "pfeiffer"}
@@ -254,7 +254,8 @@ def identifiers(card: Card) -> tuple[str, str]:
 
 
 def _write_index(folder: Path, cards: Sequence[Card]) -> None:
-    former, later = {}, {}
+    former: dict[str, Any] = {}
+    later: dict[str, Any] = {}
     for card in cards:
         task, subtask = card.task.split("/")
         for index, identifier in zip((former, later), identifiers(card), strict=True):

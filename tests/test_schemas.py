@@ -34,7 +34,7 @@ def an_index() -> dict[str, Any]:
     """Return a valid index that has every field."""
     base = {"id": "google-bert/bert-base-uncased", "architecture": "bert", "revision": "main"}
     single = {"base": base, "method": "seq_bn", "format": "native", "url": "bundled:a.safetensors", "extra": {"x": [1]}}
-    lists = {"sources": ["hf://a/b@1"], "aliases": ["sst-2"], "requires": ["en-wiki@1.0.0"]}
+    lists = {"sources": ["hf://a/b@1"], "aliases": ["sst-2"], "requires": ["en-wiki@1.0.0"], "summary": "s"}
     folder = {"base": base, "method": "seq_bn", "format": "peft", "url": "hf://user/repo@main", **lists}
     files = [
         {"path": "a/b.c", "digest": DIGEST, "size": 1},
