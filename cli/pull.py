@@ -98,9 +98,11 @@ def _pulled(
     pulled = pull(reference, registry=registry, base=base, format=format_, offline=offline, progress=progress)
     if format_ is not None or not pulled.packed:
         return pulled
-    from ..hub.fetching import made_native
+    from ..converters import listed
+    from ..converters.identity import own_version
+    from ..registry.native_copies import native
 
-    return made_native(pulled, Store())
+    return native(pulled, Store(), listed.write, by=own_version())
 
 
 def _for(artifact: Artifact | None) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from adapterhub import hub as verbs
 from adapterhub.errors import (
     AdapterHubError,
     BaseMismatchError,
+    DigestError,
     FormatError,
     NotFoundError,
     OfflineError,
@@ -32,7 +35,7 @@ from adapterhub.errors import (
 from adapterhub.hub.archived_names import versions
 from adapterhub.hub.importing import import_archive
 from adapterhub.loader import attach
-from adapterhub.registry import Artifact, ArtifactBase, Index, Version, digest, open_registry, pull
+from adapterhub.registry import Artifact, ArtifactBase, Index, Version, digest, open_registry, pull, receiving
 from adapterhub.registry.registry import PACKAGED
 
 NAMES = {
@@ -498,11 +501,46 @@ def test_a_native_copy_that_was_damaged_or_removed_is_made_again(one: Card, host
     assert len(host.requests) == 1
 
 
-def test_run_takes_an_archived_adapter(one: Card) -> None:
-    with pytest.raises(OfflineError):
-        verbs.open_adapter("sst2-bert", offline=True)
+def test_a_model_takes_the_adapter_that_an_old_name_means_for_it(one: Card, host: StaticHost) -> None:
+    adapters = attach(AutoModel.from_pretrained(CASE.base).eval(), base_id="bert-base-uncased")
+    assert adapters.load("sentiment/sst-2@ukp") == "sst2-bert"
+    adapters.activate("sst2-bert")
+    with torch.no_grad():
+        assert CASE.close(adapters.model(**CASE.inputs()).logits, CASE.expected()["output"])
+    assert adapters.load("sst2-bert", name="again") == "again"
+    assert len(host.requests) == 1
+
+
+def test_what_is_there_already_is_pulled_without_torch_and_methods(one: Card, tmp_path: Path) -> None:
     verbs.pull("sst2-bert")
-    assert type_command("show", "sst2-bert").status == 0
+    code = (
+        "import sys; from adapterhub.cli.application import run; assert run(['pull', 'sst2-bert', '-q']) == 0; "
+        "print(sorted({'torch', 'adapterhub.methods', 'adapterhub.hub'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [str(verbs.pull("sst2-bert")), "[]"]
+
+
+def test_run_and_show_know_an_archived_adapter(one: Card) -> None:
+    with pytest.raises(OfflineError, match=r"sst2-bert@1\.0\.0 is not on this machine"):
+        verbs.open_adapter("sst2-bert", offline=True)
+    assert f"or from     hf://AdapterHub/{one.key.split('/')[1]}@1" in type_command("show", "sst2-bert").out
+    verbs.pull("sst2-bert")
+    assert "made from" in type_command("show", "sst2-bert").out
+
+
+def test_a_file_of_unknown_size_is_bounded(one: Card, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receiving, "MOST", len(PACKED) - 1)
+    with pytest.raises(DigestError, match=f"more than {len(PACKED) - 1}"):
+        pull("sst2-bert")
+    monkeypatch.setattr(receiving, "MOST", len(PACKED))
+    assert pull("sst2-bert").path.read_bytes() == PACKED
+
+
+def test_a_file_of_unknown_size_goes_on_where_it_broke_off(one: Card, host: StaticHost) -> None:
+    host.faults.append(once(Answer(PACKED, cut=100)))
+    assert pull("sst2-bert").path.read_bytes() == PACKED
+    assert [request.headers.get("range") for request in host.requests] == [None, "bytes=100-"]
 
 
 # The index that is shipped.
