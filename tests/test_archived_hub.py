@@ -526,7 +526,10 @@ def test_run_and_show_know_an_archived_adapter(one: Card) -> None:
         verbs.open_adapter("sst2-bert", offline=True)
     assert f"or from     hf://AdapterHub/{one.key.split('/')[1]}@1" in type_command("show", "sst2-bert").out
     verbs.pull("sst2-bert")
-    assert "made from" in type_command("show", "sst2-bert").out
+    shown = type_command("show", "sst2-bert").out
+    assert "summary      Sentiment (SST-2), with a head\n" in shown
+    assert f"base model   {BERT} (bert)\n" in shown
+    assert "made from    adapters adapters.1.3.0\n" in shown
 
 
 def test_a_file_of_unknown_size_is_bounded(one: Card, monkeypatch: pytest.MonkeyPatch) -> None:
