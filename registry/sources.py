@@ -43,15 +43,27 @@ class Found:
 
 
 def obtain(
-    registry: Registry, artifact: Artifact, what: str, *, store: Store, offline: bool, progress: Progress | None
+    registry: Registry,
+    artifact: Artifact,
+    what: str,
+    *,
+    store: Store,
+    offline: bool,
+    progress: Progress | None,
+    pinned: bool = False,
 ) -> Found:
     """Return an artifact on this machine: as it is here already, or from the first of its places that gives it.
+
+    pinned: ask only places whose bytes are held against the index's own digest, as where the index has to be signed.
 
     Raises:
         OfflineError: it is not here, and the network is switched off; says where it would come from.
         IntegrityError: the bytes here, or at a place, are not those that were promised.
         AdapterHubError: no place gives it; says why each does not.
     """
+    if pinned:
+        known = tuple(source for source in artifact.sources if not source.startswith(REPOSITORY))
+        artifact = replace(artifact, sources=known)
     attempt = _Attempt(registry, artifact, what, store, progress)
     if not artifact.sources:
         return attempt.at(artifact.url, offline=offline)

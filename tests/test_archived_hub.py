@@ -35,7 +35,18 @@ from adapterhub.errors import (
 from adapterhub.hub.archived_names import versions
 from adapterhub.hub.importing import import_archive
 from adapterhub.loader import attach
-from adapterhub.registry import Artifact, ArtifactBase, Index, Version, digest, open_registry, pull, receiving
+from adapterhub.registry import (
+    Artifact,
+    ArtifactBase,
+    Index,
+    Store,
+    Version,
+    digest,
+    open_registry,
+    pull,
+    receiving,
+    sources,
+)
 from adapterhub.registry.registry import PACKAGED
 
 NAMES = {
@@ -253,6 +264,20 @@ def test_others_than_names_with_an_organisation_belong_to_one_entry(index: Index
         known.add("en-wiki-mbert", "9.0.0", MINI, published="2026-01-01", aliases=("SST-2",))
 
 
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"aliases": ("other",)}, "artifacts[0].aliases: 'other' is none of the entry"),
+        ({"sources": ("beside.zip",)}, "artifacts[0].sources: 'beside.zip' is no URL"),
+        ({"requires": ("a b",)}, "artifacts[0].requires: 'a b' is not a reference"),
+    ],
+)
+def test_an_index_that_contradicts_itself_is_refused(change: dict[str, tuple[str]], fault: str) -> None:
+    with pytest.raises(SchemaError) as error:
+        Index().add("a", "1.0.0", dataclasses.replace(MINI, **change), published="2026-01-01")  # type: ignore[arg-type]
+    assert fault in str(error.value)
+
+
 # What cannot be imported.
 
 
@@ -448,6 +473,17 @@ def test_where_the_old_host_is_gone_the_hub_gives_it_and_that_is_told(one: Card,
     assert verbs.pull("sst2-bert") == path
 
 
+def test_where_only_what_the_index_vouches_for_is_wanted_the_hub_is_not_asked(
+    one: Card, host: StaticHost, double: Hub
+) -> None:
+    host.files.clear()
+    registry = open_registry()
+    artifact = registry.index.resolve("sst2-bert").artifact
+    with pytest.raises(NotFoundError, match=r"there is no .*/1\.zip"):
+        sources.obtain(registry, artifact, "it", store=Store(), offline=False, progress=None, pinned=True)
+    assert not double.requests
+
+
 def test_each_place_that_fails_is_named(one: Card, host: StaticHost, double: Hub) -> None:
     host.files.clear()
     repository = f"hf://AdapterHub/{one.key.split('/')[1]}@1"
@@ -615,3 +651,14 @@ def test_the_library_that_made_them_is_needed_for_none_of_their_names(shipped: I
         "wmt16-en-ro-mbart": "mbart",
     }.items():
         assert opened.index.resolve(name).artifact.base.architecture == expected
+
+
+def test_the_database_of_the_index_chooses_by_base_model_and_method_too(shipped: Index, clean: None) -> None:
+    opened = open_registry("bundled").index
+    assert not isinstance(opened, Index)
+    for method, expected in ((None, "sst2-gpt2"), ("double_seq_bn", "sst2-gpt2-houlsby")):
+        for lookup in (opened, shipped):
+            assert lookup.resolve("sentiment/sst-2@ukp", base="gpt2", method=method).name == expected
+    for lookup in (opened, shipped):
+        with pytest.raises(UsageError, match="is another name of sst2-bart, sst2-bart-houlsby, sst2-bert"):
+            lookup.resolve("sentiment/sst-2@ukp")
