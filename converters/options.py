@@ -8,6 +8,7 @@ A format lists its options by name (Format.options). The command line makes a fl
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -112,6 +113,8 @@ def _number(text: str) -> float | None:
     try:
         found = float(text)
     except ValueError:
+        return None
+    if not math.isfinite(found):
         return None
     return int(found) if found.is_integer() else found
 
