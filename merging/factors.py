@@ -19,7 +19,7 @@ from torch import Tensor
 from ..methods import LoraConfig, factoring
 from ..methods.lora import leaves
 from ..sites import Linear
-from .combination import Combination, Options, stacked
+from .combination import Combination, Options, total
 from .keeping import Keeper
 from .negate_b import negate_b
 from .parents import Parent, essence, release
@@ -135,8 +135,7 @@ def _of_peft(
         if row.matrix is not None:
             made.append(row.matrix(tensors, numbers, options))
         else:
-            whole, factors = stacked(tensors, numbers)
-            made.append((whole * factors).sum(dim=0))
+            made.append(total(zip(numbers, tensors, strict=True)))
     return made[0], made[1]
 
 
