@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 ROUNDING = 1e-13
 """Singular values below this part of the largest one are rounding, not rank."""
 
+SMALL = 1e-3
+"""Singular values below this part of the largest one are not told from inner products: rounding would reach 1e-10."""
+
+FEW = 4
+"""So many times as many rows as wanted singular values make it worth while to ask for these alone."""
+
 DEPENDENT = 1e6
 """Squared condition number from which on factors are nearly dependent: rounding may grow beyond 1e-10."""
 
@@ -74,8 +80,35 @@ def of_matrix(matrix: Tensor, *, rank: int | None = None, energy: float | None =
     """
     import torch
 
-    u, s, v = torch.linalg.svd(matrix.detach().double(), full_matrices=False)
+    matrix = matrix.detach().double()
+    few = None if rank is None else _first_few(matrix, rank)
+    if few is not None:
+        return few
+    u, s, v = torch.linalg.svd(matrix, full_matrices=False)
     return _cut(u, s, v, rank, energy)
+
+
+def _first_few(matrix: Tensor, rank: int) -> Factored | None:
+    """Return the factors of a few singular values, by the eigenvectors of the inner products of rows or columns.
+
+    None where they are not few, or where the last one is so small that squaring it would leave it to rounding.
+    """
+    import torch
+
+    is_wide = matrix.shape[0] <= matrix.shape[1]
+    wide = matrix if is_wide else matrix.t()
+    if len(wide) < FEW * rank:
+        return None
+    squares, vectors = torch.linalg.eigh(wide @ wide.t())
+    if not squares[-rank] > SMALL**2 * squares[-1]:
+        return None
+    u = vectors[:, -rank:].flip(1)
+    other = u.t() @ wide
+    s = other.norm(dim=1)
+    kept = min(1.0, float(s.square().sum() / wide.square().sum()))
+    if is_wide:
+        return Factored(other / s.unsqueeze(1), u * s, kept)
+    return Factored(u.t().contiguous(), other.t().contiguous(), kept)
 
 
 def of_product(a: Tensor, b: Tensor, *, rank: int | None = None, energy: float | None = None) -> Factored:
