@@ -34,6 +34,5 @@ def dropped(delta: Tensor, options: Options) -> Tensor:
     """Return an update with entries dropped at random, whose mean over all masks is the update."""
     if options.density >= 1:
         return delta
-    chances = torch.full(delta.shape, options.density)
-    mask = torch.bernoulli(chances, generator=options.generator).to(delta.device)
-    return delta * mask / options.density
+    mask = torch.bernoulli(torch.full(delta.shape, options.density), generator=options.generator)
+    return (delta * mask.to(delta.device)).div_(options.density)

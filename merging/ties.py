@@ -26,36 +26,38 @@ def ties(deltas: Iterable[Tensor], weights: Sequence[float], options: Options) -
 
 
 def disjoint_mean(deltas: Iterable[Tensor], weights: Sequence[float], options: Options) -> Tensor:
-    """Return the mean over the weighted updates that have the elected sign; entries that are zero do not count.
-
-    Of each sign the sum and the number are kept until the sign is elected.
-    """
-    rest = iter(deltas)
-    first = next(rest)
-    plus, minus = _Side(first), _Side(first)
-    whole = torch.zeros_like(first)
-    for weight, delta in zip(weights, (delta for part in ([first], rest) for delta in part), strict=True):
-        whole += delta
-        plus.add(delta.clamp(min=0), weight)
-        minus.add(delta.clamp(max=0), weight)
-    signs = elected(whole, plus.count - minus.count, options)
-    return torch.where(signs > 0, plus.mean(), 0) + torch.where(signs < 0, minus.mean(), 0)
+    """Return the mean over the weighted updates that have the elected sign; entries that are zero do not count."""
+    votes: _Votes | None = None
+    for weight, delta in zip(weights, deltas, strict=True):
+        votes = votes or _Votes(delta)
+        votes.add(delta, weight)
+        del delta
+    if votes is None:
+        raise AssertionError("there is no update")
+    return votes.mean(options)
 
 
-class _Side:
-    """The weighted sum of the entries of one sign, and their number."""
+class _Votes:
+    """What is known of the updates so far: of each sign the weighted sum and the number of the entries."""
 
     def __init__(self, like: Tensor) -> None:
-        self.sum = torch.zeros_like(like)
-        self.count = torch.zeros_like(like, dtype=torch.int16)
+        self.total, self.plus, self.minus = (torch.zeros_like(like) for _ in range(3))
+        self.pluses, self.minuses = (torch.zeros_like(like, dtype=torch.int16) for _ in range(2))
 
-    def add(self, part: Tensor, weight: float) -> None:
-        """Count an update of which entries of the other sign are zero."""
-        self.sum.add_(part, alpha=weight)
-        self.count += part != 0
+    def add(self, delta: Tensor, weight: float) -> None:
+        """Count an update."""
+        self.total += delta
+        self.plus.add_(delta.clamp(min=0), alpha=weight)
+        self.minus.add_(delta.clamp(max=0), alpha=weight)
+        self.pluses += delta > 0
+        self.minuses += delta < 0
 
-    def mean(self) -> Tensor:
-        return self.sum / self.count.clamp(min=1)
+    def mean(self, options: Options) -> Tensor:
+        """Return the mean of the elected sign, in place of the sums."""
+        signs = elected(self.total, self.pluses - self.minuses, options)
+        self.plus.div_(self.pluses.clamp(min=1)).mul_(signs > 0)
+        self.minus.div_(self.minuses.clamp(min=1)).mul_(signs < 0)
+        return self.plus.add_(self.minus)
 
 
 def elected(total: Tensor, balance: Tensor, options: Options) -> Tensor:
