@@ -112,6 +112,7 @@ class OursLibrary(Library):
             "fingerprint": self.fingerprint,
             "lora_file": self.lora_file,
             "merge": Merging(self.folder).merge,
+            "merge_files": Merging(self.folder).files,
             "validate": validate,
             "validate_slowly": validate_slowly,
         }

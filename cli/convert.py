@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from . import options
-from .command import Documented
+from . import format_options, options
 from .entries import size
+from .format_options import FormatCommand
 from .output import Output, width
 from .table import facts, table
 
 if TYPE_CHECKING:
+    from ..adapter import JSON
     from ..converters.report import Report
 
 MOST_SHOWN = 8
@@ -23,12 +24,14 @@ MOST_SHOWN = 8
 
 
 @click.command(
-    cls=Documented,
+    cls=FormatCommand,
     short_help="Convert an adapter into another format, exactly or not at all.",
     epilog="""
     adapterhub convert ./lora-folder --to peft --out ./for-peft
     adapterhub convert sst2-bert --to adapters --out ./sst2 --verify
     adapterhub convert ./loha --to peft --out ./lora --approximate lora --energy 0.99
+    adapterhub convert ./new --to peft --peft-version 0.9 --out ./for-an-old-server
+    adapterhub convert ./loralib.pt --alpha 16 --to native --out ./mine.safetensors
     """,
 )
 @options.reference
@@ -57,6 +60,7 @@ MOST_SHOWN = 8
 @click.option("--force", is_flag=True, help="Overwrite what is there.")
 @options.registry
 @options.offline
+@format_options.told
 @options.with_output
 def command(
     output: Output,
@@ -75,6 +79,7 @@ def command(
     force: bool,
     registry: str | None,
     offline: bool | None,
+    told: dict[str, JSON],
 ) -> None:
     """Convert an adapter into another format, and tell what became of every tensor and field.
 
@@ -100,6 +105,7 @@ def command(
         registry=registry,
         offline=offline,
         architecture=None if architecture is None else hub.read_architecture(architecture),
+        options=told,
     )
     output.result(report.to_json(), ids=[report.target.path], text=_text(report))
 
@@ -136,6 +142,7 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
     yield "beside", _shown(fields.beside)
     yield "exact", _exactness(report)
     yield "verified", _verification(report)
+    yield "serve with", " ".join(report.advice)
 
 
 def _exactness(report: Report) -> str:

@@ -19,8 +19,13 @@ SPARE = ("size", "method", "base model", "task")
 """Columns that a narrow terminal does without, the first ones first."""
 
 
-def print_entries(output: Output, index: Lookup, names: Iterable[str], limit: int | None) -> int:
-    """Print the entries of these names, one row each and not more than limit, and return how many that were."""
+def print_entries(
+    output: Output, index: Lookup, names: Iterable[str], limit: int | None, base: str | None = None
+) -> int:
+    """Print the entries of these names, one row each and not more than limit, and return how many that were.
+
+    base: the base model whose artifact a row shows, if there is one for it.
+    """
     found = list(names if limit is None else itertools.islice(names, limit + 1))
     shown = found[:limit]
     if output.quiet:
@@ -28,19 +33,27 @@ def print_entries(output: Output, index: Lookup, names: Iterable[str], limit: in
     elif output.as_json:
         output.result({"adapters": [as_json(name, index.entry(name)) for name in shown]}, ids=(), text=())
     else:
-        rows = [row(name, index.entry(name)) for name in shown]
+        rows = [row(name, index.entry(name), base) for name in shown]
         output.result({}, ids=(), text=table(HEADERS, rows, width(sys.stdout), spare=SPARE) if rows else ())
     if len(shown) < len(found):
         output.note(f"there are more than these {limit}; --limit shows more")
     return len(shown)
 
 
-def row(name: str, entry: Entry) -> tuple[str, ...]:
-    """Return the cells of an entry: its best version, and of that the first artifact; the method without its fields."""
+def row(name: str, entry: Entry, base: str | None = None) -> tuple[str, ...]:
+    """Return the cells of an entry: its best version, and of that the first artifact; the method without its fields.
+
+    base: the base model whose artifact goes first.
+    """
+    from ..registry.matching import fits
+
     version = entry.latest
     artifacts = entry.versions[version or list(entry.versions)[-1]].artifacts
     more = f" +{len(artifacts) - 1}" if len(artifacts) > 1 else ""
-    first = artifacts[0]
+    kinds = {
+        (a.base.id.casefold(), a.base.architecture.casefold(), a.method.casefold()): a for a in reversed(artifacts)
+    }
+    first = next((a for kind, a in reversed(kinds.items()) if fits(kind, base, None)), artifacts[0])
     return (
         name,
         version or "(yanked)",
@@ -48,7 +61,7 @@ def row(name: str, entry: Entry) -> tuple[str, ...]:
         first.base.id.rpartition("/")[2] + more,
         re.sub(r"\[[^]]*\]", "", first.method),
         size(first.total_size),
-        entry.summary,
+        first.summary or entry.summary,
     )
 
 
@@ -57,12 +70,14 @@ def as_json(name: str, entry: Entry) -> dict[str, Any]:
     return {"name": name, "version": entry.latest, **entry.to_json()}
 
 
-def size(count: int) -> str:
-    """Return a number of bytes for people.
+def size(count: int | None) -> str:
+    """Return a number of bytes for people, "" where it is not known.
 
     >>> size(512), size(912384), size(3 * 1024**3)
     ('512 B', '891 KiB', '3.0 GiB')
     """
+    if count is None:
+        return ""
     value, unit = float(count), "B"
     for bigger in ("KiB", "MiB", "GiB", "TiB"):
         if value < 1024:

@@ -13,7 +13,7 @@ import click
 
 from ..composition_file import NAME, document_of
 from ..errors import AdapterHubError, IntegrityError, UsageError
-from . import index_layout, index_mirror, options
+from . import index_import, index_layout, index_mirror, options
 from .command import Documented
 from .output import Output
 from .progress import ProgressLine
@@ -135,6 +135,7 @@ def check(output: Output, place: Path | None, no_files: bool, jobs: int) -> None
     output.result(data, ids=sorted(index.adapters), text=[text])
 
 
+command.add_command(index_import.command, "import")
 command.add_command(index_layout.shard, "shard")
 command.add_command(index_layout.pack, "pack")
 command.add_command(index_mirror.command, "mirror")

@@ -164,6 +164,7 @@ def command(
     """
     from .. import hub
     from ..converters import native
+    from ..converters.spool import Spool
     from ..hub.merging import merged, name_of, source
 
     path = out_file(out)
@@ -171,12 +172,15 @@ def command(
         raise StateError(f"{path} exists already", hint="choose another --out, or replace it with --force")
     row = None if architecture is None else hub.read_architecture(architecture)
     request = wish.request()
-    with ProgressLine(output, "merging", None):
-        sources = [source(one, registry=registry, architecture=row, offline=offline) for one in references]
-        made = merged(sources, request, name=name or name_of(path), base=base, architecture=row, offline=offline)
-    parts = native.encode(made.adapter)
-    if not dry_run:
-        native.write(parts, path, force)
+    with Spool(None if dry_run else path.parent) as spool:
+        with ProgressLine(output, "merging", None):
+            sources = [source(one, registry=registry, architecture=row, offline=offline) for one in references]
+            made = merged(
+                sources, request, name=name or name_of(path), base=base, architecture=row, offline=offline, keeper=spool
+            )
+        parts = native.encode(made.adapter)
+        if not dry_run:
+            native.write(parts, path, force)
     print_merged(output, made, path, dry_run=dry_run, report=wish.report)
 
 

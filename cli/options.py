@@ -72,6 +72,10 @@ frozen = click.option(
     "--frozen", is_flag=True, help="Take only what adapterhub.lock pins; no registry is asked what there is."
 )
 
+any_base = click.option(
+    "--base", metavar="MODEL", help="Base model: its Hub id, what follows the slash, or its architecture."
+)
+
 base = click.option(
     "--base",
     metavar="MODEL",

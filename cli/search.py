@@ -21,7 +21,7 @@ from .output import Output
 )
 @click.argument("words", nargs=-1)
 @click.option("--task", metavar="TASK", help="Task, such as sentiment or sentiment/sst-2.")
-@click.option("--base", metavar="MODEL", help="Base model: its Hub id, what follows the slash, or its architecture.")
+@options.any_base
 @click.option("--method", metavar="METHOD", help="Method, such as double_seq_bn.")
 @click.option("--license", "licence", metavar="SPDX", help="Licence of the adapter, such as Apache-2.0.")
 @options.limit
@@ -46,5 +46,5 @@ def command(
     """
     index = open_place(output, registry).index
     names = index.search(words, task=task, base=base, method=method, license=licence)
-    if not print_entries(output, index, names, limit):
+    if not print_entries(output, index, names, limit, base):
         output.note("no adapter fits")

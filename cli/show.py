@@ -144,13 +144,15 @@ def sections(
 
 def _of_file(known: Known, resolved: Resolved | None) -> Iterator[tuple[str, str]]:
     document, base = known.document, known.document["base"]
-    yield "summary", document.get("summary", "")
-    yield "task", document.get("task", "")
+    summary, task, base_id = _listed(resolved)
+    yield "summary", document.get("summary") or summary
+    yield "task", document.get("task") or task
     yield "labels", words.labels(document.get("labels", ()))
     yield "language", ", ".join(document.get("language", ()))
     revision = f" @ {base['revision']}" if base.get("revision") else ""
-    yield "base model", f"{base.get('id') or '(unknown)'} ({base['architecture']}){revision}"
-    yield "method", resolved.artifact.method if resolved else sentences.method(document["config"])
+    yield "base model", f"{base_id or base.get('id') or '(unknown)'} ({base['architecture']}){revision}"
+    said = resolved.artifact.method if resolved and resolved.artifact.format == "native" else None
+    yield "method", said or sentences.method(document["config"])
     yield "", "\n".join(sentences.sentence(config) for config in document["config"])
     yield "parameters", f"{known.parameters:,} in {known.tensors} tensors"
     yield "metrics", ", ".join(f"{name} {words.number(value)}" for name, value in document.get("metrics", {}).items())
@@ -166,16 +168,27 @@ def _of_file(known: Known, resolved: Resolved | None) -> Iterator[tuple[str, str
     yield "probe", words.probe(document.get("probe"))
 
 
+def _listed(resolved: Resolved | None) -> tuple[str, str, str]:
+    """Return summary, task and base model as the index has them; files of other libraries may not."""
+    if resolved is None:
+        return "", "", ""
+    artifact, entry = resolved.artifact, resolved.entry
+    return artifact.summary or entry.summary, entry.task, artifact.base.id
+
+
 def _of_index(resolved: Resolved, *, complete: bool) -> list[tuple[str, str]]:
     """Return what the index alone knows, and what the file would say if there is no file."""
     entry, artifact = resolved.entry, resolved.artifact
-    pairs = [] if complete else [("summary", entry.summary), ("task", entry.task), ("license", entry.license)]
+    pairs = [] if complete else [("summary", _listed(resolved)[0]), ("task", entry.task)]
+    if not complete and not artifact.summary:
+        pairs += [("license", entry.license)]
     if not complete:
         pairs += [("base model", f"{artifact.base.id} ({artifact.base.architecture})"), ("method", artifact.method)]
         pairs += [("size", size(artifact.total_size)), ("digest", artifact.identity), ("url", artifact.url)]
+        pairs += [("or from", "\n".join(artifact.sources))]
     versions = [f"{text} (yanked)" if release.yanked else text for text, release in entry.versions.items()]
     others = [other.base.id for other in resolved.release.artifacts if other != artifact]
     if resolved.release.yanked:
         pairs.append(("yanked", resolved.release.reason or "no reason is given"))
     pairs += [("versions", ", ".join(reversed(versions))), ("also for", ", ".join(others))]
-    return [*pairs, ("aliases", ", ".join(entry.aliases))]
+    return [*pairs, ("on top of", ", ".join(artifact.requires)), ("aliases", ", ".join(entry.aliases))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,6 +14,9 @@ from .opening import receiving
 from .output import Output, width
 from .table import table
 from .words import counted
+
+if TYPE_CHECKING:
+    from ..registry import Content
 
 
 @click.command(
@@ -49,10 +53,7 @@ def command(output: Output, frozen: bool, offline: bool | None) -> None:
     cache_roots.remember(settings.cache, registry.location)
     with receiving(output) as progress:
         found = list(locking.sync(registry, store=store, offline=settings.offline, progress=progress))
-    rows = [
-        (one.name, one.pin.title, "already here" if one.cached else f"{size(one.pin.bytes.total_size)} fetched")
-        for one in found
-    ]
+    rows = [(one.name, one.pin.title, "already here" if one.cached else _fetched(one.pin.bytes)) for one in found]
     adapters = [
         {
             "name": one.name,
@@ -66,3 +67,7 @@ def command(output: Output, frozen: bool, offline: bool | None) -> None:
     text = table(("name", "adapter", "digest checked"), rows, width(sys.stdout)) if rows else ["nothing is asked for"]
     data = {"lock": str(registry.location), "adapters": adapters}
     output.result(data, ids=[str(one.path) for one in found], text=text)
+
+
+def _fetched(content: Content) -> str:
+    return "fetched" if content.total_size is None else f"{size(content.total_size)} fetched"

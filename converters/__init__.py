@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import FormatError, NotFoundError, UnsupportedError, UsageError
 from .native_head import read_manifest
+from .options import check, told
 
 if TYPE_CHECKING:
     from ..adapter import JSON, Adapter
@@ -39,7 +40,7 @@ __all__ = [
 @functools.cache
 def _formats() -> tuple[Format, ...]:
     """Return FORMATS, the first of which that knows what lies at a path reads it."""
-    from . import adapters, diffusers, gguf, kohya, mlx, native, peft, raw
+    from . import adapters, diffusers, gguf, kohya, mlx, native, peft, raw, vllm
 
     # A safetensors file is a native one unless its header says otherwise; a folder of MLX-LM has a document that is
     # called as those of the two others.
@@ -52,6 +53,7 @@ def _formats() -> tuple[Format, ...]:
         adapters.FORMAT,
         peft.FORMAT,
         gguf.FORMAT,
+        vllm.FORMAT,
     )
 
 
@@ -98,7 +100,7 @@ def read(
 
     source = Path(path)
     chosen = detect(source) if format is None else by_name(format)
-    said = _checked(options or {}, chosen)
+    said = check(options or {}, chosen, "reads")
     adapter = chosen.decode(dataclasses.replace(chosen.read(source), row=row, base=base, options=said))
     if counted:
         chosen.account(adapter)
@@ -128,24 +130,11 @@ def write(
     Raises:
         StateError: something is there and force is not set, or it cannot be written.
         UnsupportedError: the format has no word for what the adapter computes.
-        UsageError: no format has this name.
+        UsageError: no format has this name, or an option is none of the format's.
     """
     chosen = by_name(format)
-    said = _checked(options or {}, chosen)
-    if said:
-        own = adapter.manifest.extra.get(chosen.name, {})
-        extra = {**adapter.manifest.extra, chosen.name: {**own, "options": {**own.get("options", {}), **said}}}
-        adapter = dataclasses.replace(adapter, manifest=dataclasses.replace(adapter.manifest, extra=extra))
+    adapter = told(adapter, chosen, check(options or {}, chosen, "writes"))
     return chosen.write(chosen.encode(chosen.rewritten(adapter, base)), Path(path), force)
-
-
-def _checked(options: Mapping[str, JSON], chosen: Format) -> Mapping[str, JSON]:
-    """Return the options, all of which the format has."""
-    odd = sorted(set(options) - set(chosen.options))
-    if odd:
-        known = ", ".join(chosen.options) or "none"
-        raise UsageError(f"the format {chosen.name} has no option {', '.join(odd)}", hint=f"its options are {known}")
-    return options
 
 
 def by_name(name: str) -> Format:

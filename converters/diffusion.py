@@ -20,6 +20,7 @@ from ..errors import UnsupportedError, UsageError
 from .format import KnownBase
 from .low_rank.dialect import naming_of
 from .low_rank.updates import NATIVE, Updates
+from .options import Option
 from .peft import equal
 from .peft.families import Naming
 
@@ -125,8 +126,8 @@ def chosen(found: Updates, options: Mapping[str, JSON]) -> tuple[Updates, Naming
     return dataclasses.replace(found, tensors=tensors, alphas=alphas), names
 
 
-OPTIONS: Mapping[str, str] = {
-    "part": "unet, text_encoder or text_encoder_2: read this one alone, so that it can be attached to its model"
+OPTIONS: Mapping[str, Option] = {
+    "part": Option("unet, text_encoder or text_encoder_2: read this one alone, so that it can be attached to its model")
 }
 
 

@@ -86,14 +86,16 @@ class Mapped(mmap.mmap):
         return True
 
 
-def content(file: BinaryIO, path: Path) -> bytearray | Mapped:
+def content(file: BinaryIO, path: Path, *, map_from: int = MAP_FROM) -> bytearray | Mapped:
     """Return the content of an open file: read where it is small, and so safe from being cut while in use, else mapped.
+
+    map_from: the size that is not small any more, in bytes.
 
     Raises:
         FormatError: there is no room for it.
     """
     size = file.seek(0, os.SEEK_END)
-    if size >= MAP_FROM:
+    if size >= map_from:
         try:
             return Mapped(file.fileno(), size, access=mmap.ACCESS_COPY)
         except OSError as error:

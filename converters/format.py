@@ -20,6 +20,7 @@ from ..architectures import Architecture
 if TYPE_CHECKING:
     import torch
 
+    from .options import Option
     from .outline import Outline
 
 
@@ -97,7 +98,9 @@ class Format:
             None where that is not known before.
         outline: path → the same as read, with outlines in place of tensors. Raises as read, and NeedsValues where the
             tensors do not lie in files of safetensors. None for formats that have none such.
-        options: name → what it says, of what a caller may or must say when such files are read.
+        advice: the adapter, what its files hold and where they lie → the words that a server is to be started with.
+            None where there is none to give.
+        options: what a caller may or must say besides, by name; see options.py.
     """
 
     name: str
@@ -110,4 +113,5 @@ class Format:
     rewritten: Callable[[Adapter, KnownBase | None], Adapter] = _same
     files: Callable[[Parts], Mapping[str, int]] | None = None
     outline: Callable[[Path], Outline] | None = None
-    options: Mapping[str, str] = field(default_factory=dict)
+    advice: Callable[[Adapter, Parts, Path], tuple[str, ...]] | None = None
+    options: Mapping[str, Option] = field(default_factory=dict)

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, Protocol, cast
 
 from ..errors import FormatError
 from .disk import Stretch, digest_of, open_regular
@@ -37,6 +37,18 @@ EXPONENTS: Mapping[str, tuple[str, int]] = {
 
 class NeedsValues(Exception):  # noqa: N818 (not an error)
     """An outline was asked for the values of its tensor."""
+
+
+class Opens(Protocol):
+    """A file that holds tensors."""
+
+    def opened(self) -> BinaryIO:
+        """Return the file, open.
+
+        Raises:
+            FormatError: it was changed since its tensors were outlined.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,7 +137,7 @@ class OutlinedTensor:
 
     __slots__ = ("begin", "dtype", "file", "shape")
 
-    def __init__(self, dtype: str, shape: Sequence[int], file: OutlinedFile, begin: int) -> None:
+    def __init__(self, dtype: str, shape: Sequence[int], file: Opens, begin: int) -> None:
         self.dtype = dtype
         self.shape = tuple(shape)
         self.file = file

@@ -27,6 +27,7 @@ from .low_rank import tensor_files
 from .low_rank.dialect import GROUP, Dialect, Joined, Split, naming_of
 from .low_rank.tensor_files import METADATA
 from .low_rank.updates import Means, Place, Sorting, Updates, ordered_words, usual
+from .options import Option
 from .peft import equal
 from .peft.families import Naming, layers_of, naming
 
@@ -41,12 +42,12 @@ ALPHA, STABLE = "lora_alpha", "use_rslora"
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
-OPTIONS: Mapping[str, str] = {
-    "alpha": "the numerator of the scale, as the library that trained was told it (`lora_alpha`)",
-    "r": "the rank, if it is to be checked",
-    "rank_stabilised": "true if the scale is alpha / √r",
-    "targets": "which projections of joint maps were adapted: query and value for enable_lora=[True, False, True]",
-    "architecture": "the family of the base model, where several have the same module paths",
+OPTIONS: Mapping[str, Option] = {
+    "alpha": Option("the numerator of the scale, as the library that trained was told it (lora_alpha)", "number"),
+    "r": Option("the rank, if it is to be checked", "whole"),
+    "rank_stabilised": Option("true if the scale is alpha / √r", "flag"),
+    "targets": Option("projections of joint maps: query,value for enable_lora=[True, False, True]", "names"),
+    "family": Option("the family of the base model, where several have the same module paths"),
 }
 
 MEANS = Means(library="a plain state dict", stable=True, embeddings=True, convolutions=True)
@@ -260,11 +261,11 @@ def _check_rank(found: Updates, options: Mapping[str, JSON]) -> None:
 
 
 def _row(parts: Parts) -> Architecture | None:
-    name = parts.options.get("architecture")
+    name = parts.options.get("family")
     if name is None:
         return parts.row
     if not isinstance(name, str):
-        raise UsageError(f"option architecture is {name!r}", hint="give the name of a family, such as llama")
+        raise UsageError(f"option family is {name!r}", hint="give the name of a family, such as llama")
     return by_name(name)
 
 

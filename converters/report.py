@@ -136,6 +136,7 @@ class Report:
         verified: what came of running both sides, None where they were not run.
         streamed: whether the bytes were copied from file to file, without torch.
         written: whether the target is on the disk; not after a dry run.
+        advice: the words that a server of the target is to be started with, () where there are none.
     """
 
     adapter: str
@@ -151,6 +152,7 @@ class Report:
     verified: Verified | None = None
     streamed: bool = False
     written: bool = True
+    advice: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, JSON]:
         """Return the report as JSON values."""

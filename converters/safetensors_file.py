@@ -37,12 +37,15 @@ __all__ = [
     "Loaded",
     "RangeReader",
     "TensorInfo",
+    "dtypes",
     "dumps",
     "load",
     "loads",
+    "memory_of",
     "read_header",
     "read_tensors",
     "size",
+    "type_names",
     "write",
 ]
 
@@ -165,7 +168,7 @@ def _tensors(header: Header, data: bytearray | Mapped) -> dict[str, torch.Tensor
     """Return views of data, one per tensor; one flat tensor per dtype keeps the cost per tensor to a slice."""
     import torch
 
-    types, flat = _dtypes(), {}
+    types, flat = dtypes(), {}
     tensors = {}
     for name, info in header.tensors.items():
         dtype, width = types[info.dtype], ITEM_SIZE[info.dtype]
@@ -184,7 +187,7 @@ def _tensors(header: Header, data: bytearray | Mapped) -> dict[str, torch.Tensor
     return tensors
 
 
-def _dtypes() -> dict[str, torch.dtype]:
+def dtypes() -> dict[str, torch.dtype]:
     """Return the format's name → dtype of torch."""
     import torch
 
@@ -220,7 +223,7 @@ def _chunks(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) ->
 
 def _head(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> tuple[list[str], bytes]:
     """Return the names of the tensors in the order of their data, and the header with its length in front."""
-    types = _types(tensors)
+    types = type_names(tensors)
     rank = {name: -place for place, name in enumerate(ITEM_SIZE)}
     order = sorted(tensors, key=lambda key: (rank[types[key]], key))
     entries: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
@@ -235,7 +238,7 @@ def _head(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> t
     return order, _header_bytes(entries)
 
 
-def _types(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
+def type_names(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
     """Return the format's name of the dtype of every tensor; torch is not loaded for outlines.
 
     Raises:
@@ -243,7 +246,7 @@ def _types(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
     """
     known = {key: str(t.dtype) for key, t in tensors.items() if isinstance(t, OutlinedTensor)}
     others = [key for key in tensors if key not in known]
-    names = {dtype: name for name, dtype in _dtypes().items()} if others else {}
+    names = {dtype: name for name, dtype in dtypes().items()} if others else {}
     faults = [f"tensor {key!r} has dtype {tensors[key].dtype}" for key in others if tensors[key].dtype not in names]
     if faults:
         raise FormatError("safetensors files cannot hold these tensors", faults=faults)
@@ -263,12 +266,16 @@ def _header_bytes(entries: Mapping[str, object]) -> bytes:
 
 
 def _bytes_of(tensor: torch.Tensor) -> Iterator[memoryview | Stretch]:
-    """Give the bytes of a tensor in row-major order, without a copy where it lies so already."""
+    """Give the bytes of a tensor in row-major order."""
     if isinstance(tensor, OutlinedTensor):
         yield from tensor.stretches()
-        return
+    elif tensor.numel():
+        yield memory_of(tensor)
+
+
+def memory_of(tensor: torch.Tensor) -> memoryview:
+    """Return the bytes of a tensor that has values, in row-major order, without a copy where it lies so already."""
     import torch
 
-    if tensor.numel():
-        flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        yield flat.numpy().data
+    flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    return flat.numpy().data

@@ -36,6 +36,15 @@ VERSION = "adapters.1.3.0"
 LIMIT = 4 * 2**20
 """Largest document, in bytes."""
 
+MOST_CHILDREN = 1000
+"""So many parts a composition may have; one with ten is large."""
+
+LONGEST_NAME = 200
+"""Characters of the name of an adapter; folders are named after it."""
+
+LARGEST = 1e30
+"""Largest number among weights and sizes that means anything."""
+
 KINDS: Mapping[str, str] = {
     "Stack": "stack",
     "Fuse": "fuse",
@@ -94,7 +103,11 @@ def read(path: Path) -> Setup:
         folders[fuse.key] = _fusion_folder(path, fuse, what)
     head, home = _head(path, document.get("head_setup"), node, what)
     headless = not document.get("head_setup") and _last(node) in ("fuse", "average", "split", "multi_task")
-    return Setup(node, folders | ({head: home} if home is not None else {}), head, headless)
+    folders |= {head: home} if home is not None else {}
+    missing = [f"there is no folder of {name!r}" for name, folder in folders.items() if not folder.is_dir()]
+    if missing:
+        raise FormatError(f"{what}: the setup is not whole", faults=missing, hint="fetch the whole setup again")
+    return Setup(node, folders, head, headless)
 
 
 def write(
@@ -159,6 +172,8 @@ def _node(data: JSON, what: str) -> Node:
     children = data.get("children") if isinstance(data, dict) else None
     if not isinstance(data, dict) or not isinstance(children, list) or not children:
         raise FormatError(f"{what}: a node has no children", hint=_AGAIN)
+    if len(children) > MOST_CHILDREN:
+        raise FormatError(f"{what}: a node has {len(children)} children, more than {MOST_CHILDREN}", hint=_AGAIN)
     if data.get("type") == "single":
         if len(children) != 1 or not isinstance(children[0], str):
             raise FormatError(f"{what}: a single node is not one name", hint=_AGAIN)
@@ -172,6 +187,10 @@ def _node(data: JSON, what: str) -> Node:
 def _made(kind: str, children: list[Node], settings: JSON, what: str) -> Composition:
     if not isinstance(settings, dict):
         raise FormatError(f"{what}: kwargs of {kind} is no object", hint=_AGAIN)
+    if not all(abs(number) <= LARGEST for value in settings.values() if _is_numbers(value) for number in value):
+        raise FormatError(f"{what}: {kind} has numbers beyond {LARGEST:g}", hint=_AGAIN)
+    if kind == "fuse" and len(children) < 2:
+        raise FormatError(f"{what}: a fusion of one adapter has no folder of its own", hint=_AGAIN)
     if kind == "average":
         settings = {**settings, "normalize_weights": False}
         total = sum(settings["weights"]) if _is_numbers(settings.get("weights")) else 1.0
@@ -203,29 +222,33 @@ def _fusions(node: Node) -> Iterator[Fuse]:
 
 
 def _folder(path: Path, name: str, what: str) -> Path:
-    """Return the folder of a name.
+    """Return where the folder of a name is to lie.
 
     Raises:
-        FormatError: there is none, or it lies outside.
+        FormatError: it would lie outside, or nowhere.
     """
-    folder = path / name
-    if not folder.resolve().is_relative_to(path.resolve()):
-        raise FormatError(f"{what}: {name!r} leads out of the folder", hint=_AGAIN)
-    if not folder.is_dir():
-        raise FormatError(f"{what}: there is no folder of {name!r}", hint="fetch the whole setup again")
-    return folder
+    parts = name.split("/") if name.isprintable() and len(name) <= LONGEST_NAME else [""]
+    plain = all(part not in ("", ".", "..") for part in parts)
+    try:
+        inside = plain and (path / name).resolve().is_relative_to(path.resolve())
+    except (OSError, RuntimeError, ValueError) as error:
+        raise FormatError(f"{what}: {name[:60]!r} is no folder: {error}", hint=_AGAIN) from None
+    if not inside:
+        raise FormatError(f"{what}: {name[:60]!r} leads out of the folder", hint=_AGAIN)
+    return path / name
 
 
 def _fusion_folder(path: Path, fuse: Fuse, what: str) -> Path:
     """Return the folder of a fusion layer: named like its adapters, or, if it had another name, one that says so."""
     name = _default_key(fuse)
-    if (path / name).is_dir():
-        return _folder(path, name, what)
+    folder = _folder(path, name, what)
+    if folder.is_dir():
+        return folder
     for candidate in sorted(path.glob("*/adapter_fusion_config.json")):
         found = json_text.loads(read_bounded(candidate, LIMIT, inside=path), str(candidate))
         if isinstance(found, dict) and found.get("adapter_names") == name.split(","):
             return candidate.parent
-    return _folder(path, name, what)
+    return folder
 
 
 def _head(path: Path, setup: JSON, node: Composition, what: str) -> tuple[str, Path | None]:

@@ -4,6 +4,9 @@ vLLM reads `r`, `lora_alpha`, `use_rslora` and the tensors, and gives every map 
 first three: patterns of ranks and alphas are passed over in silence. It takes the kinds of maps that its own model has,
 by the last word of a module's path.
 
+The format `vllm` is that of PEFT, written so that both libraries compute the same: where the maps have several scales,
+each goes into its B. What vLLM would reject is refused with every reason.
+
 Source: vLLM, lora/peft_helper.py, lora/lora_model.py, lora/utils.py and config/lora.py, as of November 2026.
 """
 
@@ -11,8 +14,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..adapter import JSON, Adapter
 from ..architectures import Architecture, by_name
@@ -20,9 +24,14 @@ from ..errors import UnsupportedError
 from ..methods import LoraConfig
 from ..methods.targets import Target, chosen
 from . import peft
-from .format import Parts
+from .format import Format, KnownBase, Parts
 from .low_rank.updates import layout_of
 from .peft.documents import CONFIG
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NAME = "vllm"
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """What `--max-lora-rank` may be, besides 1 in newer releases."""
@@ -76,6 +85,55 @@ def serving_folder(path: str | Path, name: str | None = None) -> Serving:
     return _judged(adapter, parts, path, name or adapter.manifest.name)
 
 
+def rewritten(adapter: Adapter, base: KnownBase | None) -> Adapter:
+    """Return an adapter that computes the same with one scale for all maps."""
+    adapter = peft.FORMAT.rewritten(adapter, base)
+    config = next((config for config in adapter.config if isinstance(config, LoraConfig)), None)
+    if config is None:
+        return adapter
+    row = by_name(adapter.manifest.base.architecture)
+    scales = {
+        target.linear.path: config.scale(target.linear)
+        for target in chosen(config.targets, layout_of(adapter, row), leave_out=config.leave_out)
+    }
+    if len(set(scales.values())) == 1 and not config.ranks:
+        return adapter
+    tensors = {key: _scaled(key, tensor, scales) for key, tensor in adapter.tensors.items()}
+    alphas = {path: float(r) for path, r in config.ranks.items()}
+    one = replace(config, alpha=float(config.r), alphas=alphas, rank_stabilised=False)
+    return replace(adapter, config=tuple(one if part is config else part for part in adapter.config), tensors=tensors)
+
+
+def _scaled(key: str, tensor: Tensor, scales: Mapping[str, float]) -> Tensor:
+    """Return a tensor with the scale of its map in it, if it is a B."""
+    path, _, leaf = key.rpartition(".")
+    if leaf not in ("lora_B", "lora_embedding_B") or scales.get(path, 1.0) == 1.0:
+        return tensor
+    return (tensor.double() * scales[path]).to(tensor.dtype)
+
+
+def encode(adapter: Adapter) -> Parts:
+    """Return what the files of a folder hold.
+
+    Raises:
+        UnsupportedError: vLLM rejects it, with every reason.
+        FormatError: the adapter's tensors are not those of its configuration.
+    """
+    parts = peft.encode(adapter)
+    found = _judged(adapter, parts, "", adapter.manifest.name)
+    if found.rejected:
+        raise UnsupportedError(
+            f"vLLM does not serve this adapter: {'; '.join(found.rejected)}",
+            hint="see `adapterhub convert --approximate lora --rank R` for what is too large or no LoRA",
+        )
+    return parts
+
+
+def advice(adapter: Adapter, parts: Parts, path: Path) -> tuple[str, ...]:
+    """Return the words behind `vllm serve MODEL`."""
+    return _judged(adapter, parts, path, adapter.manifest.name).flags
+
+
 def _judged(adapter: Adapter, parts: Parts, path: str | Path, name: str) -> Serving:
     document = parts.documents[CONFIG]
     config = next((config for config in adapter.config if isinstance(config, LoraConfig)), None)
@@ -125,3 +183,17 @@ def _scales(document: Mapping[str, JSON], config: LoraConfig, targets: Sequence[
     if not other:
         return []
     return [f"{len(other)} maps have another scale than lora_alpha / r, such as {other[0]}, and vLLM has one for all"]
+
+
+FORMAT = Format(
+    name=NAME,
+    # Every folder of it is one of PEFT.
+    detect=lambda path: False,
+    read=peft.FORMAT.read,
+    decode=peft.decode,
+    encode=encode,
+    write=peft.FORMAT.write,
+    rewritten=rewritten,
+    files=peft.FORMAT.files,
+    advice=advice,
+)

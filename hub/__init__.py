@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import registry
 from ..adapter import Adapter, Manifest
 from . import pushing
 from .base_models import PACKAGED, BaseModel, is_folder, load_base, load_model
 from .composing import Composed, compose
 from .converting import convert
 from .describing import Described, describe, read_architecture
+from .fetching import fetch
 from .merging import merge
 from .pushing import Pushed, Wanted
 from .running import Opened, Verdict, classify, open_adapter
@@ -43,6 +43,7 @@ __all__ = [
     "compose",
     "convert",
     "describe",
+    "fetch",
     "is_folder",
     "load_base",
     "load_model",
@@ -72,9 +73,15 @@ def attach(
     return loader.attach(model, architecture=architecture, base_id=base_id, compat=compat)
 
 
-def pull(reference: str, *, base: str | None = None, format: str | None = None) -> Path:  # noqa: A002
-    """Return the path of an adapter on this machine, fetched if need be, its digest checked; see `registry.pull`."""
-    return registry.pull(reference, base=base, format=format).path
+def pull(
+    reference: str,
+    *,
+    base: str | None = None,
+    format: str | None = None,  # noqa: A002
+    method: str | None = None,
+) -> Path:
+    """Return the path of an adapter on this machine, fetched if need be, its digest checked; see `fetching.fetch`."""
+    return fetch(reference, base=base, format=format, method=method).path
 
 
 def push(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from .. import converters
 from .. import registry as registries
-from ..adapter import Adapter, Provenance
+from ..adapter import JSON, Adapter, Provenance
 from ..architectures import by_name
 from ..converters import native, values
+from ..converters import options as told
 from ..converters import report as reports
 from ..converters.format import Format, Parts
 from ..converters.identity import manifest_name, own_version
@@ -86,6 +87,7 @@ def convert(
     registry: str | None = None,
     offline: bool | None = None,
     architecture: Architecture | None = None,
+    options: Mapping[str, JSON] | None = None,
 ) -> Report:
     """Convert an adapter into another format, and return what became of every tensor and field.
 
@@ -109,6 +111,8 @@ def convert(
         registry: the registry to look names up in; None is that of the settings.
         offline: whether the network is switched off; None asks the settings.
         architecture: describes the base model, where its family is not known.
+        options: what the two formats want to be told besides, such as {"alpha": 16} of a plain state dict, or
+            {"peft_version": "0.9"}; see Format.options.
 
     Raises:
         UnsupportedError: the target has no word for what the adapter computes, with every reason.
@@ -122,8 +126,10 @@ def convert(
     if wish is None and (rank is not None or energy is not None):
         raise UsageError("a rank or an energy is that of an approximation", hint="say approximate='lora' with it")
     path = source if isinstance(source, Path) else registries.pull(source, registry=registry, offline=offline).path
+    chosen = converters.detect(path) if from_ is None else converters.by_name(from_)
+    reading, writing = told.shared(options or {}, chosen, target)
     job = _Job(
-        source=converters.detect(path) if from_ is None else converters.by_name(from_),
+        source=chosen,
         path=path,
         target=target,
         destination=Path(destination),
@@ -133,6 +139,8 @@ def convert(
         verify=verify,
         dry_run=dry_run,
         force=force,
+        reading=reading,
+        writing=writing,
     )
     _check_destination(job)
     return _streamed(job) or _run(job, job.source.read(path))
@@ -140,7 +148,10 @@ def convert(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Job:
-    """One conversion; the attributes are the arguments of convert, made sense of."""
+    """One conversion; the attributes are the arguments of convert, made sense of.
+
+    reading, writing: the options that are for the source, and for the target.
+    """
 
     source: Format
     path: Path
@@ -152,6 +163,8 @@ class _Job:
     verify: bool
     dry_run: bool
     force: bool
+    reading: Mapping[str, JSON]
+    writing: Mapping[str, JSON]
 
 
 def _streamed(job: _Job) -> Report | None:
@@ -176,7 +189,7 @@ def _run(job: _Job, read: Parts, outline: Outline | None = None) -> Report:
     Raises:
         NeedsValues: only an outline was read, and it is not enough.
     """
-    read = replace(read, row=job.bases.row())
+    read = replace(read, row=job.bases.row(), base=job.bases.known(), options=job.reading)
     adapter = job.source.decode(read)
     job.source.account(adapter)
     wanted, layers = _approximated(job, adapter)
@@ -187,7 +200,7 @@ def _run(job: _Job, read: Parts, outline: Outline | None = None) -> Report:
     written = job.target.encode(_from(made, origin, job))
     verified = None
     if job.verify:
-        verified = _verified(job, adapter, written, is_exact=not layers)
+        verified = _verified(job, adapter, written, made, is_exact=not layers)
         origin = replace(origin, difference=max(verified.difference, origin.difference or 0.0))
         written = job.target.encode(_from(made, origin, job))
     if not job.dry_run:
@@ -207,6 +220,7 @@ def _run(job: _Job, read: Parts, outline: Outline | None = None) -> Report:
         verified=verified,
         streamed=outline is not None,
         written=not job.dry_run,
+        advice=job.target.advice(made, written, job.destination) if job.target.advice is not None else (),
     )
 
 
@@ -279,9 +293,13 @@ def _origin(adapter: Adapter, job: _Job, digest: str) -> Provenance:
 
 def _rewritten(job: _Job, adapter: Adapter, *, afresh: bool) -> Adapter:
     """Return an adapter nearer to the words of the target; afresh: what is kept of those of its source is void."""
-    extra = {key: value for key, value in adapter.manifest.extra.items() if key != job.target.name}
+    kept = adapter.manifest.extra
+    extra = {key: value for key, value in kept.items() if key != job.target.name}
     void = replace(adapter, manifest=replace(adapter.manifest, extra=extra)) if afresh else adapter
-    return replace(job.target.rewritten(void, job.bases.known()), manifest=adapter.manifest)
+    made = job.target.rewritten(void, job.bases.known())
+    learned = {key: value for key, value in made.manifest.extra.items() if void.manifest.extra.get(key) != value}
+    made = replace(made, manifest=replace(adapter.manifest, extra={**kept, **learned}))
+    return told.told(made, job.target, job.writing)
 
 
 def _less_exact(origin: Provenance, layers: Sequence[LayerError]) -> Provenance:
@@ -325,8 +343,10 @@ def _files(job: _Job, written: Parts) -> dict[str, int]:
     return {path.name: path.stat().st_size for path in sorted(job.destination.iterdir()) if path.is_file()}
 
 
-def _verified(job: _Job, source: Adapter, written: Parts, *, is_exact: bool) -> Verified:
+def _verified(job: _Job, source: Adapter, written: Parts, made: Adapter, *, is_exact: bool) -> Verified:
     """Return what came of running both sides, the target as it is read back from a disk.
+
+    written: what was made for the target; made: the adapter that it was made from.
 
     Raises:
         IntegrityError: they differ by more than rounding, although the conversion is exact.
@@ -336,23 +356,25 @@ def _verified(job: _Job, source: Adapter, written: Parts, *, is_exact: bool) -> 
     stage = job.bases.stage(source)
     with tempfile.TemporaryDirectory(prefix="adapterhub-") as folder:
         path = job.target.write(written, Path(folder) / (job.destination.name or "target"), False)
-        row = by_name(source.manifest.base.architecture)
         # Without our note: as other programs read it.
-        target = job.target.decode(replace(reports.without_note(job.target.read(path)), row=row))
+        found = reports.without_note(job.target.read(path))
+        row, said = by_name(source.manifest.base.architecture), made.manifest.extra.get(job.target.name, {})
+        found = replace(found, row=row, base=job.bases.known(), options=said.get("options", {}))
+        target = job.target.decode(found)
         sides = [anonymous(side) for side in (source, target)] if stage.random else [source, target]
-        found = compare(stage.model, *sides, architecture=job.bases.architecture)
-    tolerance = TOLERANCE * max(1.0, found.largest) if is_exact else None
-    if tolerance is not None and not found.difference <= tolerance:
+        came = compare(stage.model, *sides, architecture=job.bases.architecture)
+    tolerance = TOLERANCE * max(1.0, came.largest) if is_exact else None
+    if tolerance is not None and not came.difference <= tolerance:
         raise IntegrityError(
             f"what was made of {job.path} computes something else: its outputs on {stage.name} are off by "
-            f"{found.difference:.3g}, allowed is {tolerance:.3g}",
+            f"{came.difference:.3g}, allowed is {tolerance:.3g}",
             hint="this is a fault of adapterhub; nothing was written",
         )
     return Verified(
         base=stage.name,
         random=stage.random,
-        output=found.output,
-        difference=found.difference,
-        effect=found.effect,
+        output=came.output,
+        difference=came.difference,
+        effect=came.effect,
         tolerance=tolerance,
     )

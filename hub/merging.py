@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from ..architectures import Architecture
-    from ..merging import Comparison, KnownBase, Merged, Request, Source
+    from ..merging import Comparison, Keeper, KnownBase, Merged, Request, Source
 
 
 def merge(
@@ -86,8 +86,11 @@ def merged(
     base: str | PreTrainedModel | None = None,
     architecture: Architecture | None = None,
     offline: bool | None = None,
+    keeper: Keeper | None = None,
 ) -> Merged:
     """Return one adapter made of several, and what was done; the arguments are those of merge.
+
+    keeper: takes the tensors of the result; None keeps them in memory.
 
     Raises:
         UsageError, BaseMismatchError, UnsupportedError: as merge.
@@ -97,7 +100,7 @@ def merged(
     if manifest_name(name, "") != name:
         raise UsageError(f"{name!r} is no name for an adapter", hint=f"such as {manifest_name(name, 'merged')}")
     known = None if base is None else known_base(base, sources, architecture, offline=offline)
-    return merge_sources(sources, request, name=name, base=known, row=architecture)
+    return merge_sources(sources, request, name=name, base=known, row=architecture, keeper=keeper)
 
 
 def compared(
@@ -161,26 +164,18 @@ def source(
     Raises:
         NotFoundError, DigestError, OfflineError, FormatError, …: from pulling and reading it.
     """
-    from .. import converters
+    from ..converters.opening import opened
     from ..merging import Source as Read
 
     if isinstance(adapter, Adapter):
         return Read(adapter=adapter, name=adapter.manifest.name, digest=digest_of(adapter))
     if isinstance(adapter, Path):
-        read = converters.read(adapter, row=architecture)
-        return Read(adapter=read, name=str(adapter), digest=_file_digest(adapter, read))
+        found = opened(adapter, row=architecture)
+        return Read(adapter=found.adapter, name=str(adapter), digest=found.digest, release=found.release)
     pulled = registries.pull(adapter, registry=registry, base=base, offline=offline)
-    read = converters.read(pulled.path, row=architecture)
-    found = pulled.artifact.identity if pulled.artifact is not None else _file_digest(pulled.path, read)
-    return Read(adapter=read, name=adapter, digest=found)
-
-
-def _file_digest(path: Path, adapter: Adapter) -> str:
-    """Return the digest of a file, of a folder that of its weights as its reader found it."""
-    if path.is_file():
-        return digests.of_file(path)
-    known = adapter.manifest.provenance
-    return "" if known is None else known.digest
+    found = opened(pulled.path, row=architecture)
+    digest = found.digest if pulled.artifact is None else pulled.artifact.identity
+    return Read(adapter=found.adapter, name=adapter, digest=digest, release=found.release)
 
 
 def name_of(path: Path) -> str:

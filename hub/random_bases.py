@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..adapter import Adapter
@@ -34,6 +35,9 @@ IDS = {
 }
 """Tokens with a meaning, all of them in the small vocabulary."""
 
+IMAGE = {"image_size": 16, "patch_size": 8}
+"""Pixels of the side of an image, and of a patch, for a tower of images."""
+
 
 def random_base(adapter: Adapter) -> PreTrainedModel:
     """Return a base model that an adapter fits.
@@ -49,7 +53,8 @@ def random_base(adapter: Adapter) -> PreTrainedModel:
     layout = accounting.layout(adapter.config, shapes, row)
     indices = layers.found(shapes, row.layers)
     try:
-        made = _made(row, {**_sizes(layout, list(map(_count, indices)), _embedded(shapes)), **_groups(indices)})
+        sizes = {**_sizes(layout, list(map(_count, indices)), _embedded(shapes)), **_groups(indices)}
+        made = _made(row, _of_towers(row, layout, indices) or sizes)
         check_account(adapter, survey(made).layout)
     except (AdapterHubError, AssertionError, ValueError, TypeError, KeyError, AttributeError) as error:
         # transformers says in any of these ways that sizes make no model.
@@ -92,7 +97,7 @@ def _sizes(layout: Layout, counts: list[int], embedded: int) -> dict[str, Any]:
     width = layout.width or keys
     queries = outputs.get("query") or width
     size = _head_size(queries, keys)
-    wide = outputs.get("intermediate") or outputs.get("gate") or 2 * width
+    wide = _inner(layout, width)
     count = max(1, *counts)
     words = max((linear.inputs for linear in layout.linears if linear.kind == "embedding"), default=0)
     found: dict[str, Any] = {
@@ -103,7 +108,7 @@ def _sizes(layout: Layout, counts: list[int], embedded: int) -> dict[str, Any]:
         "head_dim": size,
         "rotary_dim": size,
         "intermediate_size": wide,
-        "vocab_size": max(VOCABULARY, words),
+        "vocab_size": words or VOCABULARY,
         "max_position_embeddings": POSITIONS,
         **IDS,
     }
@@ -113,6 +118,32 @@ def _sizes(layout: Layout, counts: list[int], embedded: int) -> dict[str, Any]:
         found |= {"num_layers": counts[0] or count, "num_decoder_layers": counts[1] or count}
         found |= dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), queries // size)
         found |= dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim", "d_ff"), wide)
+    return found
+
+
+def _inner(layout: Layout, width: int) -> int:
+    """Return the size between the two halves of a feed-forward sublayer; maps without tensors say `width`."""
+    said = [one.outputs for one in layout.linears if one.roles in (("intermediate",), ("gate",))]
+    said += [one.inputs for one in layout.linears if one.roles == ("output",)]
+    return next((size for size in said if size not in (0, width)), said[0] if said and said[0] else 2 * width)
+
+
+def _of_towers(row: Architecture, layout: Layout, indices: Sequence[Collection[layers.Index]]) -> dict[str, Any]:
+    """Return what each configuration inside that of the base model says, {} for models of one tower."""
+    found = {}
+    for stack, named in zip(row.layers, indices, strict=True):
+        name, dot, _ = stack.width.partition(".")
+        if not dot:
+            return {}
+        blocks = [block for block in layout.blocks if stack.index(block.path) is not None]
+        inside = replace(
+            layout,
+            width=blocks[0].width if blocks else layout.width,
+            linears=tuple(one for one in layout.linears if stack.index(one.path) is not None),
+            attentions=tuple(one for one in layout.attentions if stack.index(one.path) is not None),
+        )
+        # A tower that the adapter leaves alone has no layers, so that it lacks no tensors.
+        found[name] = {**_sizes(inside, [_count(named)], 0), "num_hidden_layers": _count(named), **IMAGE}
     return found
 
 
@@ -134,18 +165,24 @@ def _made(row: Architecture, sizes: Mapping[str, Any]) -> PreTrainedModel:
     from transformers import AutoConfig, AutoModel
 
     config_class = type(AutoConfig.for_model(row.model_types[0]))
-    if config_class.sub_configs:
+    if not config_class.sub_configs.keys() <= sizes.keys():
         raise UsageError("such a model is made of several")
-    known = {config_class.attribute_map.get(name, name): value for name, value in sizes.items()}
-    taken = set(vars(config_class())) | set(config_class.attribute_map)
     with quiet_transformers():
-        config = config_class(**{name: value for name, value in known.items() if name in taken})
+        towers = {name: _known(part, sizes[name]) for name, part in config_class.sub_configs.items()}
+        config = config_class(**(towers or _known(config_class, sizes)))
         with torch.device("meta"):
             count = AutoModel.from_config(config, trust_remote_code=False).num_parameters()
         if count > LARGEST:
             raise UsageError(f"it would have {count:,} parameters")
         made: PreTrainedModel = AutoModel.from_config(config, trust_remote_code=False)
     return made
+
+
+def _known(config_class: Any, sizes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a class of configurations can be told, by its own names."""
+    known = {config_class.attribute_map.get(name, name): value for name, value in sizes.items()}
+    taken = set(vars(config_class())) | set(config_class.attribute_map)
+    return {name: value for name, value in known.items() if name in taken}
 
 
 def _settled(model: PreTrainedModel) -> PreTrainedModel:
@@ -156,7 +193,7 @@ def _settled(model: PreTrainedModel) -> PreTrainedModel:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
-            is_scale = parameter.dim() == 1 and not name.endswith("bias")
+            is_scale = parameter.dim() < 2 and not name.endswith("bias")
             parameter.copy_(1 + 0.2 * noise if is_scale else noise / math.sqrt(parameter.shape[-1]))
     made: PreTrainedModel = model.eval()
     return made

@@ -13,6 +13,7 @@ from .. import registry as registries
 from ..adapter import Adapter, Manifest
 from ..errors import FormatError, NotFoundError, UnsupportedError, UsageError
 from .base_models import BaseModel, choose_base, is_folder, load_base
+from .fetching import fetch
 
 if TYPE_CHECKING:
     import torch
@@ -156,7 +157,7 @@ def pull_for(
 ) -> registries.Pulled:
     """Return the adapter on this machine: where base is a Hub id that has to fit, the artifact for that base model."""
     wanted = None if base is None or allow_base_mismatch or is_folder(base) else base
-    return registries.pull(reference, registry=registry, base=wanted, offline=offline)
+    return fetch(reference, registry=registry, base=wanted, offline=offline)
 
 
 def classify(

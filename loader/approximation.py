@@ -1,8 +1,9 @@
 """Any change of linear maps as a LoRA: the best one of a rank, by the singular values of what is added to each weight.
 
-    W' = W + D,   D = U S Vᵀ,   B = U_r √S_r,   A = √S_r V_rᵀ
+    W' = W + D,   D = U S Vᵀ,   B = U_r √S_r,   A = √S_r V_rᵀ        (methods/factoring.py)
 
-What is left out is a part √(Σ_{i>r} s_i²) / √(Σ s_i²) of D, the least that r ranks can leave out (Eckart & Young 1936).
+What is left out is a part √(Σ_{i>r} s_i²) / √(Σ s_i²) of D, the least that r ranks can leave out. Of a convolution, D
+has the kernel in its columns, and A is a convolution with that kernel.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ..architectures import by_name
 from ..converters import accounting
 from ..converters.report import LayerError
 from ..errors import UnsupportedError
-from ..methods import Binding, LinearOp, Live, LoraConfig, PrefixTuningConfig, is_head, method_of, shapes
+from ..methods import Binding, LinearOp, Live, LoraConfig, PrefixTuningConfig, factoring, is_head, method_of, shapes
 from ..methods.lora import leaves
 from ..methods.low_rank import is_transposed
 from ..methods.targets import JOINT
@@ -31,6 +32,10 @@ from .merging import depending, unmergeable
 
 if TYPE_CHECKING:
     from ..architectures import Architecture
+
+
+NOISE = 2.5e-13
+"""Part of ‖D‖² that is taken for rounding: changes are computed in float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +49,6 @@ class Truncation:
 
     rank: int | None = None
     energy: float | None = None
-
-    def kept(self, values: Tensor) -> int:
-        """Return how many singular values (descending, float64) are kept, at least one."""
-        numerical = int((values > values[0] * values.numel() * torch.finfo(torch.float32).eps / 8).sum())
-        if self.rank is not None:
-            return max(1, min(self.rank, values.numel()))
-        shares = values.square().cumsum(0) / values.square().sum().clamp(min=torch.finfo(torch.float64).tiny)
-        wanted = int((shares < (self.energy or 1.0)).sum()) + 1
-        return max(1, min(wanted, numerical))
 
 
 def approximated(
@@ -79,13 +75,13 @@ def approximated(
     """
     found = [_Part(config, adapter, None) for config in adapter.config]
     depending = [part.config.method for part in found if part.depends]
-    if depending:
-        model = base()
-        if model is None:
-            raise UnsupportedError(
-                f"what {' and '.join(depending)} adds to a weight depends on the base model",
-                hint="name the base model with --base",
-            )
+    model = base() if depending or any(part.unnamed for part in found) else None
+    if depending and model is None:
+        raise UnsupportedError(
+            f"what {' and '.join(depending)} adds to a weight depends on the base model",
+            hint="name the base model with --base",
+        )
+    if model is not None:
         ground = survey(model, architecture)
         check_architecture(adapter, ground.layout)
         check_account(adapter, ground.layout)
@@ -129,13 +125,18 @@ class _Part:
         if self.changes and binding.parameters:
             self.reasons.append(f"{config.method} changes linear maps and other parameters at once")
 
+    @property
+    def unnamed(self) -> bool:
+        """Whether it changes maps that the family does not name: some files do not tell those of convolutions apart."""
+        return any(not self.layout.linear[path].roles for path in self.changes)
+
     def _look(self, linear: Linear, op: LinearOp, ground: Ground | None) -> None:
         """Work out what is added to the weight and the bias of a map."""
         if ground is None and not (linear.inputs and linear.outputs):
             self.depends = True
             return
-        if linear.kernel:
-            self.reasons.append(f"{linear.path} is a convolution")
+        if linear.groups > 1:
+            self.reasons.append(f"{linear.path} is a convolution in {linear.groups} groups, which ranks would mix")
             return
         try:
             change = _of_any(linear, op) if ground is None else _of(linear, op, ground)
@@ -169,7 +170,7 @@ def _bound(config: MethodConfig, adapter: Adapter, layout: Layout, ground: Groun
         if linear is None:
             return torch.full((layout.width or 1,), math.nan)
         turned = is_transposed(linear)
-        sizes = (linear.inputs, linear.outputs) if turned else (linear.outputs, linear.inputs)
+        sizes = (linear.inputs, linear.outputs) if turned else (linear.outputs, linear.inputs, *linear.kernel)
         return torch.full((linear.outputs,) if name == "bias" else sizes, math.nan)
 
     live = Live(layout=layout, mode=nn.Module().eval(), base=base)
@@ -179,7 +180,7 @@ def _bound(config: MethodConfig, adapter: Adapter, layout: Layout, ground: Groun
 @torch.no_grad()
 def _of_any(linear: Linear, op: LinearOp) -> tuple[Tensor, Tensor | None] | None:
     """Return what is added to any weight and bias of a map, None where that depends on them."""
-    zeros = torch.zeros(linear.outputs, linear.inputs), torch.zeros(linear.outputs)
+    zeros = torch.zeros(linear.outputs, linear.inputs, *linear.kernel), torch.zeros(linear.outputs)
     generator = torch.Generator().manual_seed(0)
     others = tuple(torch.randn(zero.shape, generator=generator) for zero in zeros)
     weight, bias = op.merged(*zeros)
@@ -240,14 +241,16 @@ def _factors(
     path: str, weight: Tensor, truncation: Truncation, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, LayerError]:
     """Return A (r, inputs) and B (outputs, r) of a change, and how good they are."""
-    whole = weight.double()
-    u, s, v = torch.linalg.svd(whole, full_matrices=False)
-    r = truncation.kept(s)
-    root = s[:r].sqrt()
-    a, b = (root.unsqueeze(1) * v[:r]).to(dtype).contiguous(), (u[:, :r] * root).to(dtype).contiguous()
-    norm = float(whole.norm())
-    missing = float((whole - b.double() @ a.double()).norm())
-    return a, b, LayerError(path=path, rank=r, norm=norm, error=missing / norm if norm else 0.0)
+    whole = weight.double().flatten(1)
+    energy = None if truncation.energy is None else min(truncation.energy, 1 - NOISE)
+    factors = factoring.of_matrix(whole, rank=truncation.rank, energy=energy)
+    root = factors.b.norm(dim=0).sqrt()
+    a = (factors.a * root.unsqueeze(1)).to(dtype).contiguous()
+    b = (factors.b / root.where(root > 0, 1.0)).to(dtype).contiguous()
+    norm, missing = float(whole.norm()), float((whole - b.double() @ a.double()).norm())
+    error = LayerError(path=path, rank=factors.rank, norm=norm, error=missing / norm if norm else 0.0)
+    kernel = weight.shape[2:]
+    return a.view(len(a), -1, *kernel), b.view(*b.shape, *(1 for _ in kernel)), error
 
 
 def _config(parts: Sequence[_Part], layout: Layout, ranks: Mapping[str, int], *, update_bias: bool) -> LoraConfig:

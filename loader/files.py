@@ -9,9 +9,11 @@ import torch
 
 from ..adapter import Adapter
 from ..architectures import Architecture
-from ..converters import read
+from ..converters import listed, read
+from ..converters.identity import own_version
 from ..errors import StateError
-from ..registry import Reference, pull
+from ..registry import Reference, Store, pull
+from ..registry.native_copies import native
 from .assembly import Assembly, assembled, is_composition
 from .known_base import KnownBase
 
@@ -31,6 +33,8 @@ def fetch(reference: str | Path, base: str | None, model: KnownBase, row: Archit
         pulled = pull(str(reference), base=base)
         if is_composition(pulled.path):
             return assembled(pulled, row)
+        if pulled.packed:
+            pulled = native(pulled, Store(), listed.write, by=own_version())
         path = pulled.path
     # Counts and values are looked at when the tensors are held against the model.
     return read(path, finite=False, counted=False, row=row, base=model)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,11 +12,12 @@ import torch
 
 from ..adapter import Adapter, Manifest, Probe
 from ..arrangement import Arrangement
-from ..errors import NotFoundError, StateError, UnsupportedError
+from ..errors import StateError, UnsupportedError
 from . import probe as probes
 from . import saved
 from .assembly import Assembly
-from .files import exactly
+from .plans import used
+from .saving import cast
 from .setups import Headed
 
 if TYPE_CHECKING:
@@ -43,20 +44,6 @@ class Compositions:
 
     def __init__(self, owner: AdapterSet) -> None:
         self._owner = owner
-        self._named: dict[str, Named] = {}
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._named
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._named)
-
-    def __getitem__(self, name: str) -> Named:
-        if name not in self._named:
-            raise NotFoundError(
-                f"no composition called {name!r} is loaded", hint=f"loaded are: {', '.join(self._named) or 'none'}"
-            )
-        return self._named[name]
 
     def put(self, name: str, found: Assembly, *, overwrite_ok: bool, allow_base_mismatch: bool) -> None:
         """Load a composition with its adapters, all of it or nothing; an adapter that is here already is shared.
@@ -81,38 +68,36 @@ class Compositions:
     def name(self, name: str, setup: Headed, manifest: Manifest, brought: Sequence[str] = ()) -> None:
         """Keep a composition of loaded adapters under a name; one that cannot act is refused first."""
         owner = self._owner
-        plan = owner._composed(setup)
-        labels = manifest.labels or owner._labels(setup)
-        if name in self._named or name in owner.names:
+        plan = owner._plans.together(setup)
+        labels = manifest.labels or owner._plans.labels(setup)
+        if name in owner.compositions or name in owner.names:
             owner.delete(name)
-        self._named[name] = Named(setup, dataclasses.replace(manifest, labels=labels), tuple(brought))
-        owner._compositions[setup] = plan
+        owner._loaded.compositions[name] = Named(setup, dataclasses.replace(manifest, labels=labels), tuple(brought))
+        owner._plans.keep(setup, plan)
 
     def delete(self, name: str) -> None:
         """Forget a composition, and the adapters that came with it unless another composition holds them."""
-        owner, gone = self._owner, self._named.pop(name)
+        owner, gone = self._owner, self._owner._loaded.compositions.pop(name)
         if owner._active == gone.setup:
             owner.activate(None)
-        owner._compositions.pop(gone.setup, None)
+        owner._plans.drop(gone.setup)
         for leaf in gone.brought:
             if leaf in owner.names and not self.holders(leaf):
                 owner.delete(leaf)
 
-    def clear(self) -> None:
-        """Forget all."""
-        self._named.clear()
-
     def holders(self, leaf: str) -> list[str]:
         """Return the compositions that an adapter is part of."""
-        return [name for name, one in self._named.items() if leaf in self._owner._used(one.setup)]
+        return [name for name, one in self._owner._loaded.compositions.items() if leaf in used(one.setup)]
 
     def arrangement(
         self, name: str, manifest: Manifest | None, probe: Mapping[str, torch.Tensor] | None
     ) -> Arrangement:
         """Return what the file of a composition holds; see AdapterSet.arrangement."""
-        owner, found = self._owner, self[name]
+        owner, found = self._owner, self._owner._loaded.composition(name)
         known = manifest or found.manifest
-        base = dataclasses.replace(owner._base(), id=known.base.id or owner._base_id, revision=known.base.revision)
+        base = dataclasses.replace(
+            owner._loaded.base(), id=known.base.id or owner._loaded.base_id, revision=known.base.revision
+        )
         record = self._record(found.setup, probe)
         labels = known.labels or found.manifest.labels
         return saved.arrangement_of(
@@ -122,7 +107,7 @@ class Compositions:
     def _record(self, setup: Headed, given: Mapping[str, torch.Tensor] | None) -> Probe:
         """Return the probe of a composition; the base model's answers too, where it has the same output."""
         owner, ground = self._owner, self._owner._ground
-        plain = given or probes.default_inputs(ground, owner._settings)
+        plain = given or probes.default_inputs(ground, owner._loaded.settings)
         inputs = given or saved.fitting(plain, setup.node, ground)
         before = owner._active
         try:
@@ -149,11 +134,11 @@ class Compositions:
         force: bool,
     ) -> Path:
         """Write a composition with all its adapters; see AdapterSet.save."""
-        owner, setup = self._owner, self[name].setup
-        used = [leaf for leaf in dict.fromkeys(owner._used(setup)) if leaf is not None]
-        adapters = {leaf: owner.adapter(leaf) for leaf in used}
+        owner, setup = self._owner, self._owner._loaded.composition(name).setup
+        names = [leaf for leaf in dict.fromkeys(used(setup)) if leaf is not None]
+        adapters = {leaf: owner.adapter(leaf) for leaf in names}
         if dtype is not None:
-            adapters = {leaf: _cast(adapter, dtype) for leaf, adapter in adapters.items()}
+            adapters = {leaf: cast(adapter, dtype) for leaf, adapter in adapters.items()}
         found = self.arrangement(name, manifest, probe)
         if format == "adapters":
             self._refuse_other_rules(setup, found)
@@ -167,15 +152,15 @@ class Compositions:
         owner = self._owner
         if leaf not in owner.names:
             return False
-        loaded = owner._get(leaf)
-        here, there = loaded.bank.tensors(), owner._bank(adapter.tensors).tensors()
+        loaded = owner._loaded[leaf]
+        here, there = loaded.bank.tensors(), owner._loaded.bank(adapter.tensors).tensors()
         same = loaded.config == adapter.config and here.keys() == there.keys()
         return same and all(torch.equal(here[key], there[key]) for key in here)
 
     def _refuse_other_rules(self, setup: Headed, found: Arrangement) -> None:
         """Raise where `adapters` would compute something else than this composition does here."""
         owner = self._owner
-        if owner._compat or setup.compat or found.probe is None:
+        if owner._loaded.compat or setup.compat or found.probe is None:
             return
         owner_active = owner._active
         theirs = dataclasses.replace(setup, compat=True, name="")
@@ -191,7 +176,3 @@ class Compositions:
                 f"`adapters` computes something else for {setup.node}: off by {difference:.2g}",
                 hint="save it as native, or compose it with the rules of `adapters`",
             )
-
-
-def _cast(adapter: Adapter, dtype: torch.dtype) -> Adapter:
-    return dataclasses.replace(adapter, tensors=exactly(adapter.tensors, dtype))

@@ -9,7 +9,9 @@ from __future__ import annotations
 from .combination import Combination, Options
 from .comparison import Comparison, MapDifference, TensorDifference, compare
 from .extraction import Extracted, extract
-from .merge import Merged, Site, merge
+from .keeping import Keeper
+from .lora import Site
+from .merge import Merged, merge
 from .request import KnownBase, Request, Source
 from .table import METHODS, by_name
 
@@ -18,6 +20,7 @@ __all__ = [
     "Combination",
     "Comparison",
     "Extracted",
+    "Keeper",
     "KnownBase",
     "MapDifference",
     "Merged",

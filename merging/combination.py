@@ -5,7 +5,7 @@ A method that only weighs the updates gives coefficients, and the sum keeps its 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -42,8 +42,9 @@ class Options:
 Coefficients = Callable[[Tensor, Sequence[float]], list[float]]
 """Inner products of the updates at one map (n, n), and weights → what each update is multiplied by in their sum."""
 
-Matrix = Callable[[Sequence[Tensor], Sequence[float], Options], Tensor]
-"""Updates of one shape at one map, float64, weights, and options → the merged update."""
+Matrix = Callable[[Iterable[Tensor], Sequence[float], Options], Tensor]
+"""Updates of one shape at one map, float64, weights, and options → the merged update; each is asked for once, in
+order, so that they need not be in memory together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,11 +90,18 @@ def weights_alone(products: Tensor, weights: Sequence[float]) -> list[float]:
     return list(weights)
 
 
-def stacked(deltas: Sequence[Tensor], weights: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """Return the updates (n, …) and the weights in a shape (n, 1, …) that multiplies them."""
-    whole = torch.stack(list(deltas))
-    factors = torch.tensor(list(weights), dtype=whole.dtype, device=whole.device)
-    return whole, factors.view(-1, *(1,) * (whole.ndim - 1))
+def total(terms: Iterable[tuple[float, Tensor]]) -> Tensor:
+    """Return Σ w_i t_i of at least one term.
+
+    >>> total([(2.0, torch.ones(2)), (-0.5, torch.ones(2))])
+    tensor([1.5000, 1.5000])
+    """
+    rest = iter(terms)
+    weight, first = next(rest)
+    found = first * weight
+    for weight, tensor in rest:
+        found.add_(tensor, alpha=weight)
+    return found
 
 
 def check_density(density: float) -> None:

@@ -11,30 +11,28 @@ Sources: Yu et al. 2024 (arXiv 2311.03099) §3; PEFT 0.21.2, utils/merge_utils.p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-from .combination import Options, stacked
+from .combination import Options, total
 from .ties import disjoint_mean
 
 
-def dare_linear(deltas: Sequence[Tensor], weights: Sequence[float], options: Options) -> Tensor:
+def dare_linear(deltas: Iterable[Tensor], weights: Sequence[float], options: Options) -> Tensor:
     """Return the weighted sum of what is left of the updates."""
-    whole, factors = stacked([dropped(delta, options) for delta in deltas], weights)
-    return (whole * factors).sum(dim=0)
+    return total((w, dropped(delta, options)) for w, delta in zip(weights, deltas, strict=True))
 
 
-def dare_ties(deltas: Sequence[Tensor], weights: Sequence[float], options: Options) -> Tensor:
+def dare_ties(deltas: Iterable[Tensor], weights: Sequence[float], options: Options) -> Tensor:
     """Return the mean, at each entry, of what is left of the weighted updates and has its elected sign."""
-    return disjoint_mean([dropped(delta, options) for delta in deltas], weights, options)
+    return disjoint_mean((dropped(delta, options) for delta in deltas), weights, options)
 
 
 def dropped(delta: Tensor, options: Options) -> Tensor:
     """Return an update with entries dropped at random, whose mean over all masks is the update."""
     if options.density >= 1:
         return delta
-    chances = torch.full(delta.shape, options.density)
-    mask = torch.bernoulli(chances, generator=options.generator).to(delta.device)
-    return delta * mask / options.density
+    mask = torch.bernoulli(torch.full(delta.shape, options.density), generator=options.generator)
+    return (delta * mask.to(delta.device)).div_(options.density)

@@ -24,9 +24,9 @@ from ..methods import LayerNormConfig, ParametersConfig, factoring
 from ..methods.deltas import Block
 from ..methods.low_rank import is_transposed
 from ..sites import Layout, Linear
-from .lora import lora
+from .keeping import InMemory
+from .lora import Growing, Site
 from .maps import Made
-from .merge import Site
 from .request import KnownBase
 
 
@@ -51,7 +51,7 @@ class Extracted:
 class _Found:
     """What differs between two models."""
 
-    made: list[Made] = field(default_factory=list)
+    lora: Growing = field(default_factory=lambda: Growing(InMemory(), torch.float32))
     others: dict[str, Tensor] = field(default_factory=dict)
     same: int = 0
 
@@ -94,7 +94,7 @@ def extract(
         if after.equal(before.to(after.dtype)):
             found.same += 1
         elif path in maps:
-            found.made.append(_of_map(maps[path], before, after, rank, energy))
+            found.lora.add(_of_map(maps[path], before, after, rank, energy))
         else:
             found.others[path] = after
     return _extracted(found, base.layout, of, name, rank, energy)
@@ -142,8 +142,9 @@ def _of_map(linear: Linear, before: Tensor, after: Tensor, rank: int | None, ene
 def _extracted(found: _Found, layout: Layout, of: Base, name: str, rank: int | None, energy: float | None) -> Extracted:
     configs: list[MethodConfig] = []
     tensors: dict[str, Tensor] = {}
-    if found.made:
-        config, own = lora(found.made, None, magnitude="none", padded=rank is not None, dtype=torch.float32)
+    sites = tuple(found.lora.sites)
+    if sites:
+        config, own = found.lora.finished(None, magnitude="none", padded=rank is not None)
         configs.append(config)
         tensors |= own
     norms, others = _parted(found.others, layout)
@@ -156,13 +157,12 @@ def _extracted(found: _Found, layout: Layout, of: Base, name: str, rank: int | N
     tensors |= {path: tensor.cpu().contiguous() for path, tensor in found.others.items()}
     if not configs:
         raise UsageError("the two models do not differ", hint="name the fine-tuned model with --tuned")
-    exact = all(one.kept > 1 - 1e-12 for one in found.made)
+    exact = all(one.kept > 1 - 1e-12 for one in sites)
     settings: dict[str, float] = {"rank": rank} if rank is not None else {"energy": energy or 0.0}
     origin = Provenance(
         format="extract", converter=f"adapterhub {own_version()}", exact=exact, method="svd", settings=settings
     )
     manifest = Manifest(name=name, base=of, provenance=origin)
-    sites = tuple(Site(one.linear.path, one.rank, one.kept, one.exact, one.error) for one in found.made)
     return Extracted(Adapter(tuple(configs), tensors, manifest), sites, tuple(found.others), found.same)
 
 

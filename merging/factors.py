@@ -19,9 +19,10 @@ from torch import Tensor
 from ..methods import LoraConfig, factoring
 from ..methods.lora import leaves
 from ..sites import Linear
-from .combination import Combination, Options, stacked
+from .combination import Combination, Options, total
+from .keeping import Keeper
 from .negate_b import negate_b
-from .parents import Parent, essence
+from .parents import Parent, essence, release
 from .request import Request
 from .start_values import pass_over
 from .tensors import dtype
@@ -79,7 +80,9 @@ def _same_sizes(parents: Sequence[Parent], request: Request) -> Iterator[str]:
             yield f"the factors of {first.name} and {other.name} differ in size or scale: {', '.join(fields)}"
 
 
-def merged(parents: Sequence[Parent], request: Request, options: Options) -> tuple[LoraConfig, dict[str, Tensor]]:
+def merged(
+    parents: Sequence[Parent], request: Request, options: Options, keeper: Keeper
+) -> tuple[LoraConfig, dict[str, Tensor]]:
     """Return configuration and tensors; reasons() has found none against it."""
     row = request.combination
     places = _places(parents)
@@ -102,9 +105,9 @@ def merged(parents: Sequence[Parent], request: Request, options: Options) -> tup
                 row, a, b, [w * _scale(parent, linear) for w, parent in zip(weights, having, strict=True)], options
             )
         kind = dtype([one[name_a] for one in own])
-        tensors |= {
-            name: tensor.cpu().to(kind).contiguous() for name, tensor in zip((name_a, name_b), pair, strict=True)
-        }
+        named = zip((name_a, name_b), pair, strict=True)
+        tensors |= keeper.put({name: tensor.cpu().to(kind).contiguous() for name, tensor in named})
+        release(parents)
     return _config(parents, request, places), tensors
 
 
@@ -132,8 +135,7 @@ def _of_peft(
         if row.matrix is not None:
             made.append(row.matrix(tensors, numbers, options))
         else:
-            whole, factors = stacked(tensors, numbers)
-            made.append((whole * factors).sum(dim=0))
+            made.append(total(zip(numbers, tensors, strict=True)))
     return made[0], made[1]
 
 

@@ -65,7 +65,7 @@ def _of(parent: Parent | None, wanted: str | None, having: Sequence[Parent]) -> 
 def _kept(parent: Parent, how: str) -> Head:
     if parent.head is None:
         raise AssertionError("only parents with a head are kept")
-    tensors = {key: parent.adapter.tensors[key] for key in parent.keys(parent.head)}
+    tensors = {key: parent.adapter.tensors[key].clone() for key in parent.keys(parent.head)}
     return Head((parent.head,), tensors, parent.adapter.manifest.labels, how)
 
 

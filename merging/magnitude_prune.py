@@ -8,18 +8,17 @@ name and the rounding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-from .combination import Options, stacked
+from .combination import Options, total
 
 
-def magnitude_prune(deltas: Sequence[Tensor], weights: Sequence[float], options: Options) -> Tensor:
+def magnitude_prune(deltas: Iterable[Tensor], weights: Sequence[float], options: Options) -> Tensor:
     """Return the weighted sum of the trimmed updates."""
-    whole, factors = stacked([trimmed(delta, options.density) for delta in deltas], weights)
-    return (whole * factors).sum(dim=0)
+    return total((w, trimmed(delta, options.density)) for w, delta in zip(weights, deltas, strict=True))
 
 
 def trimmed(delta: Tensor, density: float) -> Tensor:

@@ -22,7 +22,7 @@ from ..methods.deltas import Block, Delta, weight_of
 from ..methods.low_rank import Magnitude
 from ..sites import Linear
 from . import products
-from .combination import Combination, Options
+from .combination import Combination, Options, total
 from .request import Read
 
 SMALLEST_GAIN = 1e-6
@@ -102,8 +102,8 @@ class Mixer:
         numbers = self.row.coefficients(gram, weights)
         terms = [(c, delta) for c, delta in zip(numbers, deltas, strict=True) if delta is not None]
         if any(delta.dense is not None for _, delta in terms):
-            total = self._total(terms, linear)
-            return self._from_matrix(linear, total, self._bias(terms), self._exact(linear, deltas, weights))
+            whole = self._total(terms, linear)
+            return self._from_matrix(linear, whole, self._bias(terms), self._exact(linear, deltas, weights))
         if self.magnitude != "none":
             return self._directed(linear, terms, self._exact(linear, deltas, weights))
         return self._summed(linear, terms, deltas, weights)
@@ -184,17 +184,17 @@ class Mixer:
         present = [(w, delta) for w, delta in zip(weights, deltas, strict=True) if delta is not None]
         numbers = [w for w, _ in present]
         weight = self._weight(linear, deltas)
-        total = matrix([delta.matrix(weight) for _, delta in present], numbers, self.options)
+        merged = matrix((delta.matrix(weight) for _, delta in present), numbers, self.options)
         biases = [self._bias([(1.0, delta)]) for _, delta in present]
         size = linear.outputs
         bias = None
         if any(one is not None for one in biases):
-            full = [total.new_zeros(size) if one is None else one for one in biases]
+            full = [merged.new_zeros(size) if one is None else one for one in biases]
             bias = matrix(full, numbers, self.options)
-        return self._from_matrix(linear, total, bias, self._exact(linear, deltas, weights))
+        return self._from_matrix(linear, merged, bias, self._exact(linear, deltas, weights))
 
-    def _from_matrix(self, linear: Linear, total: Tensor, bias: Tensor | None, exact: Tensor | None) -> Made:
-        made = factoring.of_matrix(total, rank=self.rank, energy=self.energy)
+    def _from_matrix(self, linear: Linear, whole: Tensor, bias: Tensor | None, exact: Tensor | None) -> Made:
+        made = factoring.of_matrix(whole, rank=self.rank, energy=self.energy)
         result = made.b @ made.a
         return self._measured(linear, Block(made.a, made.b), result, exact, made.kept, bias=bias)
 
@@ -233,11 +233,7 @@ class Mixer:
     def _total(self, terms: Sequence[tuple[float, Delta]], linear: Linear) -> Tensor:
         """Return Σ c_i D_i (outputs, columns)."""
         weight = self._weight(linear, [delta for _, delta in terms])
-        first, *others = terms
-        total = first[0] * first[1].matrix(weight)
-        for c, delta in others:
-            total += c * delta.matrix(weight)
-        return total
+        return total((c, delta.matrix(weight)) for c, delta in terms)
 
     def _weight(self, linear: Linear, deltas: Sequence[Delta | None]) -> Tensor | None:
         """Return W where a gain acts on it."""

@@ -17,34 +17,16 @@ from ..methods.low_rank import Magnitude
 from ..sites import Linear
 from . import factors, heads, tensors
 from .combination import Options
-from .lora import lora
+from .keeping import InMemory, Keeper
+from .lora import Growing, Site
 from .manifest import base_of, manifest
-from .maps import Made, Mixer
-from .parents import Parent, essence, taken_apart
+from .maps import Mixer
+from .parents import Parent, essence, release, taken_apart
 from .request import KnownBase, Request, Source
 from .start_values import pass_over
 
 IDENTITY = ("linear", "task_arithmetic", "cat")
 """Methods that give a single adapter of weight 1 back as it is."""
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """What merging did at one linear map.
-
-    Attributes:
-        path: the map.
-        rank: rank of the result there.
-        kept: the part of the squared norm of what the method gives that is left after compressing it.
-        exact: norm of the exact sum Σ w_i D_i, None where it was not measured.
-        error: distance of the result from the exact sum, as a part of its norm; None where it was not measured.
-    """
-
-    path: str
-    rank: int
-    kept: float
-    exact: float | None
-    error: float | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,8 +57,12 @@ def merge(
     name: str,
     base: KnownBase | None = None,
     row: Architecture | None = None,
+    keeper: Keeper | None = None,
 ) -> Merged:
     """Return one adapter made of several.
+
+    It is made tensor by tensor, and the sources are told to give back what each took: where these lie on the disk, and
+    the keeper puts the result there, no more than the updates of one map are in memory at a time.
 
     Args:
         sources: the adapters.
@@ -84,6 +70,7 @@ def merge(
         name: of the result.
         base: the base model, for methods whose updates depend on its weights.
         row: the model family, where it is none of those that are known.
+        keeper: takes the tensors of the result; None keeps them in memory.
 
     Raises:
         UsageError: the options mean nothing.
@@ -98,37 +85,37 @@ def merge(
         return _same(parents[0], request, head, name)
     changes = _checked(parents, request, base)
     options, seed = _options(request)
+    kept = keeper or InMemory()
     configs: list[MethodConfig] = []
     found: dict[str, Tensor] = {}
-    made: list[Made] = []
+    sites: list[Site] = []
     if any(parent.maps for parent in parents):
-        updates, own, made = _maps(parents, changes, request, options, base)
+        updates, own, sites = _maps(parents, changes, request, options, base, kept)
         configs.append(updates)
         found |= own
     for config in parents[0].tensors:
-        changed, own = tensors.merged(config, parents, request, base)
+        changed, own = tensors.merged(config, parents, request, base, kept)
         configs.append(changed)
         found |= own
-    return _result(parents, request, (configs, found, made), head, name, seed)
+    return _result(parents, request, (configs, found, sites), head, name, seed)
 
 
 def _same(parent: Parent, request: Request, head: heads.Head, name: str) -> Merged:
     """Return a single adapter of weight 1: itself."""
-    found = {
-        key: tensor for config in parent.rest for key in parent.keys(config) for tensor in [parent.adapter.tensors[key]]
-    }
+    # The result is nobody's view: the source may be a file that is written over.
+    found = {key: parent.adapter.tensors[key].clone() for config in parent.rest for key in parent.keys(config)}
     return _result([parent], request, (list(parent.rest), found, []), head, name, None)
 
 
 def _result(
     parents: Sequence[Parent],
     request: Request,
-    content: tuple[list[MethodConfig], dict[str, Tensor], list[Made]],
+    content: tuple[list[MethodConfig], dict[str, Tensor], list[Site]],
     head: heads.Head,
     name: str,
     seed: int | None,
 ) -> Merged:
-    configs, found, made = content
+    configs, found, sites = content
     if not (configs or head.config):
         raise UsageError("the adapters bring nothing that could be merged")
     known = manifest(
@@ -137,14 +124,11 @@ def _result(
         seed,
         name=name,
         labels=head.labels,
-        exact=all(one.kept > 1 - 1e-12 for one in made),
+        exact=all(one.kept > 1 - 1e-12 for one in sites),
     )
     adapter = Adapter((*configs, *head.config), {**found, **(head.tensors or {})}, known)
-    sites = tuple(
-        Site(one.linear.path, one.rank * max(1, len(one.parts)), one.kept, one.exact, one.error) for one in made
-    )
     by_tensor = tuple(dict.fromkeys(config.method for config in parents[0].tensors))
-    return Merged(adapter, tuple(p.weight for p in parents), sites, by_tensor, head.how, seed)
+    return Merged(adapter, tuple(p.weight for p in parents), tuple(sites), by_tensor, head.how, seed)
 
 
 def _checked(parents: Sequence[Parent], request: Request, base: KnownBase | None) -> list[list[Changes]]:
@@ -223,22 +207,24 @@ def _maps(
     request: Request,
     options: Options,
     base: KnownBase | None,
-) -> tuple[LoraConfig, dict[str, Tensor], list[Made]]:
-    """Return the LoRA that the updates of linear maps are merged into."""
+    keeper: Keeper,
+) -> tuple[LoraConfig, dict[str, Tensor], list[Site]]:
+    """Return the LoRA that the updates of linear maps are merged into, and what was done at each."""
     if factors.acts_on_factors(request):
-        return *factors.merged(parents, request, options), []
+        return *factors.merged(parents, request, options, keeper), []
     like = _alike(parents)
     mixer = _mixer(parents, request, options, base, by_parts=like is not None)
     weights = [parent.weight for parent in parents]
-    made = []
     places = _places(changes)
     if request.compat == "peft" and mixer.rank is not None:
         pass_over(places.values(), mixer.rank, options.generator)
+    growing = Growing(keeper, mixer.dtype)
     for path, linear in places.items():
         found = [next((own.at(path) for own in mine if path in own.linears), None) for mine in changes]
-        made.append(mixer.at(linear, found, weights))
-    config, own = lora(made, like, magnitude=mixer.magnitude, padded=mixer.rank is not None, dtype=mixer.dtype)
-    return config, own, made
+        growing.add(mixer.at(linear, found, weights))
+        release(parents)
+    config, own = growing.finished(like, magnitude=mixer.magnitude, padded=mixer.rank is not None)
+    return config, own, growing.sites
 
 
 def _mixer(

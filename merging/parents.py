@@ -70,6 +70,12 @@ class Parent:
         return [Changes(method_of(c), c, self.layout, self.adapter.tensors, read) for c in self.maps]
 
 
+def release(parents: Iterable[Parent]) -> None:
+    """Let the sources give back what their tensors took of memory."""
+    for parent in parents:
+        parent.source.release()
+
+
 def essence(config: MethodConfig) -> dict[str, Any]:
     """Return the fields of a configuration that say what it computes."""
     return {key: value for key, value in config.to_json().items() if key not in TRAINING_ONLY}

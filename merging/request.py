@@ -43,11 +43,13 @@ class Source:
         adapter: the adapter.
         name: what it is called in messages and in provenance.
         digest: `sha256:<hex>` of its file, or of its bytes in the native format.
+        release: gives back what its tensors took of memory, where they lie on the disk.
     """
 
     adapter: Adapter
     name: str
     digest: str = ""
+    release: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from ..adapter import MethodConfig
 from ..methods import IA3Config
-from .parents import STAND_INS, Parent, essence
+from .keeping import Keeper
+from .parents import STAND_INS, Parent, essence, release
 from .request import KnownBase, Request
 
 CLOSE = 1e-9
@@ -89,23 +90,24 @@ def sums_to_one(parents: Sequence[Parent]) -> bool:
 
 
 def merged(
-    config: MethodConfig, parents: Sequence[Parent], request: Request, base: KnownBase | None
+    config: MethodConfig, parents: Sequence[Parent], request: Request, base: KnownBase | None, keeper: Keeper
 ) -> tuple[MethodConfig, dict[str, Tensor]]:
     """Return the configuration and the tensors of one method; reasons() has found none against it."""
     rest = 1 - sum(parent.weight for parent in parents)
     plain = request.compat is not None or sums_to_one(parents)
-    found = {}
+    found: dict[str, Tensor] = {}
     for key in parents[0].keys(config):
         like = [parent.adapter.tensors[key] for parent in parents]
         if not like[0].is_floating_point():
-            found[key] = like[0]
+            found |= keeper.put({key: like[0].clone()})
             continue
         total = torch.zeros(like[0].shape, dtype=torch.float64)
         for parent, tensor in zip(parents, like, strict=True):
             total += parent.weight * tensor.detach().cpu().double()
         if not plain:
             total += rest * _still(config, key, parents[0], base)
-        found[key] = total.to(dtype(like))
+        found |= keeper.put({key: total.to(dtype(like))})
+        release(parents)
     if isinstance(config, IA3Config) and not plain:
         # The parts of a map that are left alone are multiplied by `rest`.
         config = dataclasses.replace(config, rest=1 + (1 - rest) * (config.rest - 1))

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 LARGE = 1 << 18
 """An index of fewer bytes is read as a whole by every command; that is as fast."""
 
+NOTICED = 4
+"""An index of fewer bytes than so many times LARGE is prepared, or read as a whole, before people notice."""
+
 _LOCK_SECONDS = 300.0
 _LEFTOVER_SECONDS = 24 * 3600.0
 
@@ -53,15 +56,18 @@ def open_index(path: Path, cache: Path, progress: Progress | None = None) -> Loo
 def _large(path: Path, cache: Path, progress: Progress | None) -> Lookup | None:
     """Return the database of an index, or None where it is small, or none can be kept on this machine."""
     try:
-        if path.stat().st_size < LARGE:
+        size = path.stat().st_size
+        if size < LARGE:
             return None
         import sqlite3
     except (OSError, ImportError):
         return None
+    noticed = size >= NOTICED * LARGE
     try:
-        return Derived(path, cache / "lookup", progress).open()
+        return Derived(path, cache / "lookup", progress if noticed else None).open()
     except (OSError, sqlite3.Error) as error:
-        warn(f"no look-up of {path} can be kept in {cache}, so that every command reads it as a whole: {error}")
+        if noticed:
+            warn(f"no look-up of {path} can be kept in {cache}, so that every command reads it as a whole: {error}")
         return None
 
 

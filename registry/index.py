@@ -194,7 +194,7 @@ class Index(Lookup):
         release = old.versions.get(str(Version.parse(version))) or Release(published=published, artifacts=())
         entry = replace(
             old,
-            versions={**old.versions, version: _with_artifact(release, artifact, f"{name}@{version}")},
+            versions={**old.versions, version: with_artifact(release, artifact, f"{name}@{version}")},
             summary=old.summary if summary is None else summary,
             task=old.task if task is None else task,
             license=old.license if license is None else license,
@@ -274,7 +274,7 @@ def collector_off() -> Iterator[None]:
             gc.enable()
 
 
-def _with_artifact(release: Release, artifact: Artifact, what: str) -> Release:
+def with_artifact(release: Release, artifact: Artifact, what: str) -> Release:
     """Return release with the artifact: unchanged where it has it, appended where its base and format are new."""
     for present in release.artifacts:
         if present.to_json() == artifact.to_json():

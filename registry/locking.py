@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..composition_file import NAME as COMPOSITION
 from ..errors import AdapterHubError, AuthenticationError, NotFoundError, OfflineError
-from . import hf_client, pulling, receiving
+from . import hf_client, pulling, receiving, sources
 from .closure import together
 from .frozen import Frozen
 from .lock import Lock, LockedAdapter, LockedBase
@@ -95,7 +95,7 @@ class _Maker:
         place = self.settings.location(reference.registry)
         registry = self.opened.get(place) or open_registry(place, settings=self.settings)
         self.opened[place] = registry
-        found = registry.index.resolve(reference, base=wanted.base, format=wanted.format)
+        found = registry.index.resolve(reference, base=wanted.base, format=wanted.format, method=wanted.method)
         if found.artifact.format == COMPOSITION:
             return self._pinned(str(reference), self._pulled(wanted, registry))
         return self._record(str(reference), found.name, found.version, found.artifact, registry)
@@ -106,6 +106,7 @@ class _Maker:
             registry=registry,
             base=wanted.base,
             format=wanted.format,
+            method=wanted.method,
             offline=self.settings.offline,
             store=self.store,
         )
@@ -197,7 +198,13 @@ def sync(
         NotFoundError, OfflineError, IntegrityError, …: as for pull.
     """
     for name, pin in _named(frozen.lock):
-        path, cached = frozen.fetch(pin.bytes, pin.title, store=store, offline=offline, progress=progress)
+        if pin.artifact is None:
+            path, cached = frozen.fetch(pin.bytes, pin.title, store=store, offline=offline, progress=progress)
+        else:
+            found = sources.obtain(
+                frozen, pin.artifact, pin.title, store=store, offline=offline, progress=progress, pinned=True
+            )
+            path, cached = found.path, found.cached
         yield Synced(name=name, pin=pin, path=path, cached=cached)
 
 

@@ -101,21 +101,25 @@ class Lookup(Protocol):
         reference: Reference | str,
         base: str | None = None,
         format: str | None = None,  # noqa: A002 - the field's name
+        method: str | None = None,
     ) -> Resolved:
         """Return the version and artifact that a reference means here.
 
-        Of the versions that it admits and that are not yanked, the highest that has an artifact for the base model and
-        format; of these artifacts the first. A yanked version is found only if it is asked for exactly.
+        Of the versions that it admits and that are not yanked, the highest that has an artifact for the base model,
+        format and method; of these artifacts the first. A yanked version is found only if it is asked for exactly.
+        Where several entries have the name, base model and method have to leave one; see resolution.py.
 
         Args:
             reference: a reference of scheme "name".
             base: the base model's id, or what follows its "/"; capitals do not matter. None is any.
             format: name of the file format; None is any.
+            method: the method's name or whole configuration; None is any.
 
         Raises:
             NotFoundError: there is no such adapter, version or artifact; the hint lists what there is.
-            UsageError: base names several base models, or the reference is not one of scheme "name".
+            UsageError: base names several base models, the name is that of several adapters, or the reference is not
+                one of scheme "name".
         """
         from . import resolution
 
-        return resolution.resolve(self, reference, base=base, format=format)
+        return resolution.resolve(self, reference, base=base, format=format, method=method)

@@ -91,10 +91,19 @@ def fits(kind: Kind, base: str | None, method: str | None) -> bool:
     True
     """
     known, architecture, configuration = kind
-    parts = [part.partition("[")[0] for part in configuration.split("+")]
-    return (base is None or base.casefold() in (known, known.rpartition("/")[2], architecture)) and (
-        method is None or method.casefold() in (*parts, configuration)
-    )
+    fits_base = base is None or base.casefold() in (known, known.rpartition("/")[2], architecture)
+    return fits_base and has_method(configuration, method)
+
+
+def has_method(configuration: str, method: str | None) -> bool:
+    """Return whether a configuration is the method, or has it as one of its parts; None fits all.
+
+    >>> has_method("seq_bn[reduction_factor=2]+invertible", "seq_bn")
+    True
+    """
+    known = configuration.casefold()
+    parts = [part.partition("[")[0] for part in known.split("+")]
+    return method is None or method.casefold() in (*parts, known)
 
 
 def task_path(task: str) -> str:

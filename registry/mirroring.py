@@ -22,8 +22,8 @@ from ..errors import StateError
 from . import atomic, digest, editing, paths, receiving, remotes, sharding, shards, tasks
 from .index import Entries, Index
 from .lookup import Lookup
-from .receiving import Meter
-from .records import Artifact, ArtifactFile, Entry, Release, ascending
+from .receiving import Meter, Promise
+from .records import Artifact, Entry, Release, ascending
 from .registry import INDEX, Registry
 from .remote import Source
 from .store import file_name, files_of
@@ -110,7 +110,7 @@ class Mirror:
     def _planned(self, name: str, index: Lookup, there: Index) -> Callable[[], Copied]:
         def run() -> Copied:
             merged, missing = joined(name, index.entry(name), self._ours(name, there), self._url)
-            size = sum(artifact.total_size for artifact, url in missing if url != artifact.url)
+            size = sum(artifact.total_size or 0 for artifact, url in missing if url != artifact.url)
             return Copied(artifacts=len(missing), size=size, entry=merged)
 
         return run
@@ -147,13 +147,13 @@ class Mirror:
             self._bring_file(read, inner, self.folder / url / inner, file, f"{name}: {file.path}")
         return count
 
-    def _bring_file(self, read: receiving.Read, inner: str, target: Path, file: ArtifactFile, what: str) -> None:
+    def _bring_file(self, read: receiving.Read, inner: str, target: Path, file: Promise, what: str) -> None:
         """Fetch one file, unless it is there already."""
         part = self.folder / WORK / f"{digest.of_bytes(os.fsencode(target))[7:39]}.part"
         try:
             if target.is_file() and digest.of_file(target) == file.digest:
                 return
-            receiving.receive(read, inner, part, file, what, Meter(file.size, None))
+            receiving.receive(read, inner, part, file, what, Meter([file.size], None))
             target.parent.mkdir(parents=True, exist_ok=True)
             part.replace(target)
             atomic.flush_folder(target.parent)

@@ -12,9 +12,11 @@ from ..errors import NotFoundError, SchemaError, StateError, UsageError
 from . import lock as locks
 from .lock import Lock, LockedAdapter
 from .reference import Reference
+from .resolution import Wanted as Choice
+from .resolution import fitting
 from .settings import PROJECT_FILE, Settings
 
-_FIELDS = ("reference", "base", "format")
+_FIELDS = ("reference", "base", "format", "method")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,21 +27,22 @@ class Wanted:
         reference: an adapter of a registry, or of a repository.
         base: the base model to choose an artifact for, or None.
         format: the format to choose an artifact of, or None.
+        method: the method to choose an artifact of, or None.
     """
 
     reference: Reference
     base: str | None = None
     format: str | None = None
+    method: str | None = None
 
     def fault(self, locked: LockedAdapter) -> str:
         """Return why a pin is not what is asked for, or "" where it is."""
-        from .resolution import fitting
-
+        choice = Choice(base=self.base, format=self.format, method=self.method)
         if locked.reference != str(self.reference):
             return f"it asks for {self.reference}, pinned is {locked.reference}"
-        if locked.artifact is not None and not fitting((locked.artifact,), self.base, self.format):
+        if locked.artifact is not None and not fitting((locked.artifact,), choice):
             pinned = f"{locked.artifact.base.id} ({locked.artifact.format})"
-            return f"it asks for {' '.join(filter(None, [self.base, self.format]))}, pinned is {pinned}"
+            return f"it asks for one {choice}, pinned is that for {pinned}"
         return ""
 
 

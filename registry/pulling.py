@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..composition_file import document_of
 from ..errors import AdapterHubError, NotFoundError, OfflineError
-from . import remotes
+from . import remotes, sources
 from .receiving import Progress
 from .records import Artifact, Content, Release
 from .reference import Reference
 from .registry import Registry, open_registry
-from .remote import Source
 from .resolution import Resolved
 from .settings import Settings
 from .store import Store
+
+NATIVE = "native"
+ZIP = b"PK\x03\x04"
+"""The first bytes of an archive."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +33,8 @@ class Pulled:
         version: version of the entry, or None for a path.
         artifact: what the index says of these bytes, or None where no index was asked.
         cached: whether all of it was on this machine already.
-        content: the files of a repository on the Hub, with their digests; None otherwise.
+        content: the files of a repository on the Hub, with their digests, also where an artifact's bytes could not be
+            had and the repository is another of its sources; None otherwise.
         home: the registry that the artifact is from, or None where no index was asked.
         parts: of a composition, name in it → adapter; else {}.
     """
@@ -45,9 +49,17 @@ class Pulled:
     parts: Mapping[str, Pulled] = field(default_factory=dict)
 
     @property
+    def packed(self) -> bool:
+        """Whether an artifact came as an archive, or as a repository in its place: `hub.fetching` makes it native."""
+        if self.artifact is None or self.artifact.format == NATIVE or self.path.is_dir():
+            return self.artifact is not None and self.content is not None
+        with self.path.open("rb") as file:
+            return file.read(len(ZIP)) == ZIP
+
+    @property
     def digest(self) -> str | None:
         """The digest that names what was pulled, or None for a path."""
-        checked = self.artifact or self.content
+        checked = self.content or self.artifact
         return None if checked is None else checked.identity
 
 
@@ -57,6 +69,7 @@ def pull(
     registry: Registry | str | Path | None = None,
     base: str | None = None,
     format: str | None = None,  # noqa: A002 - the field's name
+    method: str | None = None,
     offline: bool | None = None,
     store: Store | None = None,
     progress: Progress | None = None,
@@ -70,6 +83,7 @@ def pull(
         registry: where to look names up; None is the one that the reference or the settings name.
         base: the base model to choose an artifact for; see Index.resolve.
         format: the format to choose an artifact of.
+        method: the method to choose an artifact of.
         offline: refuse to use the network; None is as the settings say.
         store: where bytes are kept; None is the one of the settings.
         progress: is told how many of how many bytes are here, while they are fetched.
@@ -98,19 +112,21 @@ def pull(
     if reference.scheme != "name":
         raise _elsewhere(reference, settings)
     opened = registry if isinstance(registry, Registry) else _open(reference, registry, settings)
-    resolved = _resolve(opened, reference, base, format)
+    resolved = _resolve(opened, reference, base, format, method)
+    artifact, what = resolved.artifact, f"{resolved.name}@{resolved.version}"
     if resolved.release.yanked:
-        warnings.warn(yanked(f"{resolved.name}@{resolved.version}", resolved.release), UserWarning, stacklevel=2)
-    path, cached = opened.fetch(
-        resolved.artifact,
-        f"{resolved.name}@{resolved.version}",
-        store=store,
-        offline=settings.offline,
-        progress=progress,
+        warnings.warn(yanked(what, resolved.release), UserWarning, stacklevel=2)
+    got = sources.obtain(
+        opened, artifact, what, store=store, offline=settings.offline, progress=progress, pinned=opened.alone
     )
-    artifact = resolved.artifact
     pulled = Pulled(
-        path=path, name=resolved.name, version=resolved.version, artifact=artifact, cached=cached, home=opened
+        path=got.path,
+        name=resolved.name,
+        version=resolved.version,
+        artifact=artifact,
+        cached=got.cached,
+        content=got.content,
+        home=opened,
     )
     return _completed(pulled, home=opened, settings=settings, store=store)
 
@@ -142,16 +158,9 @@ def _from_the_hub(
     progress: Progress | None,
 ) -> Pulled:
     """Return the adapter in a repository on the Hub."""
-    from .hf_adapter import content_of
-
-    content = content_of(reference, format=format, store=store, offline=offline)
-
-    def read(path: str, start: int) -> Iterator[bytes]:
-        source = Source(url=content.url, path=path, registry=store.root, start=start)
-        return remotes.read(source, offline=offline)
-
-    path, cached = store.obtain(content, read, str(reference), progress=progress)
-    return Pulled(path=path, name=_name(reference), version=None, artifact=None, cached=cached, content=content)
+    found = sources.from_hub(reference, format=format, store=store, offline=offline, progress=progress)
+    name = _name(reference)
+    return Pulled(path=found.path, name=name, version=None, artifact=None, cached=found.cached, content=found.content)
 
 
 def yanked(what: str, release: Release) -> str:
@@ -178,10 +187,16 @@ def _open(reference: Reference, registry: str | Path | None, settings: Settings)
     return open_registry(location, settings=settings)
 
 
-def _resolve(registry: Registry, reference: Reference, base: str | None, format: str | None) -> Resolved:  # noqa: A002
+def _resolve(
+    registry: Registry,
+    reference: Reference,
+    base: str | None,
+    format: str | None,  # noqa: A002
+    method: str | None,
+) -> Resolved:
     """Return what the reference means; where it is unknown but names a file here, the hint says how to write that."""
     try:
-        return registry.index.resolve(reference, base=base, format=format)
+        return registry.index.resolve(reference, base=base, format=format, method=method)
     except NotFoundError as error:
         if Path(reference.name).exists():
             raise NotFoundError(error.message, hint=f"for the file or folder write ./{reference.name}") from error

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
 from ..errors import AdapterHubError, DigestError
 from . import atomic
-from .records import ArtifactFile
 from .remote import BLOCK
 
 if TYPE_CHECKING:
@@ -22,10 +22,28 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Progress: TypeAlias = Callable[[int, int], None]
-"""Is told how many of how many bytes are here; called by several threads, one at a time."""
+"""Is told how many of how many bytes are here, 0 being unknown; called by several threads, one at a time."""
 
 AT_ONCE = 4
 """Files that are fetched at the same time."""
+
+MOST = 4 << 30
+"""Bytes that a file of unknown size may have."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promise:
+    """What a file has to be.
+
+    Attributes:
+        path: its path in its artifact.
+        digest: `sha256:<hex>` of its bytes.
+        size: its bytes' number, or None where that is not known.
+    """
+
+    path: str
+    digest: str
+    size: int | None
 
 
 class Read(Protocol):
@@ -39,8 +57,9 @@ class Read(Protocol):
 class Meter:
     """Counts the bytes of several files together, and tells how far they are."""
 
-    def __init__(self, total: int, progress: Progress | None) -> None:
-        self.total = total
+    def __init__(self, sizes: Iterable[int | None], progress: Progress | None) -> None:
+        known = list(sizes)
+        self.total = 0 if None in known else sum(size or 0 for size in known)
         self._done = 0
         self._progress = progress
         self._lock = threading.Lock()
@@ -51,10 +70,10 @@ class Meter:
         with self._lock:
             self._done += count
             if self._progress is not None:
-                self._progress(min(self._done, self.total), self.total)
+                self._progress(min(self._done, self.total or self._done), self.total)
 
 
-def receive(read: Read, inner: str, part: Path, file: ArtifactFile, what: str, meter: Meter) -> None:
+def receive(read: Read, inner: str, part: Path, file: Promise, what: str, meter: Meter) -> None:
     """Fill the partial file with a file's bytes, all of them checked and on the disk.
 
     Raises:
@@ -70,14 +89,14 @@ def receive(read: Read, inner: str, part: Path, file: ArtifactFile, what: str, m
         if not begun:
             raise
         # What was there may have been the beginning of other bytes, or damaged since.
-        meter.add(-file.size)
+        meter.add(-(begun if file.size is None else file.size))
         receive(read, inner, part, file, what, meter)
     except OSError:
         part.unlink(missing_ok=True)
         raise
 
 
-def _fill(read: Read, inner: str, part: Path, file: ArtifactFile, what: str, meter: Meter) -> None:
+def _fill(read: Read, inner: str, part: Path, file: Promise, what: str, meter: Meter) -> None:
     """Write the partial file to its end, and check all of it."""
     import hashlib
 
@@ -85,8 +104,9 @@ def _fill(read: Read, inner: str, part: Path, file: ArtifactFile, what: str, met
     with part.open("ab+") as target:
         count = _known(target, hashed)
         meter.add(count)
-        if count < file.size:
-            count = _append(read(inner, count), target, hashed, count, file.size, meter)
+        if file.size is None or count < file.size:
+            most = MOST if file.size is None else file.size
+            count = _append(read(inner, count), target, hashed, count, most, meter)
         _check(count, f"sha256:{hashed.hexdigest()}", file, what)
         target.flush()
         atomic.flush_to_disk(target.fileno())
@@ -103,13 +123,13 @@ def _known(target: BinaryIO, hashed: hashlib._Hash) -> int:
 
 
 def _append(
-    blocks: Iterable[bytes], target: BinaryIO, hashed: hashlib._Hash, count: int, size: int, meter: Meter
+    blocks: Iterable[bytes], target: BinaryIO, hashed: hashlib._Hash, count: int, most: int, meter: Meter
 ) -> int:
-    """Return how many bytes there are with these blocks, no more than one block beyond size."""
+    """Return how many bytes there are with these blocks, no more than one block beyond most."""
     for block in _until(blocks, meter.stopped):
         count += len(block)
         meter.add(len(block))
-        if count > size:
+        if count > most:
             break
         hashed.update(block)
         target.write(block)
@@ -123,15 +143,16 @@ def _until(blocks: Iterable[bytes], stopped: threading.Event) -> Iterator[bytes]
         yield block
 
 
-def _check(count: int, actual: str, file: ArtifactFile, what: str) -> None:
+def _check(count: int, actual: str, file: Promise, what: str) -> None:
     """Raise where the bytes are not those that were promised.
 
     Raises:
         DigestError: they have another number or another digest.
     """
-    if count != file.size:
-        found = f"more than {file.size}" if count > file.size else str(count)
-        promised = f"{file.digest} ({file.size} bytes)"
+    size = min(count, MOST) if file.size is None else file.size
+    if count != size:
+        found = f"more than {size}" if count > size else str(count)
+        promised = f"{file.digest} ({size if file.size is not None else f'at most {MOST}'} bytes)"
         raise DigestError(what, expected=promised, actual=f"another one ({found} bytes)")
     if actual != file.digest:
         raise DigestError(what, expected=file.digest, actual=actual)

@@ -74,7 +74,7 @@ class Content:
     Attributes:
         url: where the bytes lie: `bundled:<file>`, a path beside the index (`.` for its folder itself), or a URL.
         digest: digest of the single file; None for a folder.
-        size: size of the single file in bytes; None for a folder.
+        size: size of the single file in bytes; None for a folder, and where it is not known.
         files: the files of a folder; () for a single file.
     """
 
@@ -90,9 +90,10 @@ class Content:
 
     def to_json(self) -> JSON:
         """Return the record as JSON, fields in the order in which index.json has them."""
-        single = {} if self.digest is None else {"digest": self.digest, "size": self.size}
+        single = {"digest": self.digest, "size": self.size}
         files = [file.to_json() for file in sorted(self.files, key=lambda file: file.path)]
-        return {"url": self.url, **single, **({"files": files} if files else {})}
+        known = {key: value for key, value in single.items() if value is not None}
+        return {"url": self.url, **known, **({"files": files} if files else {})}
 
     @property
     def identity(self) -> str:
@@ -103,9 +104,9 @@ class Content:
         return digest.of_bytes(schemas.canonical(listing))
 
     @property
-    def total_size(self) -> int:
-        """The size of all files together in bytes."""
-        return self.size if self.size is not None else sum(file.size for file in self.files)
+    def total_size(self) -> int | None:
+        """The size of all files together in bytes, or None where it is not known."""
+        return sum(file.size for file in self.files) if self.files else self.size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,12 +117,20 @@ class Artifact(Content):
         base: the base model.
         method: configuration string or name of the method, e.g. `double_seq_bn`.
         format: name of the file format, e.g. `native`.
+        sources: where else to get it, in order; see sources.py.
+        summary: one line for people, where it is not the adapter that the entry's summary and licence are of.
+        aliases: which aliases of the entry mean this artifact alone.
+        requires: references of the adapters that it was trained on top of.
         extra: fields that this version does not interpret, kept.
     """
 
     base: ArtifactBase
     method: str
     format: str
+    sources: tuple[str, ...] = ()
+    summary: str = ""
+    aliases: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
     extra: Mapping[str, JSON] = field(default_factory=dict)
 
     @classmethod
@@ -129,12 +138,17 @@ class Artifact(Content):
         """Return the record that checked JSON describes."""
         base = ArtifactBase.from_json(data["base"])
         files = tuple(ArtifactFile.from_json(item) for item in data.get("files", ()))
-        return cls(**{**data, "base": base, "files": files})
+        lists = {key: tuple(data[key]) for key in ("sources", "aliases", "requires") if key in data}
+        return cls(**{**data, **lists, "base": base, "files": files})
 
     def to_json(self) -> JSON:
         """Return the record as JSON, fields in the order in which index.json has them."""
         own = {"base": self.base.to_json(), "method": self.method, "format": self.format}
-        return {**own, **Content.to_json(self), **_extra(self.extra)}
+        texts = {"summary": self.summary} if self.summary else {}
+        lists = {"aliases": sorted(self.aliases), "requires": list(self.requires)}
+        known = {key: value for key, value in lists.items() if value}
+        sources = {"sources": list(self.sources)} if self.sources else {}
+        return {**own, **Content.to_json(self), **sources, **texts, **known, **_extra(self.extra)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,15 +156,15 @@ class Release:
     """One published version; its artifacts never change, but another base model's may join them.
 
     Attributes:
-        published: date, or date and time in UTC, of RFC 3339.
+        published: date, or date and time in UTC, of RFC 3339; "" where nobody knows.
         artifacts: one for each base model and format; the first is the default.
         yanked: whether it is bad: still found by its exact version, never chosen.
         reason: why it is yanked, for people.
         extra: fields that this version does not interpret, kept.
     """
 
-    published: str
     artifacts: tuple[Artifact, ...]
+    published: str = ""
     yanked: bool = False
     reason: str = ""
     extra: Mapping[str, JSON] = field(default_factory=dict)
@@ -163,14 +177,9 @@ class Release:
     def to_json(self) -> JSON:
         """Return the record as JSON; `yanked` is always written, an empty reason is not."""
         artifacts = [artifact.to_json() for artifact in self.artifacts]
+        known = {"published": self.published} if self.published else {}
         reason = {"reason": self.reason} if self.reason else {}
-        return {
-            "published": self.published,
-            "yanked": self.yanked,
-            **reason,
-            "artifacts": artifacts,
-            **_extra(self.extra),
-        }
+        return {**known, "yanked": self.yanked, **reason, "artifacts": artifacts, **_extra(self.extra)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,11 +1,19 @@
-"""From a reference to one artifact: names and aliases, version ranges, base models and formats."""
+"""From a reference to one artifact: names and aliases, version ranges, base models, formats and methods.
+
+A name may belong to several entries, as `sentiment/sst-2@ukp` did in the archived AdapterHub, which chose by base model
+and method. Here these have to leave entries for one base model; of them, the one whose name begins those of all others
+is meant (`sst2-bert` before `sst2-bert-houlsby`). Everything else is an error that names them.
+"""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import NotFoundError, UsageError
+from . import matching
 from .records import Artifact, Entry, Release
 from .reference import Reference
 from .version import Version
@@ -46,19 +54,85 @@ def find(lookup: Lookup, name: str) -> str:
     raise NotFoundError(f"there is no adapter {name!r} in {lookup.place}", hint=_near(lookup, name))
 
 
-def resolve(lookup: Lookup, reference: Reference | str, *, base: str | None, format: str | None) -> Resolved:  # noqa: A002
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What an artifact has to be: for a base model, in a format, of a method; None is any."""
+
+    base: str | None
+    format: str | None
+    method: str | None
+
+    def __str__(self) -> str:
+        texts = {"for base model": self.base, "in format": self.format, "of method": self.method}
+        return " and ".join(f"{words} {text!r}" for words, text in texts.items() if text)
+
+
+def resolve(
+    lookup: Lookup,
+    reference: Reference | str,
+    *,
+    base: str | None,
+    format: str | None,  # noqa: A002
+    method: str | None = None,
+) -> Resolved:
     """Return the version and artifact that a reference means; see Lookup.resolve."""
     reference = Reference.parse(reference) if isinstance(reference, str) else reference
     if reference.scheme != "name":
         raise UsageError(f"{reference} does not name an adapter of a registry", hint="pull it directly")
-    name = find(lookup, reference.name)
+    wanted = Wanted(base=base, format=format, method=method)
+    owners = lookup.owners(reference.name)
+    if len(owners) > 1:
+        return _of_several(lookup, owners, reference, wanted)
+    return _resolved(lookup, find(lookup, reference.name), reference, wanted)
+
+
+def _resolved(lookup: Lookup, name: str, reference: Reference, wanted: Wanted) -> Resolved:
+    """Return the version and artifact of one entry."""
     entry = lookup.entry(name)
     versions = _versions(entry, name, reference)
+    meant = _meant(entry, reference.name)
     for version in versions:
-        artifacts = fitting(entry.versions[version].artifacts, base, format)
+        artifacts = fitting([a for a in entry.versions[version].artifacts if meant(a)], wanted)
         if artifacts:
             return Resolved(name=name, version=version, entry=entry, artifact=artifacts[0])
-    raise _no_artifact(entry, name, versions[0], base, format)
+    raise _no_artifact(entry, name, versions[0], wanted)
+
+
+def _of_several(lookup: Lookup, owners: Sequence[str], reference: Reference, wanted: Wanted) -> Resolved:
+    """Return the one that is meant of several entries that have the name.
+
+    Raises:
+        NotFoundError: none has such an artifact.
+        UsageError: it stays open which is meant.
+    """
+    found: list[Resolved] = []
+    for name in owners:
+        with contextlib.suppress(NotFoundError):
+            found.append(_resolved(lookup, name, reference, wanted))
+    if not found:
+        raise NotFoundError(
+            f"none of those called {reference.name!r} has an artifact {wanted}".rstrip(),
+            hint=f"they are {_listed(list(owners))}",
+        )
+    plain = min(found, key=lambda resolved: len(resolved.name))
+    beginnings = all(other is plain or other.name.startswith(f"{plain.name}-") for other in found)
+    if beginnings and len({resolved.artifact.base.id for resolved in found}) == 1:
+        return plain
+    names = _listed([resolved.name for resolved in found])
+    raise UsageError(
+        f"{reference.name!r} is another name of {names}", hint="name one of them, or the base model (--base)"
+    )
+
+
+def _meant(entry: Entry, name: str) -> Callable[[Artifact], bool]:
+    """Return whether an artifact of an entry is meant by a name: each, unless the name is an alias of some only."""
+    wanted = matching.folded(name)
+
+    def has(artifact: Artifact) -> bool:
+        return wanted in map(matching.folded, artifact.aliases)
+
+    some = any(has(artifact) for release in entry.versions.values() for artifact in release.artifacts)
+    return has if some else lambda artifact: True
 
 
 def _versions(entry: Entry, name: str, reference: Reference) -> list[str]:
@@ -83,27 +157,33 @@ def _available(entry: Entry) -> str:
     return f"it has {_listed(marks)}" + ("; ask for a marked one by its exact version" if marked else "")
 
 
-def fitting(artifacts: tuple[Artifact, ...], base: str | None, format: str | None) -> list[Artifact]:  # noqa: A002
-    """Return the artifacts for the base model and in the format, in their order."""
-    fitting = [artifact for artifact in artifacts if format in (None, artifact.format)]
-    if base is None:
+def fitting(artifacts: Sequence[Artifact], wanted: Wanted) -> list[Artifact]:
+    """Return the artifacts for the base model, in the format and of the method, in their order."""
+    fitting = [
+        artifact
+        for artifact in artifacts
+        if wanted.format in (None, artifact.format) and matching.has_method(artifact.method, wanted.method)
+    ]
+    if wanted.base is None:
         return fitting
-    wanted = base.casefold()
-    full = [artifact for artifact in fitting if artifact.base.id.casefold() == wanted]
-    short = [artifact for artifact in fitting if artifact.base.id.rpartition("/")[2].casefold() == wanted]
+    base = wanted.base.casefold()
+    full = [artifact for artifact in fitting if artifact.base.id.casefold() == base]
+    short = [artifact for artifact in fitting if artifact.base.id.rpartition("/")[2].casefold() == base]
     ids = sorted({artifact.base.id for artifact in short})
     if not full and len(ids) > 1:
-        raise UsageError(f"base model {base!r} may be {_listed(ids)}", hint="write it in full")
+        raise UsageError(f"base model {wanted.base!r} may be {_listed(ids)}", hint="write it in full")
     return full or short
 
 
-def _no_artifact(entry: Entry, name: str, version: str, base: str | None, format: str | None) -> NotFoundError:  # noqa: A002
+def _no_artifact(entry: Entry, name: str, version: str, wanted: Wanted) -> NotFoundError:
     """Return the error that says what the version lacks and what it has."""
-    lacking = " and ".join(
-        text for text in (base and f"for base model {base!r}", format and f"in format {format!r}") if text
+    there = sorted(
+        {
+            f"{artifact.base.id} ({f'{artifact.format}, {artifact.method}' if wanted.method else artifact.format})"
+            for artifact in entry.versions[version].artifacts
+        }
     )
-    there = sorted({f"{artifact.base.id} ({artifact.format})" for artifact in entry.versions[version].artifacts})
-    return NotFoundError(f"{name}@{version} has no artifact {lacking}", hint=f"it has {_listed(there)}")
+    return NotFoundError(f"{name}@{version} has no artifact {wanted}".rstrip(), hint=f"it has {_listed(there)}")
 
 
 def _near(lookup: Lookup, name: str) -> str:

@@ -13,7 +13,7 @@ A relative path in a file is relative to that file. The project file alone has a
 
     [adapters]
     reviews = "sst2-bert@^1"        # name in the project = reference
-    moods = { reference = "acme::moods", base = "bert-base-uncased", format = "native" }
+    moods = { reference = "acme::moods", base = "bert-base-uncased", format = "native", method = "seq_bn" }
 """
 
 from __future__ import annotations

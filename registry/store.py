@@ -23,8 +23,8 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import AdapterHubError, DigestError, FormatError, StateError
 from . import atomic, digest, paths, receiving, verified
-from .receiving import Meter, Progress, Read
-from .records import ArtifactFile, Content
+from .receiving import Meter, Progress, Promise, Read
+from .records import Content
 
 _LOCK_SECONDS = 120.0
 _TRIES = 10
@@ -93,10 +93,10 @@ class Store:
             DigestError: the bytes have another digest or another number.
             AdapterHubError: the store cannot be written.
         """
-        file = ArtifactFile(path=what, digest=expected, size=size)
+        file = Promise(path=what, digest=expected, size=size)
         try:
             with self._temporary() as temporary:
-                receiving.receive(lambda path, start: blocks, "", temporary, file, what, Meter(size, None))
+                receiving.receive(lambda path, start: blocks, "", temporary, file, what, Meter([size], None))
                 return self._keep(temporary, expected)
         except OSError as error:
             raise self._unwritable(error) from error
@@ -125,7 +125,7 @@ class Store:
         raise StateError(f"{what} is removed from the cache as often as it is fetched", hint="try again later")
 
     def _bring(
-        self, content: Content, files: tuple[ArtifactFile, ...], read: Read, what: str, progress: Progress | None
+        self, content: Content, files: tuple[Promise, ...], read: Read, what: str, progress: Progress | None
     ) -> bool:
         """Make sure that the objects of all files are here, and return whether they were."""
         damages: dict[str, DigestError | None] = {}
@@ -134,13 +134,13 @@ class Store:
         inner = {file.path: path for file, path in zip(files, _inner_paths(content), strict=True)}
         # Equal files are fetched once.
         missing = {file.digest: file for file in reversed(files) if file.digest in damages}.values()
-        meter = Meter(sum(file.size for file in missing), progress)
+        meter = Meter([file.size for file in missing], progress)
         fetch = [
             partial(self._ensure, file, read, inner[file.path], what, damages[file.digest], meter) for file in missing
         ]
         return all(receiving.at_once(fetch, meter))
 
-    def _look(self, file: ArtifactFile, damages: dict[str, DigestError | None]) -> None:
+    def _look(self, file: Promise, damages: dict[str, DigestError | None]) -> None:
         """Note a file's digest where its object is not here, with the error if that was damaged."""
         try:
             if self.find(file.digest) is None:
@@ -150,12 +150,12 @@ class Store:
             _warn(f"{error.message}; it is fetched again")
 
     def _ensure(
-        self, file: ArtifactFile, read: Read, inner: str, what: str, damage: DigestError | None, meter: Meter
+        self, file: Promise, read: Read, inner: str, what: str, damage: DigestError | None, meter: Meter
     ) -> bool:
         """Make sure that a file's object is here; return whether another process has brought it meanwhile."""
         with self.held(file.digest) as alone:
             if self.find(file.digest) is not None:
-                meter.add(file.size)
+                meter.add(file.size or 0)
                 return damage is None
             try:
                 self._fetch(file, read, inner, f"{what}: {file.path}", meter, alone=alone)
@@ -165,7 +165,7 @@ class Store:
                 raise damage from error
         return False
 
-    def _fetch(self, file: ArtifactFile, read: Read, inner: str, what: str, meter: Meter, *, alone: bool) -> None:
+    def _fetch(self, file: Promise, read: Read, inner: str, what: str, meter: Meter, *, alone: bool) -> None:
         """Bring a file's object here; alone says that nobody else writes its partial file."""
         try:
             with self._partial(file.digest) if alone else self._temporary() as part:
@@ -182,7 +182,7 @@ class Store:
         atomic.flush_folder(path.parent)
         return path
 
-    def _lay_out(self, artifact: Content, files: tuple[ArtifactFile, ...]) -> Path:
+    def _lay_out(self, artifact: Content, files: tuple[Promise, ...]) -> Path:
         """Return the path under which the artifact's files have their names, each the verified object itself."""
         home = self.root / "artifacts" / digest.hexadecimal(artifact.identity)
         name = file_name(artifact)
@@ -281,13 +281,13 @@ def file_name(artifact: Content) -> str:
     return "artifact" if paths.fault(name) else name
 
 
-def files_of(artifact: Content) -> tuple[ArtifactFile, ...]:
+def files_of(artifact: Content) -> tuple[Promise, ...]:
     """Return the files of an artifact, a single one under its own name."""
     if artifact.files:
-        return artifact.files
-    if artifact.digest is None or artifact.size is None:
-        raise FormatError(f"artifact {artifact.url!r} has neither digest and size nor files")
-    return (ArtifactFile(path=file_name(artifact), digest=artifact.digest, size=artifact.size),)
+        return tuple(Promise(path=file.path, digest=file.digest, size=file.size) for file in artifact.files)
+    if artifact.digest is None:
+        raise FormatError(f"artifact {artifact.url!r} has neither a digest nor files")
+    return (Promise(path=file_name(artifact), digest=artifact.digest, size=artifact.size),)
 
 
 def _inner_paths(artifact: Content) -> list[str]:

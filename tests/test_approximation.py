@@ -146,3 +146,21 @@ def test_another_base_model_is_noticed(tmp_path: Path) -> None:
             rank=4,
             base=GOLDEN.case("e-gpt2-lora-qkv").base,
         )
+
+
+CONVOLUTIONS = ("vit-lora-convolution", "vit-loha", "vit-loha-effective", "vit-lokr", "vit-lokr-effective", "vit-hra")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_changes_of_convolutions_become_loras_of_convolutions(name: str, tmp_path: Path) -> None:
+    case = PEFTS.case(name)
+    report = adapterhub.convert(
+        case.adapter, tmp_path / "a", to="peft", base=case.base, approximate="lora", energy=1.0, verify=True
+    )
+    assert report.exact
+    assert report.verified is not None
+    assert report.verified.difference <= 2e-4 < (report.verified.effect or 1.0)
+    assert any("patch_embeddings" in layer.path for layer in report.layers)
+    less = adapterhub.convert(case.adapter, tmp_path / "b", to="peft", base=case.base, approximate="lora", rank=1)
+    assert any(layer.error > 0.1 for layer in less.layers if "patch_embeddings" in layer.path)

@@ -326,7 +326,8 @@ def test_a_terminal_gets_colours_and_fitting_lines() -> None:
 def test_a_line_shows_how_far_a_large_index_is_prepared(clean: None, tmp_path: Path) -> None:
     artifact = {"base": {"id": "a/b", "architecture": "bert"}, "method": "seq_bn", "format": "native", "url": "a"}
     files = [{"path": "x", "digest": f"sha256:{'0' * 64}", "size": 1}]
-    entry = {"versions": {"1.0.0": {"published": "2026-01-01", "artifacts": [{**artifact, "files": files}]}}}
+    release = {"published": "2026-01-01", "artifacts": [{**artifact, "files": files}]}
+    entry = {"summary": "x" * 500, "versions": {"1.0.0": release}}
     document = {"format": 1, "adapters": {f"adapter-{i}": entry for i in range(1500)}}
     (tmp_path / "index.json").write_text(json.dumps(document))
     asked = ("search", "adapter-7", "-q", "--limit", "1", "--registry", str(tmp_path))

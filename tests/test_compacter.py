@@ -52,7 +52,7 @@ def bank(adapters: AdapterSet) -> dict[str, torch.Tensor]:
 
 
 def operations(adapters: AdapterSet) -> dict[str, Any]:
-    return dict(adapters._binding(adapters._loaded["x"]).sites)
+    return dict(adapters._loaded.binding(adapters._loaded["x"]).sites)
 
 
 @given(

@@ -48,7 +48,7 @@ def found(adapters: AdapterSet, name: str, *, base: bool) -> Mapping[str, deltas
     if not base:
         have = {key: tuple(tensor.shape) for key, tensor in adapter.tensors.items()}
         layout = accounting.layout(adapter.config, have, by_name("bert"))
-    reader = adapters._base_parameter if base else None
+    reader = adapters._loaded.parameter if base else None
     return {d.linear.path: d for d in deltas.Changes(method_of(config), config, layout, adapter.tensors, reader)}
 
 
@@ -134,6 +134,33 @@ def test_an_energy_keeps_the_fewest_singular_values_that_hold_it(energy: float, 
     assert made.kept == pytest.approx(1 - error, abs=1e-12)
     if made.rank > 1:
         assert factoring.of_matrix(matrix, rank=made.rank - 1).kept < energy
+
+
+@pytest.mark.parametrize("decay", [0, -2, -6, -13])
+@pytest.mark.parametrize("shape", [(40, 60), (60, 40), (50, 50)])
+def test_a_few_factors_are_as_good_as_those_of_all_singular_values(shape: tuple[int, int], decay: int) -> None:
+    m, n = shape
+    matrix = random(m, m) * torch.logspace(0, decay, m, dtype=torch.float64) @ random(m, n, seed=1)
+    for rank in (1, 4, 8):
+        made, all_s = factoring.of_matrix(matrix, rank=rank), torch.linalg.svdvals(matrix)
+        left = float((matrix - made.b @ made.a).norm())
+        assert left == pytest.approx(float(all_s[rank:].norm()), rel=1e-9, abs=1e-9 * float(all_s[0]))
+        assert made.kept == pytest.approx(1 - (left / float(all_s.norm())) ** 2, abs=1e-12)
+        assert torch.allclose(made.a @ made.a.t(), torch.eye(rank, dtype=torch.float64), atol=1e-9)
+
+
+@pytest.mark.parametrize("nearness", [1.0, 1e-2, 1e-5, 1e-9, 0.0])
+@pytest.mark.parametrize("size", [1e-8, 1.0])
+def test_factors_that_are_nearly_dependent_lose_nothing(nearness: float, size: float) -> None:
+    a, b = random(6, 30), random(40, 6, seed=1)
+    a[3:] = a[:3] + nearness * a[3:]
+    b[:, 2] = size * b[:, 2] + nearness * b[:, 1]
+    whole = b @ a
+    for rank in (2, 3, 6):
+        by_matrix, by_product = factoring.of_matrix(whole, rank=rank), factoring.of_product(a, b, rank=rank)
+        assert torch.allclose(by_product.b @ by_product.a, by_matrix.b @ by_matrix.a, atol=1e-9)
+        eye = torch.eye(by_product.rank, dtype=torch.float64)
+        assert torch.allclose(by_product.a @ by_product.a.t(), eye, atol=1e-9)
 
 
 def test_no_change_has_rank_one_and_loses_nothing() -> None:

@@ -509,8 +509,8 @@ def test_a_state_dict_without_alpha_is_refused(tmp_path: Path) -> None:
         ("llama-linear", {"alpha": True}, "option alpha is True"),
         ("llama-linear", {"alpha": 5, "r": 4}, "the rank is not 4"),
         ("llama-linear", {"alpha": 5, "rank_stabilised": "yes"}, "give true or false"),
-        ("llama-linear", {"alpha": 5, "architecture": "gpt9"}, "no architecture is called 'gpt9'"),
-        ("llama-linear", {"alpha": 5, "architecture": 3}, "name of a family"),
+        ("llama-linear", {"alpha": 5, "family": "gpt9"}, "no architecture is called 'gpt9'"),
+        ("llama-linear", {"alpha": 5, "family": 3}, "name of a family"),
     ],
     ids=str,
 )
@@ -519,8 +519,8 @@ def test_a_wrong_option_of_a_state_dict_is_told(case: str, options: dict[str, An
         read(source_of(f"raw-{case}"), options=options)
 
 
-def test_an_architecture_that_the_caller_names_is_believed() -> None:
-    adapter = read(source_of("raw-llama-linear"), options={"alpha": 5, "architecture": "qwen2"})
+def test_a_family_that_the_caller_names_is_believed() -> None:
+    adapter = read(source_of("raw-llama-linear"), options={"alpha": 5, "family": "qwen2"})
     assert adapter.manifest.base.architecture == "qwen2"
     assert adapter.manifest.base.others == ()
 

@@ -428,7 +428,7 @@ def test_the_inverse_of_an_invertible_adapter_stands_in_front_of_the_last_layer(
     randomise(adapters, "a")
     with torch.no_grad():
         states = base(**inputs(), output_hidden_states=True)
-        op = adapters._binding(adapters._get("a")).embeddings["embeddings"]
+        op = adapters._loaded.binding(adapters._loaded["a"]).embeddings["embeddings"]
         expected = op.inverse(states.hidden_states[-1]) @ adapters.adapter("a").tensors["head.0.weight"].T
     assert torch.allclose(states.logits, expected, atol=1e-5)
 

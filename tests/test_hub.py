@@ -152,7 +152,7 @@ def test_a_model_in_the_cache_of_the_hub_is_found_without_the_network(base: Path
         "def refuse(*_): raise AssertionError('the network was asked')\n"
         "socket.socket.connect = socket.getaddrinfo = refuse\n"
         f"from adapterhub import hub; loaded = hub.load_base({BASE_ID!r})\n"
-        f"assert hub.attach(loaded.model)._base_id == {BASE_ID!r}\n"
+        f"assert hub.attach(loaded.model)._loaded.base_id == {BASE_ID!r}\n"
     )
     environment = {
         **os.environ,
@@ -227,7 +227,7 @@ def test_the_packaged_base_model_is_found_by_its_hub_id() -> None:
     loaded = hub.load_base("sentence-transformers/all-MiniLM-L6-v2")
     assert loaded.model.config.hidden_size == 384
     adapters = hub.attach(loaded.model)
-    assert adapters._base_id == "sentence-transformers/all-MiniLM-L6-v2"
+    assert adapters._loaded.base_id == "sentence-transformers/all-MiniLM-L6-v2"
 
 
 def test_a_packaged_base_model_that_is_not_installed_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

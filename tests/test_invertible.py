@@ -40,7 +40,7 @@ from adapterhub.methods.invertible import INTERFACES
 
 def coupling(adapters: AdapterSet, name: str = "x") -> EmbeddingOp:
     """The operation of an adapter behind the embeddings."""
-    (found,) = adapters._binding(adapters._loaded[name]).embeddings.values()
+    (found,) = adapters._loaded.binding(adapters._loaded[name]).embeddings.values()
     return found
 
 
@@ -76,7 +76,7 @@ def test_a_language_adapter_is_a_bottleneck_and_an_invertible_one(names: tuple[s
 def test_the_inverse_undoes_the_coupling(name: str) -> None:
     adapters = with_adapters(family(name), x="invertible[inv_reduction_factor=3,non_linearity=gelu]")
     op = coupling(adapters)
-    (path,) = adapters._binding(adapters._loaded["x"]).embeddings
+    (path,) = adapters._loaded.binding(adapters._loaded["x"]).embeddings
     width = next(place.width for place in adapters._ground.layout.embeddings if place.path == path)
     h = torch.randn(3, 5, width, dtype=torch.float64)
     adapters._loaded["x"].bank.double()

@@ -228,7 +228,9 @@ def test_base_and_format_are_part_of_what_is_asked_for(project: Path, ours: Path
     )
     typed = type_command("sync", "--frozen")
     assert typed.status == 1
-    assert "'a': it asks for peft, pinned is google-bert/bert-base-uncased (native)" in typed.err
+    assert (
+        "'a': it asks for one in format 'peft', pinned is that for google-bert/bert-base-uncased (native)" in typed.err
+    )
     typed = type_command("lock")
     assert (typed.status, "has no artifact in format 'peft'" in typed.err) == (3, True)
 
@@ -277,7 +279,7 @@ def test_a_dry_run_tells_and_writes_nothing(project: Path) -> None:
     ("text", "fault"),
     [
         ("a = 1", "'a' is neither text nor a table of texts"),
-        ('a = { base = "x" }', "'a' has other fields than reference, base, format, or no reference"),
+        ('a = { base = "x" }', "'a' has other fields than reference, base, format, method, or no reference"),
         ('a = { reference = "x", version = "1" }', "'a' has other fields than"),
         ('"A b" = "x"', "'A b' is not a name"),
         ('a = "./file"', "'./file' is a path"),

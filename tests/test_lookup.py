@@ -700,6 +700,7 @@ def test_a_look_up_in_a_large_index_loads_what_it_needs(large: Path, command: tu
 
 def test_an_opened_registry_is_a_look_up(large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADAPTERHUB_CACHE", str(large / "cache"))
+    monkeypatch.setattr(derived, "NOTICED", 0)
     told: list[tuple[int, int]] = []
     registry = open_registry(large, progress=lambda done, total: told.append((done, total)))
     assert isinstance(registry.index, IndexDatabase)

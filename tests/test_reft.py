@@ -111,7 +111,7 @@ def test_it_computes_its_equation_at_the_first_and_last_positions_that_are_no_pa
 ) -> None:
     adapters = with_adapters(model(), x=text)
     config = adapters.adapter("x").config[0]
-    op = adapters._binding(adapters._loaded["x"]).blocks["encoder.layer.0"]
+    op = adapters._loaded.binding(adapters._loaded["x"]).blocks["encoder.layer.0"]
     assert isinstance(config, ReftConfig)
     h = torch.randn(3, 7, WIDTH)
     given_mask = None if mask is None else torch.tensor(mask)
@@ -123,7 +123,7 @@ def test_it_computes_its_equation_at_the_first_and_last_positions_that_are_no_pa
 
 def test_a_mask_of_nothing_but_padding_breaks_nothing() -> None:
     adapters = with_adapters(model(), x=OPTIONS[1])
-    op = adapters._binding(adapters._loaded["x"]).blocks["encoder.layer.0"]
+    op = adapters._loaded.binding(adapters._loaded["x"]).blocks["encoder.layer.0"]
     h = torch.randn(2, 7, WIDTH)
     assert torch.isfinite(op(h, torch.zeros(2, 7, dtype=torch.long), None)).all()
 
@@ -204,7 +204,7 @@ def test_training_with_weight_decay_keeps_the_rows_orthonormal() -> None:
         optimizer.step()
     assert all(p.grad is not None for p in trained)
     assert all(torch.equal(live[key], tensor) for key, tensor in frozen.items())
-    for op in adapters._binding(adapters._loaded["x"]).blocks.values():
+    for op in adapters._loaded.binding(adapters._loaded["x"]).blocks.values():
         assert isinstance(op, Reft)
         for unit in (op.prefix, op.suffix):
             assert isinstance(unit.projection, Rotation)
@@ -222,7 +222,7 @@ def test_half_precision_rotates_in_single() -> None:
 def test_dropout_acts_on_the_whole_new_state_in_training_only() -> None:
     adapters = with_adapters(model(), x="noreft[r=2,dropout=0.5]")
     loaded = adapters._loaded["x"]
-    op = adapters._binding(loaded).blocks["encoder.layer.0"]
+    op = adapters._loaded.binding(loaded).blocks["encoder.layer.0"]
     h = torch.randn(64, 7, WIDTH)
     still = op(h, None, None)
     assert torch.equal(op(h, None, None), still)
@@ -333,7 +333,7 @@ def test_towers_of_a_model_can_be_asked_alone() -> None:
 
 def test_layers_are_counted_through_all_stacks() -> None:
     adapters = with_adapters(family("bart"), x="noreft[layers=[1,3]]")
-    assert set(adapters._binding(adapters._loaded["x"]).blocks) == {"encoder.layers.1", "decoder.layers.1"}
+    assert set(adapters._loaded.binding(adapters._loaded["x"]).blocks) == {"encoder.layers.1", "decoder.layers.1"}
     made = dataclasses.replace(adapters.adapter("x"), manifest=adapters.manifest("x"))
     again = adapters_format.decode(adapters_format.encode(made))
     assert again.config == made.config

@@ -34,7 +34,8 @@ def an_index() -> dict[str, Any]:
     """Return a valid index that has every field."""
     base = {"id": "google-bert/bert-base-uncased", "architecture": "bert", "revision": "main"}
     single = {"base": base, "method": "seq_bn", "format": "native", "url": "bundled:a.safetensors", "extra": {"x": [1]}}
-    folder = {"base": base, "method": "seq_bn", "format": "peft", "url": "hf://user/repo@main"}
+    lists = {"sources": ["hf://a/b@1"], "aliases": ["sst-2"], "requires": ["en-wiki@1.0.0"], "summary": "s"}
+    folder = {"base": base, "method": "seq_bn", "format": "peft", "url": "hf://user/repo@main", **lists}
     files = [
         {"path": "a/b.c", "digest": DIGEST, "size": 1},
         {"path": "adapter_config.json", "digest": DIGEST, "size": 0},
@@ -349,7 +350,7 @@ def test_the_error_names_the_document_and_counts_its_faults() -> None:
     ("change", "fault"),
     [
         ({"digest": None, "size": None}, "lacks 'digest' or 'files'"),
-        ({"size": None}, "has 'digest' but lacks 'size'"),
+        ({"digest": None}, "has 'size' but lacks 'digest'"),
         ({"files": [{"path": "x", "digest": DIGEST, "size": 1}]}, "has 'digest' and 'files', of which one too many"),
     ],
 )

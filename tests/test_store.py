@@ -244,7 +244,7 @@ def test_a_path_that_leaves_its_folder_is_refused_before_anything_is_read(tmp_pa
 
 def test_an_artifact_without_files_is_refused(tmp_path: Path) -> None:
     empty = Artifact(base=BASE, method="m", format="f", url="u")
-    with pytest.raises(FormatError, match="neither digest and size nor files"):
+    with pytest.raises(FormatError, match="neither a digest nor files"):
         Store(tmp_path).obtain(empty, Source({}), "it")
 
 

@@ -27,6 +27,7 @@ from ..identity import hub_id
 from ..low_rank import notes, updates
 from ..low_rank.dialect import GROUP, Dialect, Joined, Split, naming_of
 from ..low_rank.updates import AGAIN, Means, Place, Sorting, Updates
+from ..options import Option
 from ..peft import equal
 from ..peft.families import Naming
 from . import file, names
@@ -45,9 +46,9 @@ HUB = "https://huggingface.co/"
 
 LEAVES: Mapping[str, str] = {".weight.lora_a": "lora_A", ".weight.lora_b": "lora_B"}
 
-OPTIONS: Mapping[str, str] = {
-    "heads": "how many heads the queries of the base model have (num_attention_heads)",
-    "kv_heads": "how many heads its keys have (num_key_value_heads), if they are not as many",
+OPTIONS: Mapping[str, Option] = {
+    "heads": Option("how many heads the queries of the base model have (num_attention_heads)", "whole", writes=True),
+    "kv_heads": Option("how many its keys have (num_key_value_heads), if they are not as many", "whole", writes=True),
 }
 
 MEANS = Means(library="llama.cpp")

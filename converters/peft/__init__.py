@@ -25,7 +25,22 @@ from ..format import Format, Parts
 from ..identity import origin
 from ..spelling import kept, respelled, restored
 from ..values import check_usable, identical
-from . import along, bottleneck, documents, equal, families, folder, heads, keys, prompts, targets, tying, types
+from . import (
+    along,
+    bottleneck,
+    changes,
+    documents,
+    equal,
+    families,
+    folder,
+    heads,
+    keys,
+    prompts,
+    releases,
+    targets,
+    tying,
+    types,
+)
 from .codec import Codec, Places
 from .documents import CONFIG, NAME, NOTE
 from .families import Naming, naming, outer_words
@@ -73,6 +88,7 @@ def encode(adapter: Adapter) -> Parts:
         UnsupportedError: PEFT has no type for what the adapter computes, with every reason.
         FormatError: the adapter's tensors are not those of its configuration.
     """
+    release, adapter = releases.taken(adapter)
     row = by_name(adapter.manifest.base.architecture)
     faults = accounting.faults(adapter.config, adapter.tensors, row)
     if faults:
@@ -84,6 +100,9 @@ def encode(adapter: Adapter) -> Parts:
             hint="write it in the native format",
         )
     names = _names(adapter, row)
+    if release is not None:
+        releases.check_type(types.parted(adapter.config)[2].type, release)
+        names = dataclasses.replace(names, former=release < changes.FORMER_NAMES or names.former)
     built, tensors = _written(adapter, names)
     extra = _extra(adapter.manifest)
 
@@ -99,6 +118,8 @@ def encode(adapter: Adapter) -> Parts:
     document = respelled(built, spelling)
     if meaning(document) != _meaning(adapter.config, base.id, base.revision, names.prefix):
         document = restored(built, spelling, meaning)
+    if release is not None:
+        document = releases.older(_facts(adapter, document, tensors, row), release)
     return _with_note(adapter, Parts({CONFIG: document}, {GROUP: tensors}))
 
 
@@ -112,9 +133,22 @@ FORMAT = Format(
     rewritten=equal.rewritten,
     files=folder.files,
     outline=folder.outline,
+    options=releases.OPTIONS,
 )
 
 _AGAIN = "fetch the adapter again, or save it again with PEFT"
+
+
+def _facts(
+    adapter: Adapter, document: Mapping[str, JSON], tensors: Mapping[str, torch.Tensor], row: Architecture
+) -> changes.Facts:
+    """Return what the history of PEFT is asked with."""
+    codec = types.codec_of(documents.kind(document))
+    paths = set() if isinstance(codec, PromptCodec) else {path for path, _ in keys.split(tensors, codec).own}
+    layout = accounting.layout(adapter.config, _shapes(adapter.tensors), row)
+    linears = [layout.linear.get(key.rpartition(".")[0]) for key in adapter.tensors]
+    kinds = {linear.kind for linear in linears if linear is not None}
+    return changes.Facts(document=document, paths=paths, family=row.name, kinds=kinds)
 
 
 def _meaning(config: tuple[MethodConfig, ...], base: str, revision: str | None, prefix: str) -> dict[str, JSON]:
