@@ -71,7 +71,7 @@ class ShardDatabase(Derived):
         self._name = ""
 
     def open(self) -> Lookup:
-        """Return the entries of the shards as they are now.
+        """Return the entries of the shards as they are now: of a few in memory, of many by way of a database.
 
         Raises:
             OSError, sqlite3.Error: the database can be neither read nor made.
@@ -89,6 +89,8 @@ class ShardDatabase(Derived):
                 below = IndexDatabase(connection, self._anew)
                 return Layered(below, changed) if changed.adapters else below
             connection.close()
+        if len(found := scan(self.index).files) <= FEW:
+            return self._read(found)
         return IndexDatabase(self._anew(), self._anew)
 
     def whole(self) -> Index:
@@ -162,7 +164,7 @@ class ShardDatabase(Derived):
 
 
 def look_up(home: Path, cache: Path, progress: Progress | None = None) -> Lookup:
-    """Return a look-up over all shards below home; a few are read as they are, and of many a database is kept.
+    """Return a look-up over all shards below home; where no database can be kept, all of it is read.
 
     Raises:
         FormatError, SchemaError: a shard is not valid.
@@ -170,8 +172,6 @@ def look_up(home: Path, cache: Path, progress: Progress | None = None) -> Lookup
     """
     derived = ShardDatabase(home, cache / "lookup", progress)
     try:
-        if len(scan(home).files) <= FEW:
-            return derived.whole()
         try:
             return derived.open()
         except (sqlite3.Error, OSError) as error:
