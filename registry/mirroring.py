@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ..errors import StateError
+from ..errors import AdapterHubError, IntegrityError, StateError
 from . import atomic, digest, editing, paths, receiving, remotes, sharding, shards, tasks
 from .index import Entries, Index
 from .lookup import Lookup
@@ -26,6 +26,7 @@ from .receiving import Meter, Promise
 from .records import Artifact, Entry, Release, ascending
 from .registry import INDEX, Registry
 from .remote import Source
+from .sources import REPOSITORY
 from .store import file_name, files_of
 
 WORK = ".mirror"
@@ -110,7 +111,7 @@ class Mirror:
     def _planned(self, name: str, index: Lookup, there: Index) -> Callable[[], Copied]:
         def run() -> Copied:
             merged, missing = joined(name, index.entry(name), self._ours(name, there), self._url)
-            size = sum(artifact.total_size or 0 for artifact, url in missing if url != artifact.url)
+            size = sum(artifact.total_size or 0 for artifact, _ in missing if not self._stays(artifact))
             return Copied(artifacts=len(missing), size=size, entry=merged)
 
         return run
@@ -123,16 +124,35 @@ class Mirror:
 
     def _url(self, name: str, version: str, artifact: Artifact) -> str:
         """Return where an artifact lies in the folder, or its url as it is where that is kept."""
-        if self.keep_urls and paths.is_url(artifact.url) and not artifact.url.startswith("bundled:"):
+        if self._stays(artifact):
             return artifact.url
         home = f"adapters/{name}/{version}/{artifact.base.id.replace('/', '--')}/{artifact.format}"
         return home if artifact.files else f"{home}/{file_name(artifact)}"
 
+    def _stays(self, artifact: Artifact) -> bool:
+        """Return whether an artifact is named where it lies, and not copied."""
+        return self.keep_urls and paths.is_url(artifact.url) and not artifact.url.startswith("bundled:")
+
     def _bring(self, name: str, artifact: Artifact, url: str) -> int:
-        """Fetch the files of an artifact to their places, and return how many bytes came in."""
-        if url == artifact.url:
+        """Fetch the files of an artifact to their places, and return how many bytes came in.
+
+        Of its further sources those are asked that have the same bytes, too.
+        """
+        if self._stays(artifact):
             return 0
-        place, home, count = self.source.absolute(artifact.url), self.source.folder_of(artifact), 0
+        errors: list[AdapterHubError] = []
+        for place in (artifact.url, *(source for source in artifact.sources if not source.startswith(REPOSITORY))):
+            try:
+                return self._bring_from(self.source.absolute(place), name, artifact, url)
+            except IntegrityError:
+                raise
+            except AdapterHubError as error:
+                errors.append(error)
+        raise errors[0]
+
+    def _bring_from(self, place: str, name: str, artifact: Artifact, url: str) -> int:
+        """Fetch the files of an artifact from one place."""
+        home, count = self.source.folder_of(artifact), 0
 
         def read(path: str, start: int) -> Iterator[bytes]:
             nonlocal count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import shutil
 import signal
@@ -103,6 +104,18 @@ def test_a_mirror_says_what_the_registry_says_and_has_its_files(registry: Path, 
     )
 
 
+def test_a_mirror_of_a_mirror_has_the_files_too(registry: Path, tmp_path: Path) -> None:
+    mirror(registry, tmp_path / "b")
+    with running(StaticHost(served(tmp_path / "b"))) as host:
+        assert mirror(host.url, tmp_path / "c")["size"] == mirror(registry, tmp_path / "d", "--dry-run")["size"]
+    assert is_right(tmp_path / "c")
+    assert files(tmp_path / "c") == files(tmp_path / "b")
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path: data for path, data in served(folder).items() if not path.rpartition("/")[2].startswith(".")}
+
+
 def test_mirrored_again_only_what_is_new_is_copied(registry: Path, tmp_path: Path) -> None:
     mirror(registry, tmp_path / "b")
     assert mirror(registry, tmp_path / "b")["copied"] == []
@@ -164,6 +177,16 @@ def test_urls_that_lead_elsewhere_are_copied_or_kept_as_asked(tmp_path: Path) ->
         assert open_registry(tmp_path / "kept").index.resolve("x").artifact.url == f"{host.url}/x.bin"
         mirror(place, tmp_path / "copied")
         assert pull("x", registry=tmp_path / "copied", offline=True).path.read_bytes() == b"there"
+
+
+def test_a_further_source_of_the_same_bytes_is_asked_where_the_first_has_none(tmp_path: Path) -> None:
+    with running(StaticHost({"x.bin": b"there"})) as host:
+        sources = ("hf://me/other@main", f"{host.url}/gone.bin", f"{host.url}/x.bin")
+        record = dataclasses.replace(a_file(f"{host.url}/lost.bin", b"there"), sources=sources)
+        (tmp_path / "a").mkdir()
+        Index().add("x", "1.0.0", record, published="2026-01-01").write(tmp_path / "a" / "index.json")
+        mirror(tmp_path / "a", tmp_path / "b")
+    assert pull("x", registry=tmp_path / "b", offline=True).path.read_bytes() == b"there"
 
 
 # What goes wrong.

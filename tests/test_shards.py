@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -522,12 +523,33 @@ def test_the_repository_of_one_adapter_is_not_sharded(hub: Hub, tmp_path: Path) 
 def test_index_check_tells_what_is_wrong_with_shards(place: Path) -> None:
     assert type_command("index", "check", str(place), "--no-files").status == 0
     (place / shards.path_of("sst-2")).unlink()
-    (place / shards.path_of("ghost")).parent.mkdir(exist_ok=True)
-    (place / shards.path_of("ghost")).write_bytes(Index(alias_of=("nli",)).dumps())
+    typed = type_command("index", "check", str(place), "--no-files")
+    assert (typed.status, f"{shards.path_of('sst-2')} is missing" in typed.err) == (5, True)
+    (place / shards.path_of("sst-2")).write_bytes(Index(alias_of=("nli",)).dumps())
+    shutil.copy(place / shards.path_of("nli"), place / shards.path_of("movies"))
     typed = type_command("index", "check", str(place), "--no-files")
     assert typed.status == 5
-    assert f"{shards.path_of('sst-2')} is missing" in typed.err
-    assert f"{shards.path_of('ghost')} stands for nothing" in typed.err
+    assert f"{shards.path_of('sst-2')} is not what it should be" in typed.err
+    assert f"{shards.path_of('movies')} is not what it should be" in typed.err
+
+
+def test_an_alias_that_a_dead_process_left_is_no_fault_and_goes_with_its_next_owner(place: Path) -> None:
+    def left(alias: str, *owners: str) -> None:
+        (place / shards.path_of(alias)).parent.mkdir(exist_ok=True)
+        (place / shards.path_of(alias)).write_bytes(Index(alias_of=owners).dumps())
+
+    left("ghost", "nli", "nobody")
+    left("sst-2", "sst2-bert", "nli")
+    assert type_command("index", "check", str(place), "--no-files").status == 0
+    assert opened(place).find("sst-2") == "sst2-bert"
+
+    def change(index: Index) -> Index:
+        artifact = index.entry("movies").versions["1.0.0"].artifacts[0]
+        return index.add("movies", "1.0.0", artifact, published="", aliases=("ghost",))
+
+    editing.edit(place / "index.json", ["movies", "ghost"], change)
+    assert opened(place).find("ghost") == "movies"
+    assert shards.parse((place / shards.path_of("ghost")).read_bytes(), "x").alias_of == ("movies",)
 
 
 def test_what_cannot_be_sharded_or_packed_says_why(tmp_path: Path) -> None:
