@@ -139,6 +139,26 @@ def test_a_frozen_run_takes_the_commit_of_the_adapter_or_else_of_the_lock(
     assert revision_of(base, "main", None) == "main"
 
 
+def test_base_models_are_fetched_at_their_pinned_commits_in_one_form(
+    project: Path, ours: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = "google-bert/bert-base-uncased"
+    with running(Hub()) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.delenv("ADAPTERHUB_OFFLINE")
+        hub.storage.put(base, {"config.json": b"{}", "model.safetensors": b"old", "model.bin": b"b", "tf.h5": b"h"})
+        lock()
+        commit = hub.storage.get(base).head
+        hub.storage.put(base, {"config.json": b"{1}", "model.safetensors": b"new"})
+        typed = type_command("sync", "--frozen", "--bases", "--json")
+        assert typed.status == 0, typed.out
+        (found,) = typed.json["bases"]
+        assert (found["id"], found["revision"]) == (base, commit)
+        there = {path.name: path.read_bytes() for path in Path(found["path"]).iterdir()}
+        assert there == {"config.json": b"{}", "model.safetensors": b"old"}
+    assert type_command("sync", "--frozen", "--bases", "--offline").status == 7
+
+
 # The same everywhere.
 
 
