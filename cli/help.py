@@ -25,7 +25,7 @@ An adapter is named in one of these ways:
   ./mine.safetensors        a file; a path begins with ./ ../ / or ~
   ./folder                  a folder, such as one written by the library adapters
 
-Names that the archived AdapterHub used are found as well, such as sentiment/sst-2@ukp.
+Names that the archived AdapterHub used are found as well: @ukp/<card>, and sentiment/sst-2@ukp with --base.
 """
 
 ENVIRONMENT = """\
