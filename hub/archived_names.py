@@ -86,7 +86,7 @@ def _of_group(default: Card, others: Sequence[Card]) -> dict[str, str]:
 def _subject(card: Card) -> str:
     """Return what an adapter was trained on, as a name: sst-2 → sst2, rotten_tomatoes → rotten-tomatoes.
 
-    A word of the subtask that says the task again is left out, unless no more than a letter would be left (sts-b → stsb).
+    A word of the subtask that says the task again is left out, unless it leaves no more than a letter (sts-b → stsb).
     """
     whole = _word(card.subtask).split("-")
     words = [word for word in whole if word != card.task]
