@@ -28,10 +28,19 @@ SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         ),
     ),
     (
+        "Keep a project and this machine in order",
+        (
+            ("lock", "Pin the adapters of a project by digest."),
+            ("sync", "Fetch what the lock of a project pins."),
+            ("cache", "See, check and clean what was fetched."),
+        ),
+    ),
+    (
         "Make and publish adapters",
         (
             ("train", "Train an adapter on labelled texts."),
             ("push", "Publish an adapter to a registry or the Hugging Face Hub."),
+            ("yank", "Take a published version back, or put it back."),
             ("merge", "Merge several adapters into one."),
             ("extract", "Take a LoRA out of a fine-tuned model."),
             ("compose", "Put adapters together under one name."),

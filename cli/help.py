@@ -30,7 +30,8 @@ Names that the archived AdapterHub used are found as well: @ukp/<card>, and sent
 
 ENVIRONMENT = """\
 Flags go before the environment, that before adapterhub.toml in this folder or above, that before
-~/.config/adapterhub/config.toml. Both files know: registry, cache, offline, [registries].
+~/.config/adapterhub/config.toml. Both files know: registry, cache, offline, [registries]; the first also [adapters],
+what `adapterhub lock` pins.
 
   ADAPTERHUB_REGISTRY       the registry: a folder, https://… or hf://user/repo; default: the one included
   ADAPTERHUB_CACHE          folder of what was pulled; default: ~/.cache/adapterhub

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +13,10 @@ import click
 
 from ..composition_file import NAME, document_of
 from ..errors import AdapterHubError, IntegrityError, UsageError
-from . import index_import, options
+from . import index_import, index_layout, index_mirror, options
 from .command import Documented
 from .output import Output
+from .progress import ProgressLine
 
 if TYPE_CHECKING:
     from ..registry import Artifact, Index, Registry, Store
@@ -65,17 +66,23 @@ def add(
     names them by their path and digest. What they say of themselves fills the entry. A published version never
     changes: another file for the same version, base model and format is refused.
     """
-    from ..registry import Index, atomic
+    from ..registry import editing
 
     day = published or dt.datetime.now(dt.UTC).date().isoformat()
-    added = []
-    with contextlib.nullcontext() if dry_run else atomic.held(place):
-        index = Index.load(place) if place.is_file() else Index()
+    added: list[dict[str, str]] = []
+
+    def change(index: Index) -> Index:
+        added.clear()
         for file in files:
             key, text, index = _added(index, file, place, name, version, aliases, day)
             added.append({"name": key, "version": text, "file": str(file)})
-        if not dry_run:
-            index.write(place)
+        return index
+
+    names = [*((name or _name(file)) for file in files), *aliases]
+    if dry_run:
+        change(editing.view(place, names, create=True))
+    else:
+        editing.edit(place, names, change, create=True)
     verb = "would add" if dry_run else "added"
     ids = [f"{entry['name']}@{entry['version']}" for entry in added]
     output.result({"index": str(place), "added": added, "dry_run": dry_run}, ids=ids, text=[f"{verb} {i}" for i in ids])
@@ -84,18 +91,23 @@ def add(
 @command.command(short_help="Check an index and the files that it names.")
 @click.argument("place", metavar="[FILE]", required=False, type=click.Path(path_type=Path))
 @click.option("--no-files", is_flag=True, help="Check the index alone.")
+@options.jobs
 @options.with_output
-def check(output: Output, place: Path | None, no_files: bool) -> None:
+def check(output: Output, place: Path | None, no_files: bool, jobs: int) -> None:
     """Check an index: its schema, that it does not contradict itself, and the files that lie beside it.
 
     FILE is an index.json or its folder; without it, the one in this folder, or else the registry of the settings, is
     checked. Of each file on this machine digest and size are compared, and what it says of itself with the entry. All
     faults are listed.
     """
-    from ..registry import Index, Registry, Store, locate
+    from ..registry import Index, Registry, Store, locate, sharding, tasks
 
     location = locate(place or (HERE if HERE.is_file() else None))
     index = Index.load(location)
+    wrong: list[str] = []
+    if index.layout:
+        index = sharding.whole(location.parent)
+        wrong = sharding.faults(location.parent, index)
     index.check(str(location))
     registry = Registry(location=location, index=index)
     releases = [
@@ -108,7 +120,13 @@ def check(output: Output, place: Path | None, no_files: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         # A store of its own: the user's may hold the right bytes already, and the files would not be looked at.
         store = Store(folder)
-        faults = [fault for what, artifact in local for fault in _faults(registry, what, artifact, store)]
+        work = [
+            tasks.Task(f"{number:09}", partial(_listed_faults, registry, what, artifact, store))
+            for number, (what, artifact) in enumerate(local)
+        ]
+        with ProgressLine(output, "checking", len(local)) as line:
+            found = tasks.run(work, jobs, line.show).done
+        faults = [*wrong, *(fault for faults in found.values() for fault in faults)]
     if faults:
         raise IntegrityError("\n  ".join([f"{location} does not fit its files:", *faults]))
     count = len(index.adapters)
@@ -118,6 +136,20 @@ def check(output: Output, place: Path | None, no_files: bool) -> None:
 
 
 command.add_command(index_import.command, "import")
+command.add_command(index_layout.shard, "shard")
+command.add_command(index_layout.pack, "pack")
+command.add_command(index_mirror.command, "mirror")
+
+
+def _name(file: Path) -> str:
+    """Return the name of the adapter or composition in a file."""
+    if document_of(file) is not None:
+        from .. import arrangement
+
+        return arrangement.read(file).name
+    from .heads import read_head
+
+    return read_head(file).manifest.name
 
 
 def _added(
@@ -201,6 +233,10 @@ def _url(file: Path, place: Path) -> str:
 
 def _is_local(artifact: Artifact) -> bool:
     return artifact.url.startswith("bundled:") or ":" not in artifact.url
+
+
+def _listed_faults(registry: Registry, what: str, artifact: Artifact, store: Store) -> list[str]:
+    return list(_faults(registry, what, artifact, store))
 
 
 def _faults(registry: Registry, what: str, artifact: Artifact, store: Store) -> Iterator[str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
+from ..errors import UsageError
 from .output import Output
 
 if TYPE_CHECKING:
@@ -48,13 +49,28 @@ def receiving(output: Output) -> Iterator[Callable[[int, int], None]]:
                 from .progress import ProgressLine
 
                 lines.append(stack.enter_context(ProgressLine(output, "fetching", total // KIB)))
+            lines[0].total = total // KIB
             lines[0].show(done // KIB, "KiB")
 
         yield show
 
 
+def open_lock(place: str | None) -> Registry:
+    """Return the lock of the project as a registry; place is what --registry says.
+
+    Raises:
+        UsageError: it says something.
+        NotFoundError, StateError: there is no lock, or it is stale.
+    """
+    from ..registry.frozen import frozen
+
+    if place is not None:
+        raise UsageError("--frozen takes adapters from the lock, not from --registry", hint="leave one of them out")
+    return frozen()
+
+
 def open_for(
-    output: Output, reference: Reference, place: str | None, *, offline: bool | None = None
+    output: Output, reference: Reference, place: str | None, *, offline: bool | None = None, frozen: bool = False
 ) -> Registry | None:
     """Return the registry that a reference is looked up in, or None where it is a path or URL.
 
@@ -63,9 +79,12 @@ def open_for(
         reference: what is looked up.
         place: what --registry says.
         offline: what --offline says.
+        frozen: what --frozen says; then it is the lock, for URLs too.
     """
     from ..registry import Settings
 
+    if frozen and reference.scheme != "path":
+        return open_lock(place)
     if reference.scheme != "name":
         return None
     settings = Settings.load(offline=offline)

@@ -60,8 +60,16 @@ registry = click.option(
 
 limit = click.option("--limit", type=click.IntRange(1), metavar="N", help="Show only the first N.")
 
+jobs = click.option(
+    "--jobs", type=click.IntRange(1), default=8, show_default=True, metavar="N", help="Adapters done at a time."
+)
+
 offline = click.option(
     "--offline/--online", default=None, help="Forbid or allow the network. Default: $ADAPTERHUB_OFFLINE, the settings."
+)
+
+frozen = click.option(
+    "--frozen", is_flag=True, help="Take only what adapterhub.lock pins; no registry is asked what there is."
 )
 
 any_base = click.option(

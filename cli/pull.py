@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @click.option("--format", "format_", metavar="FORMAT", help="File format, where a version has several.")
 @click.option("--method", metavar="METHOD", help="Method, where several adapters have the name, such as houlsby.")
 @options.registry
+@options.frozen
 @options.offline
 @options.with_output
 def command(
@@ -31,6 +32,7 @@ def command(
     format_: str | None,
     method: str | None,
     registry: str | None,
+    frozen: bool,
     offline: bool | None,
 ) -> None:
     """Fetch an adapter, check its digest, and print the path of its file or folder.
@@ -45,7 +47,7 @@ def command(
     from ..registry import Reference
 
     parsed = Reference.parse(reference)
-    opened = open_for(output, parsed, registry, offline=offline)
+    opened = open_for(output, parsed, registry, offline=offline, frozen=frozen)
     with receiving(output) as progress:
         pulled = _pulled(parsed, opened, base, format_, method, offline, progress)
     what = f"{pulled.name}@{pulled.version}" if pulled.version else str(parsed)

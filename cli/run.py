@@ -12,6 +12,7 @@ import click
 from ..errors import UsageError
 from . import options
 from .command import Documented
+from .opening import open_lock
 from .output import Output, is_terminal, style, width
 from .progress import ProgressLine
 from .table import cut, one_line, pad
@@ -44,6 +45,7 @@ DIGITS = 6
 @options.head
 @options.batch_size
 @options.registry
+@options.frozen
 @options.offline
 @options.with_output
 def command(
@@ -57,6 +59,7 @@ def command(
     head: str | None,
     batch_size: int,
     registry: str | None,
+    frozen: bool,
     offline: bool | None,
 ) -> None:
     """Classify texts with an adapter, or a composition of adapters, on its base model.
@@ -74,7 +77,7 @@ def command(
         opened = hub.open_adapter(
             reference,
             base=base,
-            registry=registry,
+            registry=open_lock(registry) if frozen else registry,
             allow_base_mismatch=allow_base_mismatch,
             offline=offline,
             architecture=None if architecture is None else hub.read_architecture(architecture),

@@ -36,9 +36,15 @@ if TYPE_CHECKING:
 @options.base
 @options.architecture
 @options.registry
+@options.frozen
 @options.with_output
 def command(
-    output: Output, reference: str | None, base: str | None, architecture: Path | None, registry: str | None
+    output: Output,
+    reference: str | None,
+    base: str | None,
+    architecture: Path | None,
+    registry: str | None,
+    frozen: bool,
 ) -> None:
     """Show what is known about an adapter: what it computes, for which base model, its labels, data and metrics.
 
@@ -52,7 +58,7 @@ def command(
     if reference is not None:
         if architecture is not None:
             raise UsageError("--architecture describes a base model", hint="leave the adapter out")
-        _show_adapter(output, reference, base, registry)
+        _show_adapter(output, reference, base, registry, frozen=frozen)
     elif base is not None:
         from .places import show_base
 
@@ -61,12 +67,13 @@ def command(
         raise UsageError("there is nothing to show", hint="name an adapter, or a base model with --base")
 
 
-def _show_adapter(output: Output, reference: str, base: str | None, registry: str | None) -> None:
+def _show_adapter(output: Output, reference: str, base: str | None, registry: str | None, *, frozen: bool) -> None:
     from ..registry import Reference, pull
 
     parsed = Reference.parse(reference)
-    opened = open_for(output, parsed, registry)
-    resolved = opened.index.resolve(parsed, base=base) if opened else None
+    opened = open_for(output, parsed, registry, frozen=frozen)
+    indexed = opened is not None and opened.pinned(parsed) is None
+    resolved = opened.index.resolve(parsed, base=base) if opened and indexed else None
     try:
         pulled = pull(parsed, registry=opened, base=base, offline=True)
     except (OfflineError, UnsupportedError):
@@ -180,6 +187,8 @@ def _of_index(resolved: Resolved, *, complete: bool) -> list[tuple[str, str]]:
         pairs += [("size", size(artifact.total_size)), ("digest", artifact.identity), ("url", artifact.url)]
         pairs += [("or from", "\n".join(artifact.sources))]
     versions = [f"{text} (yanked)" if release.yanked else text for text, release in entry.versions.items()]
-    others = [other.base.id for other in entry.versions[resolved.version].artifacts if other != artifact]
+    others = [other.base.id for other in resolved.release.artifacts if other != artifact]
+    if resolved.release.yanked:
+        pairs.append(("yanked", resolved.release.reason or "no reason is given"))
     pairs += [("versions", ", ".join(reversed(versions))), ("also for", ", ".join(others))]
     return [*pairs, ("on top of", ", ".join(artifact.requires)), ("aliases", ", ".join(entry.aliases))]

@@ -54,3 +54,12 @@ def number(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number of things.
+
+    >>> counted(1, "adapter"), counted(2000, "adapter")
+    ('1 adapter', '2,000 adapters')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

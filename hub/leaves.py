@@ -58,7 +58,7 @@ class Search:
     """
 
     base: str | None = None
-    registry: str | None = None
+    registry: registries.Registry | str | None = None
     offline: bool | None = None
     within: tuple[str, ...] = ()
 
@@ -159,9 +159,10 @@ def _looked_up(word: str, draft: Draft, search: Search, found: _Found) -> Node:
     if reference.scheme == "path" and reference.path.suffix in ENDINGS and not _is_saved(reference.path):
         return _inner_draft(reference.path, search, found)
     wanted = None if search.base is None or is_folder(search.base) else search.base
-    pulled = registries.pull(
-        reference, registry=None if reference.registry else search.registry, base=wanted, offline=search.offline
-    )
+    # A lock is asked for what is named with a registry too: nothing else may be.
+    closed = isinstance(search.registry, registries.Registry)
+    place = search.registry if closed or not reference.registry else None
+    pulled = registries.pull(reference, registry=place, base=wanted, offline=search.offline)
     _check_digest(word, pulled, draft.digests.get(word))
     if _is_saved(pulled.path):
         return _saved(word, pulled, search, found, whole=word == draft.composition)

@@ -10,8 +10,7 @@ from pathlib import Path
 from ..arrangement import Arrangement
 from ..composition_file import DOCUMENT, NAME
 from ..errors import NotFoundError, StateError, UsageError
-from ..registry import Artifact, ArtifactBase, ArtifactFile, Index, digest
-from ..registry import atomic as locks
+from ..registry import Artifact, ArtifactBase, ArtifactFile, Index, digest, editing
 
 INDEX = "index.json"
 LONGEST = 2000
@@ -42,16 +41,20 @@ def publish(
         raise NotFoundError(f"there is no folder {registry}", hint="name the folder of a registry, or make it first")
     artifact = artifact_of(whole, beside, name)
     path = place.parent / name
-    with locks.held(place):
-        index = Index.load(place) if place.is_file() else Index()
+
+    def change(index: Index) -> Index:
         changed = entered(index, whole, artifact)
         if changed is index or changed == index:
-            return path
-        if path.exists() and not dry_run:
+            return index
+        if path.exists():
             raise StateError(f"{path} exists already, and the index does not name it", hint="take it away first")
-        if not dry_run:
-            composed.write(whole, beside, path)
-            changed.write(place)
+        composed.write(whole, beside, path)
+        return changed
+
+    if dry_run:
+        entered(editing.view(place, [whole.name], create=True), whole, artifact)
+    else:
+        editing.edit(place, [whole.name], change, create=True)
     return path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -66,7 +67,7 @@ def open_adapter(
     reference: str,
     *,
     base: str | None = None,
-    registry: str | None = None,
+    registry: registries.Registry | str | None = None,
     allow_base_mismatch: bool = False,
     offline: bool | None = None,
     architecture: Architecture | None = None,
@@ -78,7 +79,7 @@ def open_adapter(
         reference: any reference of an adapter or composition, or a composition such as `stack(a, b)`.
         head: of a composition, the adapter whose head answers; None lets heads follow it.
         base: folder or Hub id of the base model; None takes the one that the adapter names.
-        registry: the registry to look in; None is that of the settings.
+        registry: the registry to look in, which may be the lock of a project; None is that of the settings.
         allow_base_mismatch: whether another base model of fitting shape is only warned about.
         offline: whether the network is switched off; None asks the settings.
         architecture: describes a base model of a family that is not known.
@@ -102,7 +103,8 @@ def open_adapter(
             raise NotFoundError(f"{head!r} is not in {reference}", hint=f"it holds {', '.join(adapter.adapters)}")
         adapter = replace(adapter, head=head, manifest=replace(adapter.manifest, labels=()))
     chosen = choose_base(base, adapter.manifest)
-    revision = adapter.manifest.base.revision if chosen == adapter.manifest.base.id else None
+    said = adapter.manifest.base.revision if chosen == adapter.manifest.base.id else None
+    revision = revision_of(chosen, said, registry)
     loaded = load_base(chosen, revision=revision, offline=offline)
     adapters = attach(loaded.model, architecture=architecture)
     name = adapters.load(adapter, set_active=True, allow_base_mismatch=allow_base_mismatch)
@@ -112,7 +114,7 @@ def open_adapter(
 def _open_text(
     text: str,
     base: str | None,
-    registry: str | None,
+    registry: registries.Registry | str | None,
     offline: bool | None,
     architecture: Architecture | None,
     head: str | None,
@@ -125,14 +127,33 @@ def _open_text(
     written = draft(text)
     written = written if head is None else replace(written, head=head)
     gathered = gather(written, Search(base=base, registry=registry, offline=offline))
-    chosen, revision = base_of(gathered, base)
-    loaded = load_base(chosen, revision=revision, offline=offline)
+    chosen, said = base_of(gathered, base)
+    loaded = load_base(chosen, revision=revision_of(chosen, said, registry), offline=offline)
     adapters, name = put_on(loaded.model, gathered, architecture=architecture)
     return Opened(loaded, adapters, name)
 
 
+def revision_of(base: str, said: str | None, registry: registries.Registry | str | None) -> str | None:
+    """Return the revision of a base model: the commit that an adapter names, else what a lock pins, else what it names.
+
+    Args:
+        base: the base model.
+        said: what the adapter names.
+        registry: where the adapter is from.
+    """
+    if said is not None and re.fullmatch(r"[0-9a-f]{40}", said):
+        return said
+    pinned = registry.revision(base) if isinstance(registry, registries.Registry) else None
+    return pinned or said
+
+
 def pull_for(
-    reference: str, *, base: str | None, registry: str | None, allow_base_mismatch: bool, offline: bool | None
+    reference: str,
+    *,
+    base: str | None,
+    registry: registries.Registry | str | None,
+    allow_base_mismatch: bool,
+    offline: bool | None,
 ) -> registries.Pulled:
     """Return the adapter on this machine: where base is a Hub id that has to fit, the artifact for that base model."""
     wanted = None if base is None or allow_base_mismatch or is_folder(base) else base

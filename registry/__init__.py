@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .index import Entries, Index
     from .lock import Lock, LockedAdapter, LockedBase
     from .lookup import Lookup
-    from .publication import Offer, Outcome, Publication, Publisher
+    from .publication import Offer, Outcome, Publication, Publisher, Yank
     from .publishers import publisher_at
     from .pulling import Pulled, pull
     from .records import Artifact, ArtifactBase, ArtifactFile, Content, Entry, Release
@@ -47,6 +47,7 @@ __all__ = [
     "Store",
     "Version",
     "VersionRange",
+    "Yank",
     "locate",
     "open_registry",
     "publisher_at",
@@ -57,7 +58,7 @@ _HOMES = {
     "index": ("Entries", "Index"),
     "lock": ("Lock", "LockedAdapter", "LockedBase"),
     "lookup": ("Lookup",),
-    "publication": ("Offer", "Outcome", "Publication", "Publisher"),
+    "publication": ("Offer", "Outcome", "Publication", "Publisher", "Yank"),
     "publishers": ("publisher_at",),
     "pulling": ("Pulled", "pull"),
     "records": ("Artifact", "ArtifactBase", "ArtifactFile", "Content", "Entry", "Release"),

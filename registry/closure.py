@@ -25,7 +25,7 @@ from ..errors import (
 )
 from . import digest, paths
 from .lock import LockedAdapter
-from .pulling import Pulled, pull
+from .pulling import Pulled, pull, yanked
 from .records import Artifact
 from .reference import Reference
 from .registry import Registry, open_registry
@@ -55,26 +55,6 @@ def completed(pulled: Pulled, *, home: Registry | None, settings: Settings, stor
     return dataclasses.replace(pulled, name=found.name or pulled.name, parts=closure.pull(pulled.name))
 
 
-def locked(pulled: Pulled, reference: str, registry: str = "") -> dict[str, LockedAdapter]:
-    """Return what a lock holds of an adapter, or of a composition and every adapter in it that has an index entry.
-
-    Args:
-        pulled: what the reference led to.
-        reference: what was asked for.
-        registry: where the registry lies; "" for the one in the package.
-    """
-    found = {}
-    for name, (asked, part) in {
-        pulled.name: (reference, pulled),
-        **{part.name: (f"{part.name}@{part.version}", part) for part in pulled.parts.values()},
-    }.items():
-        if part.artifact is not None and part.version is not None:
-            found[name] = LockedAdapter(
-                reference=asked, version=part.version, artifact=part.artifact, registry=registry
-            )
-    return found
-
-
 class _Closure:
     """The search for the adapters of one composition."""
 
@@ -99,6 +79,8 @@ class _Closure:
     def _leaf(self, leaf: str, pin: Pin) -> Pulled:
         if pin.beside:
             return self._beside(leaf, pin)
+        if self.home is not None and (part := self.home.part(pin.digest)) is not None:
+            return self._locked(self.home, leaf, part)
         if "://" in pin.reference:
             return self._from_elsewhere(leaf, pin)
         missing: list[AdapterHubError] = []
@@ -141,7 +123,7 @@ class _Closure:
 
     def _registries(self, pin: Pin) -> Iterator[Registry | AdapterHubError]:
         """Yield where a pin is looked up, or why there is nothing to look it up in."""
-        if not pin.reference:
+        if not pin.reference or (self.home is not None and self.home.alone):
             return
         named = Reference.parse(pin.reference).registry
         places: list[str | Path] = [] if named or self.home is None else [self.home.location]
@@ -162,10 +144,25 @@ class _Closure:
         releases = registry.index.entry(name).versions
         version, artifact = _pinned(registry, reference, name, pin)
         if releases[version].yanked:
-            whole = self.found.name or "the composition"
-            warnings.warn(f"{whole} holds {name}@{version}, which is yanked", UserWarning, stacklevel=2)
+            holds = f"{self.found.name or 'the composition'} holds {name}@{version}, which"
+            warnings.warn(yanked(holds, releases[version]), UserWarning, stacklevel=2)
         path, cached = registry.fetch(artifact, f"{name}@{version}", store=self.store, offline=self.settings.offline)
-        return self._checked(Pulled(path=path, name=name, version=version, artifact=artifact, cached=cached), leaf)
+        found = Pulled(path=path, name=name, version=version, artifact=artifact, cached=cached, home=registry)
+        return self._checked(found, leaf)
+
+    def _locked(self, home: Registry, leaf: str, part: LockedAdapter) -> Pulled:
+        """Return an adapter that a lock pins."""
+        path, cached = home.fetch(part.bytes, part.title, store=self.store, offline=self.settings.offline)
+        found = Pulled(
+            path=path,
+            name=part.name or leaf,
+            version=part.version or None,
+            artifact=part.artifact,
+            cached=cached,
+            content=part.content,
+            home=home,
+        )
+        return self._checked(found, leaf)
 
     def _checked(self, pulled: Pulled, leaf: str) -> Pulled:
         """Return an adapter; a composition is refused."""

@@ -23,9 +23,11 @@ def check(index: Index, what: str) -> None:
     Raises:
         SchemaError: lists every fault with its path.
     """
-    document = {"$schema": index.schema, "format": index.format, "adapters": dict(index.adapters.raw)}
+    document = {**index.marks(), "adapters": dict(index.adapters.raw)}
     schemas.check(document, "index", what=what)
     faults = [*_clashing_names(index.adapters)]
+    if index.layout and index.adapters:
+        faults.append("adapters: the index is sharded and holds entries all the same")
     for name, entry in index.adapters.items():
         faults += (f"adapters[{name!r}].{fault}" for fault in _entry(entry))
     if faults:

@@ -2,6 +2,7 @@
 
     <cache>/registries/<mark of the place>/<mark of the state>/index.json    what was fetched, checked, never changed
     <cache>/registries/<mark of the place>/current.json                      which of them is the newest, and its home
+    <cache>/registries/<mark of the place>/<path of a shard>                 its tag in a line, then its bytes
 
 A new state is checked against its schema before it is used: one that is broken never takes the place of a good one.
 Without the network the newest copy is used.
@@ -14,9 +15,9 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from ..errors import AdapterHubError, OfflineError
+from ..errors import AdapterHubError, NotFoundError, OfflineError, UnsupportedError
 from . import atomic, digest
 
 INDEX = "index.json"
@@ -59,6 +60,25 @@ class Place(Protocol):
         ...
 
 
+@runtime_checkable
+class Sharing(Place, Protocol):
+    """A registry on the network that gives the files beside its index, too."""
+
+    def part(self, path: str, home: str, tag: str) -> State | None:
+        """Return a file as it is now, or None where it is still the state called tag.
+
+        Args:
+            path: its path from the folder of the index.
+            home: the URL that relative urls begin at, as the index came with it.
+            tag: what its server called the state that is known, or "".
+
+        Raises:
+            NotFoundError: there is none.
+            OfflineError, AuthenticationError, AdapterHubError: it cannot be read.
+        """
+        ...
+
+
 def copy_of(place: Place, cache: Path, *, offline: bool) -> tuple[Path, str]:
     """Return the file of a registry's index on this machine, as new as can be, and the URL that its urls begin at.
 
@@ -82,6 +102,51 @@ def copy_of(place: Place, cache: Path, *, offline: bool) -> tuple[Path, str]:
     if state is None:
         raise AdapterHubError(f"the registry {place.url} gives no index")
     return _kept(state, folder, place.url, cache), state.home
+
+
+def part_of(place: Place, path: str, home: str, cache: Path, *, offline: bool) -> bytes | None:
+    """Return a file beside an index on the network, as new as can be, or None where there is none.
+
+    Raises:
+        OfflineError: the network is switched off, and it was never fetched.
+        UnsupportedError: this version reads no such files from such a place.
+        AuthenticationError, AdapterHubError: it cannot be had.
+    """
+    kept = cache / "registries" / digest.of_bytes(place.url.encode())[7:39] / path
+    tag, known = _known(kept)
+    if offline:
+        if known is None:
+            raise OfflineError(
+                f"{path} of the registry {place.url} was never fetched, and the network is switched off",
+                hint="read it once with the network; unset ADAPTERHUB_OFFLINE and HF_HUB_OFFLINE",
+            )
+        return known
+    if not isinstance(place, Sharing):
+        raise UnsupportedError(
+            f"{place.url} keeps its entries in one file per name, which cannot be read from there",
+            hint="copy it to a folder or a static host",
+        )
+    try:
+        state = place.part(path, home, tag)
+    except NotFoundError:
+        return None
+    if state is None:
+        return known
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        atomic.write(kept, state.tag.encode() + b"\n" + state.data)
+    except OSError as error:
+        raise atomic.unwritable(kept, error) from error
+    return state.data
+
+
+def _known(kept: Path) -> tuple[str, bytes | None]:
+    """Return tag and bytes of a file that was fetched before; "" and None where it was not."""
+    try:
+        tag, mark, data = kept.read_bytes().partition(b"\n")
+    except OSError:
+        return "", None
+    return (tag.decode(errors="replace"), data) if mark else ("", None)
 
 
 def _kept(state: State, folder: Path, url: str, cache: Path) -> Path:

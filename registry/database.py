@@ -53,9 +53,13 @@ class IndexDatabase(Lookup):
     def __len__(self) -> int:
         return int(self._rows("SELECT count(*) FROM entries")[0][0])
 
+    def has(self, name: str) -> bool:
+        """Return whether an entry is called exactly so."""
+        return bool(self._rows("SELECT 1 FROM entries WHERE name = ?", name))
+
     def owners(self, name: str) -> list[str]:
         """Return the entries that name stands for; see Lookup.owners."""
-        if self._rows("SELECT 1 FROM entries WHERE name = ?", name):
+        if self.has(name):
             return [name]
         return self._called(matching.folded(name))
 
@@ -88,7 +92,7 @@ class IndexDatabase(Lookup):
 
     def names(self, beginning: str = "") -> Iterator[str]:
         """Yield the names of the entries that begin so, in their order."""
-        if self._rows("SELECT 1 FROM entries WHERE name = ?", beginning):
+        if self.has(beginning):
             yield beginning
         query, last = "SELECT name FROM entries WHERE name > ? AND name < ? ORDER BY name LIMIT ?", beginning
         while rows := self._rows(query, last, beginning + _LATER, _STEP):
@@ -105,9 +109,22 @@ class IndexDatabase(Lookup):
         license: str | None = None,  # noqa: A002 - the field's name
     ) -> Iterator[str]:
         """Yield the names of the entries that all words and filters fit, best first; see Lookup.search."""
+        found = self.ranked(words, task=task, base=base, method=method, license=license)
+        return iter([name for _, name in found])
+
+    def ranked(
+        self,
+        words: Sequence[str],
+        *,
+        task: str | None,
+        base: str | None,
+        method: str | None,
+        license: str | None,  # noqa: A002 - the field's name
+    ) -> list[tuple[int, str]]:
+        """Return (group, name) of the entries that all words and filters fit, in their order; see matching.ranked."""
         wanted = matching.phrases(words)
         if words and not wanted:
-            return iter(())
+            return []
         hits, values = _hits(wanted, matching.folded(" ".join(words)))
         conditions = ["1"]
         if task is not None:
@@ -120,7 +137,7 @@ class IndexDatabase(Lookup):
             conditions.append("id IN (SELECT entry FROM artifacts WHERE kind IN (SELECT value FROM json_each(?)))")
             values.append(json.dumps(self._kinds(base, method)))
         query = " ".join([hits, "WHERE", " AND ".join(conditions), "GROUP BY id ORDER BY min(place), id"])
-        return iter([name for (name,) in self._rows(query, *values)])
+        return [(group, name) for name, group in self._rows(query, *values)]
 
     def _kinds(self, base: str | None, method: str | None) -> list[int]:
         """Return the numbers of the kinds of artifacts that are for the base model and of the method."""
@@ -194,9 +211,9 @@ def connect(path: Path) -> sqlite3.Connection | None:
     return None
 
 
-_ALL = "SELECT name FROM (SELECT *, 0 AS place FROM entries)"
+_ALL = "SELECT name, min(place) FROM (SELECT *, ? AS place FROM entries)"
 _FITTING = """
-SELECT name FROM (
+SELECT name, min(place) FROM (
     SELECT entry AS id, ? AS place FROM spellings WHERE spelling = ?
     UNION ALL SELECT rowid, ? FROM words WHERE words MATCH ?
     UNION ALL SELECT rowid, ? FROM words WHERE words MATCH ?
@@ -209,7 +226,7 @@ SELECT name FROM (
 def _hits(wanted: Sequence[str], exact: str) -> tuple[str, list[object]]:
     """Return the query for the entries that all words fit with their places, up to its conditions, and its values."""
     if not wanted:
-        return _ALL, []
+        return _ALL, [matching.OTHER]
     every = " AND ".join(f"{_quoted(word)}*" for word in wanted)
     some = " OR ".join(f"{_quoted(word)}*" for word in wanted)
     return _FITTING, [

@@ -67,7 +67,7 @@ def _large(path: Path, cache: Path, progress: Progress | None) -> Lookup | None:
         return Derived(path, cache / "lookup", progress if noticed else None).open()
     except (OSError, sqlite3.Error) as error:
         if noticed:
-            _warn(f"no look-up of {path} can be kept in {cache}, so that every command reads it as a whole: {error}")
+            warn(f"no look-up of {path} can be kept in {cache}, so that every command reads it as a whole: {error}")
         return None
 
 
@@ -90,7 +90,7 @@ class Derived:
         from . import database
 
         name = stamps.trusted(self.stamp, self.index)
-        connection = database.connect(self.folder / name) if name.endswith(_suffix()) else None
+        connection = database.connect(self.folder / name) if name.endswith(suffix()) else None
         if connection is None:
             name, connection = self._hashed()
         return database.IndexDatabase(connection, lambda: self._restored(name))
@@ -195,7 +195,7 @@ class Derived:
         needed = {current}
         for stamp in self.folder.glob("*.stamp"):
             index, _, name = stamps.known(stamp)
-            if index == str(self.index) or not Path(index).is_file():
+            if index == str(self.index) or not Path(index).exists():
                 stamp.unlink(missing_ok=True)
             else:
                 needed.add(name)
@@ -209,17 +209,18 @@ class Derived:
 
 def _name(data: bytes) -> str:
     """Return the name of the database of an index."""
-    return digest.hexadecimal(digest.of_bytes(data)) + _suffix()
+    return digest.hexadecimal(digest.of_bytes(data)) + suffix()
 
 
-def _suffix() -> str:
+def suffix() -> str:
     """Return the end of the names of databases: another one where they would be made in another way."""
     from .database import LAYOUT
 
     return f"-{LAYOUT}-{schemas.mark('index')}.sqlite"
 
 
-def _warn(message: str) -> None:
+def warn(message: str) -> None:
+    """Tell people that something is slower than it could be."""
     import logging
 
     logging.getLogger("adapterhub").warning(message)

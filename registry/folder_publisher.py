@@ -4,8 +4,9 @@
     .push/<mark>/                               what is being copied; a lock beside it tells whether its process lives
 
 The files are copied first, beside the registry's own. Then, under the lock of the index, they are moved to their place
-with one rename each, and the index is replaced with another. A process that dies before the last step leaves files that
-no index names: those in .push/ go with the next push, those in their place with the next push of the same version.
+with one rename each, and the index is replaced with another; of a sharded one only the adapter's shard (editing.py). A
+process that dies before the last step leaves files that no index names: those in .push/ go with the next push, those in
+their place with the next push of the same version.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import NotFoundError, StateError
-from . import atomic
+from . import atomic, editing
 from .index import Index
 from .publication import Offer, Outcome, Publication
 from .records import Artifact
@@ -50,38 +51,38 @@ class FolderPublisher:
     def publish(self, publication: Publication, *, dry_run: bool = False) -> Outcome:
         """Publish a version; see publication.Publisher."""
         if dry_run:
-            return self._outcome(publication, records(publication, publication.offers), self._index())
+            index = editing.view(self.folder / INDEX, [publication.name], create=self._create)
+            return self._outcome(publication, records(publication, publication.offers), index)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with self._staged(publication.offers) as (stage, offers):
                 artifacts = records(publication, offers)
-                with atomic.held(self.folder / INDEX):
-                    return self._place(publication, artifacts, stage)
+                return self._place(publication, artifacts, stage)
         except OSError as error:
             raise atomic.unwritable(self.folder, error) from error
 
     def _place(self, publication: Publication, artifacts: tuple[Artifact, ...], stage: Path) -> Outcome:
-        """Move what was copied to its place and replace the index, under its lock."""
-        index = self._index()
-        outcome = self._outcome(publication, artifacts, index)
-        if outcome.new:
+        """Move what was copied to its place and replace the index, or the shard, under its lock."""
+        outcomes: list[Outcome] = []
+
+        def change(index: Index) -> Index:
+            outcomes.append(self._outcome(publication, artifacts, index))
             changed = publication.added_to(index, artifacts)
+            if changed is index:
+                return index
             for number, artifact in enumerate(artifacts):
                 if artifact not in publication.known(index):
                     _move(stage / str(number), self.folder / artifact.url, self.folder)
-            changed.write(self.folder / INDEX)
-        return outcome
+            return changed
+
+        editing.edit(self.folder / INDEX, [publication.name], change, create=self._create)
+        return outcomes[-1]
 
     def _outcome(self, publication: Publication, artifacts: tuple[Artifact, ...], index: Index) -> Outcome:
         """Return what publishing to the index as it is changes."""
         publication.refuse_clash(index)
         new = publication.added_to(index, artifacts) is not index
         return Outcome(place=self.place, artifacts=artifacts, files=sizes(artifacts) if new else {}, new=new)
-
-    def _index(self) -> Index:
-        """Return the index as it is now."""
-        path = self.folder / INDEX
-        return Index.load(path) if path.is_file() or not self._create else Index()
 
     @contextlib.contextmanager
     def _staged(self, offers: tuple[Offer, ...]) -> Iterator[tuple[Path, tuple[Offer, ...]]]:

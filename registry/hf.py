@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from ..errors import NotFoundError, UsageError
 from .copies import INDEX, MOST, State
-from .hf_client import BRANCH, SCHEME, authorization, file_url, parse, small_file, snapshot
+from .hf_client import BRANCH, SCHEME, Snapshot, authorization, commit_of, file_url, parse, small_file
 from .remote import Source
 
 
@@ -44,13 +44,24 @@ class HubRegistry:
 
     def fetch(self, tag: str) -> State | None:
         """Return the index as it is now, or None; see copies.Place. Its states are called by their commits."""
-        found = snapshot(self.reference.name, self.reference.revision)
-        if tag == found.commit:
+        commit = commit_of(self.reference.name, self.reference.revision)
+        if tag == commit:
             return None
-        if found.find(INDEX) is None:
+        found = Snapshot(repo=self.reference.name, commit=commit, files=())
+        try:
+            data = small_file(found, INDEX, most=MOST)
+        except NotFoundError as error:
             raise NotFoundError(
                 f"there is no registry at {self.url}: the repository has no {INDEX}",
                 hint="`adapterhub push --create` makes one; one adapter's repository is written without --registry",
-            )
-        data = small_file(found, INDEX, most=MOST)
-        return State(tag=found.commit, home=f"{SCHEME}{found.repo}@{found.commit}", data=data)
+            ) from error
+        return State(tag=commit, home=f"{SCHEME}{found.repo}@{commit}", data=data)
+
+    def part(self, path: str, home: str, tag: str) -> State | None:
+        """Return a file beside the index at the commit that the index is from, or None; see copies.Sharing."""
+        from . import streaming
+
+        place = parse(home)
+        url = file_url(place.name, place.revision or BRANCH, path)
+        found = streaming.document(url, most=MOST, etag=tag, headers=authorization())
+        return None if found is None else State(tag=found.etag, home=home, data=found.data)

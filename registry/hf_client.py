@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
@@ -119,12 +120,45 @@ def snapshot(repo: str, revision: str | None = None) -> Snapshot:
         NotFoundError: there is no such repository or revision.
         AuthenticationError, OfflineError, AdapterHubError: the Hub does not tell.
     """
+    return _at(repo, revision, _snapshot)
+
+
+def _at(repo: str, revision: str | None, ask: Callable[[str, str | None], T]) -> T:
+    """Return what is known of a repository at a revision, or at the tag that is called so with a v in front."""
     try:
-        return asked(lambda: _snapshot(repo, revision), what(repo, revision))
+        return asked(lambda: ask(repo, revision), what(repo, revision))
     except NotFoundError:
         if revision is None or not _is_version(revision):
             raise
-        return asked(lambda: _snapshot(repo, f"v{revision}"), what(repo, revision))
+        return asked(lambda: ask(repo, f"v{revision}"), what(repo, revision))
+
+
+def commit_of(repo: str, revision: str | None = None) -> str:
+    """Return the commit that a revision means; the files, of which there may be many, are not asked for.
+
+    Raises:
+        NotFoundError: there is no such repository or revision.
+        AuthenticationError, OfflineError, AdapterHubError: the Hub does not tell.
+    """
+    return _at(repo, revision, _commit)
+
+
+def _commit(repo: str, revision: str | None) -> str:
+    info = api().model_info(repo, revision=revision, expand=["sha"], timeout=API_SECONDS)
+    if not info.sha:
+        raise AdapterHubError(f"the Hub does not tell the commit of {what(repo, revision)}")
+    return info.sha
+
+
+def cached_commit(repo: str, revision: str | None = None) -> str | None:
+    """Return the commit that a revision meant when the cache of the Hub on this machine last asked, or None."""
+    from huggingface_hub import constants
+
+    ref = Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}" / "refs" / (revision or BRANCH)
+    try:
+        return ref.read_text("utf-8").strip() or None
+    except OSError:
+        return None
 
 
 def _is_version(text: str) -> bool:

@@ -13,10 +13,11 @@ import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from ..errors import NotFoundError, StateError
-from . import folder_publisher, hf_client, hf_commits, paths
+from . import folder_publisher, hf_client, hf_commits, paths, shards
 from .copies import INDEX, MOST
 from .hf_adapter import ADAPTERS, ADAPTERS_WEIGHTS, DOCUMENTS, NATIVE, PEFT_WEIGHTS
 from .hf_client import SCHEME, Snapshot
@@ -53,8 +54,10 @@ class HubPublisher:
         self.repo = repo
         self.place = hf_client.what(repo)
         self._private = private
+        self._sharded = False
         self._found = self._look()
-        self.registry = create if self._found is None else _is_registry(self._found, create=create)
+        listed = None if self._sharded else self._found
+        self.registry = self._sharded or (create if listed is None else _is_registry(listed, create=create))
 
     @property
     def spread(self) -> bool:
@@ -62,11 +65,32 @@ class HubPublisher:
         return not self.registry
 
     def card(self) -> bytes | None:
-        """Return the model card of the repository, or None."""
-        return None if self._found is None else _file(self._found, CARD)
+        """Return the model card of the repository, or None; that of a registry with very many adapters is its own."""
+        return None if self._found is None or self._sharded else _file(self._found, CARD)
+
+    def shard(self) -> int | None:
+        """Make the index of a registry a sharded one, in one commit; see sharding.shard_at.
+
+        Raises:
+            StateError: the repository is that of one adapter, or others keep it busy.
+            NotFoundError, AuthenticationError, OfflineError, AdapterHubError: it cannot be read or written.
+        """
+        if not self.registry:
+            raise StateError(f"{self.place} is the repository of one adapter", hint="make a new one for a registry")
+        if self._sharded:
+            return None
+        found = self._found or self._made()
+        documents = dict(shards.all_of(_index(found)))
+        try:
+            hf_commits.commit(found, {**documents, INDEX: shards.MARKER.dumps()}, (), "Keep the index in shards")
+        except Stale as error:
+            raise StateError(f"somebody has published to {self.place} meanwhile", hint="try again") from error
+        return len(documents)
 
     def publish(self, publication: Publication, *, dry_run: bool = False) -> Outcome:
         """Publish a version; see publication.Publisher."""
+        if self._found is None and not publication.offers:
+            raise NotFoundError(f"there is no {self.place}", hint=hf_client.CREDENTIALS)
         if dry_run:
             return self._change(publication, self._found or Snapshot(repo=self.repo, commit="", files=())).outcome
         end, tries = time.monotonic() + PATIENCE_SECONDS, 0
@@ -86,11 +110,11 @@ class HubPublisher:
         """Commit a change if there is one, see to the tag, and return the outcome."""
         outcome = change.outcome
         if outcome.new:
-            name = hf_commits.commit(found, change.adds, outcome.removed, f"Publish {publication.title}")
+            name = hf_commits.commit(found, change.adds, outcome.removed, f"{publication.verb} {publication.title}")
             outcome = replace(outcome, commit=name)
         else:
-            outcome = replace(outcome, commit=_commit_of(publication, _index(found), found))
-        if not self.registry:
+            outcome = replace(outcome, commit=_commit_of(publication, self._index(found, publication.name), found))
+        if not self.registry and publication.offers:
             hf_commits.tag(self.repo, f"v{publication.version}", outcome.commit)
         return outcome
 
@@ -100,9 +124,15 @@ class HubPublisher:
         Raises:
             StateError: the version is there with other bytes, or the repository is that of another adapter.
         """
-        index = _index(found)
+        index = self._index(found, publication.name)
         publication.refuse_clash(index)
-        return self._into_registry(publication, index) if self.registry else self._as_adapter(publication, index, found)
+        if self.registry or not publication.offers:
+            return self._into_registry(publication, index)
+        return self._as_adapter(publication, index, found)
+
+    def _index(self, found: Snapshot, name: str) -> Index:
+        """Return the index at a snapshot; of a sharded one what a name stands for."""
+        return shards.partial([name], partial(_unlisted, found), self.place) if self._sharded else _index(found)
 
     def _into_registry(self, publication: Publication, index: Index) -> Change:
         urls = [folder_publisher.url_of(publication, offer) for offer in publication.offers]
@@ -110,7 +140,8 @@ class HubPublisher:
         changed = publication.added_to(index, artifacts)
         if changed is index:
             return Change(adds={}, outcome=Outcome(place=self.place, artifacts=artifacts, new=False))
-        adds = {**_files(publication.offers, urls), INDEX: changed.dumps()}
+        documents = shards.changes(index, changed) if self._sharded else {INDEX: changed.dumps()}
+        adds = {**_files(publication.offers, urls), **documents}
         return Change(adds=adds, outcome=Outcome(place=self.place, artifacts=artifacts, files=_sizes(adds)))
 
     def _as_adapter(self, publication: Publication, index: Index, found: Snapshot) -> Change:
@@ -153,9 +184,14 @@ class HubPublisher:
             )
 
     def _look(self) -> Snapshot | None:
-        """Return the newest state of the repository, or None where there is none."""
+        """Return the newest state of the repository, or None where there is none.
+
+        The files of a sharded registry are not asked for: there may be very many.
+        """
         try:
-            return hf_client.snapshot(self.repo)
+            head = Snapshot(repo=self.repo, commit=hf_client.commit_of(self.repo), files=())
+            self._sharded = _is_sharded(head)
+            return head if self._sharded else hf_client.snapshot(self.repo, head.commit)
         except NotFoundError:
             return None
 
@@ -182,10 +218,24 @@ def _is_registry(found: Snapshot, *, create: bool) -> bool:
     return not urls & set(ROOT_URLS)
 
 
+def _is_sharded(head: Snapshot) -> bool:
+    """Return whether a repository is a registry that keeps its index in one file per name."""
+    data = _unlisted(head, INDEX)
+    return data is not None and Index.loads(data, f"{INDEX} of {hf_client.what(head.repo)}").sharded
+
+
 def _index(found: Snapshot) -> Index:
     """Return the index at a snapshot, an empty one where there is none."""
     data = _file(found, INDEX)
     return Index() if data is None else Index.loads(data, f"{INDEX} of {hf_client.what(found.repo)}")
+
+
+def _unlisted(head: Snapshot, path: str) -> bytes | None:
+    """Return the bytes of a file at a commit whose files are not listed, or None where there is none."""
+    try:
+        return hf_client.small_file(head, path, most=MOST)
+    except NotFoundError:
+        return None
 
 
 def _file(found: Snapshot, path: str) -> bytes | None:

@@ -44,3 +44,10 @@ class HttpRegistry:
                 f"there is no registry at {self.url}", hint=f"name a folder of a web server with an {INDEX}"
             ) from error
         return None if found is None else State(tag=found.etag, home=self.url, data=found.data)
+
+    def part(self, path: str, home: str, tag: str) -> State | None:
+        """Return a file beside the index, or None; see copies.Sharing."""
+        from . import streaming
+
+        found = streaming.document(f"{home}/{quote(path)}", most=MOST, etag=tag)
+        return None if found is None else State(tag=found.etag, home=home, data=found.data)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from .. import schemas
-from ..errors import NotFoundError, StateError
+from ..errors import NotFoundError, StateError, UnsupportedError
 from . import atomic, matching
 from . import verdicts as remembered
 from .lookup import Lookup
@@ -24,6 +24,7 @@ from .version import Version
 JSON: TypeAlias = Any
 
 FORMAT = 1
+SHARDED = "sharded"
 SCHEMA = "urn:adapterhub:schema:index:1"
 
 
@@ -73,11 +74,15 @@ class Index(Lookup):
 
     Attributes:
         adapters: name → entry.
+        layout: SHARDED where the entries lie in one file per name, and none of them here; see shards.py.
+        alias_of: of one of these files, the entries that have its name as an alias.
         format: version of this file format.
         schema: what `$schema` says, for editors.
     """
 
     adapters: Entries = field(default_factory=lambda: Entries({}))
+    layout: str = ""
+    alias_of: tuple[str, ...] = ()
     format: int = FORMAT
     schema: str = SCHEMA
 
@@ -109,12 +114,40 @@ class Index(Lookup):
             if not remembered.known(verdicts, data, "index"):
                 schemas.check(document, "index", what=what)
                 remembered.remember(verdicts, data, "index")
-        return cls(adapters=Entries(document["adapters"]), schema=document.get("$schema", SCHEMA))
+        return cls(
+            adapters=Entries(document["adapters"]),
+            layout=document.get("layout", ""),
+            alias_of=tuple(document.get("alias_of", ())),
+            schema=document.get("$schema", SCHEMA),
+        )
 
     def dumps(self) -> bytes:
         """Return the index as bytes that diff well: names sorted, versions ascending, fields in a fixed order."""
         adapters = {name: self.adapters[name].to_json() for name in sorted(self.adapters)}
-        return schemas.dumps({"$schema": self.schema, "format": self.format, "adapters": adapters}, sort_keys=False)
+        return schemas.dumps({**self.marks(), "adapters": adapters}, sort_keys=False)
+
+    def marks(self) -> dict[str, JSON]:
+        """Return the fields around the entries."""
+        layout = {"layout": self.layout} if self.layout else {}
+        alias_of = {"alias_of": sorted(self.alias_of)} if self.alias_of else {}
+        return {"$schema": self.schema, "format": self.format, **layout, **alias_of}
+
+    @property
+    def sharded(self) -> bool:
+        """Whether the entries are not here but in one file per name; see shards.py."""
+        return bool(self.layout)
+
+    def refuse_sharded(self, what: str) -> None:
+        """Raise where the entries are not here but in files of their own.
+
+        Raises:
+            UnsupportedError: they are.
+        """
+        if self.layout:
+            raise UnsupportedError(
+                f"{what} keeps its entries in one file per name, which this way of publishing cannot write",
+                hint="publish to a copy of it in a folder, or on the Hub",
+            )
 
     def write(self, path: Path | str) -> None:
         """Check the index and replace the file at path by it, in one step.
@@ -172,18 +205,21 @@ class Index(Lookup):
         index.check()
         return index
 
-    def yank(self, name: str, version: str, *, yanked: bool = True) -> Index:
-        """Return an index in which the version is yanked, or no longer so.
+    def yank(self, name: str, version: str, *, yanked: bool = True, reason: str = "") -> Index:
+        """Return an index in which the version is yanked for a reason, or no longer so; the same if it is so already.
 
         Raises:
             NotFoundError: there is no such adapter or version.
         """
-        entry = self.adapters[self.find(name)]
+        name = self.find(name)
+        entry = self.adapters[name]
         if version not in entry.versions:
             raise NotFoundError(f"{name} has no version {version}", hint=f"it has {', '.join(entry.versions)}")
-        versions = {**entry.versions, version: replace(entry.versions[version], yanked=yanked)}
-        changed = replace(entry, versions=versions).to_json()
-        return replace(self, adapters=Entries({**self.adapters.raw, self.find(name): changed}))
+        release = replace(entry.versions[version], yanked=yanked, reason=reason if yanked else "")
+        if release == entry.versions[version]:
+            return self
+        changed = replace(entry, versions={**entry.versions, version: release}).to_json()
+        return replace(self, adapters=Entries({**self.adapters.raw, name: changed}))
 
     def __len__(self) -> int:
         return len(self.adapters)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from .. import schemas
-from ..errors import NotFoundError
+from ..errors import FormatError, NotFoundError
 from . import atomic
-from .records import Artifact, ArtifactFile
+from .records import Artifact, ArtifactFile, Content
 
 JSON: TypeAlias = Any
 
@@ -21,29 +21,57 @@ SCHEMA = "urn:adapterhub:schema:lock:1"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockedAdapter:
-    """One adapter of a project.
+    """One adapter of a project: an artifact of a registry, or content that no index names.
 
     Attributes:
-        reference: what the project asks for.
-        version: the version that this meant.
-        artifact: its bytes.
-        registry: where the registry lies; "" for the one in the package.
+        reference: what is asked for.
+        name: name of the entry; "" outside registries.
+        version: the version that the reference meant; "" outside registries.
+        artifact: its bytes; urls of registries on the network are complete.
+        content: its bytes, outside registries.
+        registry: where the registry lies: a URL, or a path from the folder of the lock; "" for the one in the package.
+        parts: of a composition, name in it → adapter.
     """
 
     reference: str
-    version: str
-    artifact: Artifact
+    name: str = ""
+    version: str = ""
+    artifact: Artifact | None = None
+    content: Content | None = None
     registry: str = ""
+    parts: Mapping[str, LockedAdapter] = field(default_factory=dict)
+
+    @property
+    def bytes(self) -> Content:
+        """What is pinned."""
+        pinned = self.artifact or self.content
+        if pinned is None:
+            raise FormatError(f"nothing is pinned for {self.reference}")
+        return pinned
+
+    @property
+    def title(self) -> str:
+        """Name and version, or the reference, for people."""
+        return f"{self.name}@{self.version}" if self.name else self.reference
 
     @classmethod
     def from_json(cls, data: JSON) -> LockedAdapter:
         """Return the record that checked JSON describes."""
-        return cls(**{**data, "artifact": Artifact.from_json(data["artifact"])})
+        records: dict[str, type[Content]] = {"artifact": Artifact, "content": Content}
+        built = {key: record.from_json(data[key]) for key, record in records.items() if key in data}
+        parts = {name: cls.from_json(item) for name, item in data.get("parts", {}).items()}
+        return cls(**{**data, **built, "parts": parts})
 
     def to_json(self) -> JSON:
-        """Return the record as JSON, without an empty registry."""
-        data = {"reference": self.reference, "version": self.version, "artifact": self.artifact.to_json()}
-        return {**data, "registry": self.registry} if self.registry else data
+        """Return the record as JSON, without what is empty."""
+        texts = {"name": self.name, "version": self.version, "registry": self.registry}
+        records = {"artifact": self.artifact, "content": self.content}
+        return {
+            "reference": self.reference,
+            **{key: text for key, text in texts.items() if text},
+            **{key: record.to_json() for key, record in records.items() if record is not None},
+            **({"parts": {name: part.to_json() for name, part in self.parts.items()}} if self.parts else {}),
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +137,12 @@ class Lock:
         adapters = {name: LockedAdapter.from_json(item) for name, item in document.get("adapters", {}).items()}
         bases = {name: LockedBase.from_json(item) for name, item in document.get("bases", {}).items()}
         return cls(adapters=adapters, bases=bases, format=document["format"])
+
+    def pins(self) -> Iterator[LockedAdapter]:
+        """Yield every pinned adapter, each composition before its adapters."""
+        for adapter in self.adapters.values():
+            yield adapter
+            yield from adapter.parts.values()
 
     def dumps(self) -> bytes:
         """Return the lock as bytes, keys sorted."""

@@ -22,9 +22,32 @@ Progress: TypeAlias = Callable[[int, int], None]
 class Lookup(Protocol):
     """The entries of an index, and how they are found."""
 
+    @property
+    def place(self) -> str:
+        """What errors call it."""
+        return "this registry"
+
     def __len__(self) -> int:
         """Return how many entries there are."""
         ...
+
+    @property
+    def sharded(self) -> bool:
+        """Whether the entries are not here but in one file per name."""
+        return False
+
+    def whole(self) -> Lookup:
+        """Return the same entries where all of them are at hand, as of one moment.
+
+        Raises:
+            UnsupportedError: they cannot be listed.
+        """
+        return self
+
+    @property
+    def empty(self) -> bool:
+        """Whether it is known that there are no entries."""
+        return not len(self)
 
     def owners(self, name: str) -> list[str]:
         """Return the entries that name stands for, sorted: the one called exactly so, else all that are called so.

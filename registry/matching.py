@@ -121,6 +121,19 @@ def search(
     license: str | None,  # noqa: A002 - the field's name
 ) -> list[str]:
     """Return the names of the entries that all words and filters fit, best first."""
+    return [name for _, name in ranked(entries, words, task=task, base=base, method=method, license=license)]
+
+
+def ranked(
+    entries: Mapping[str, JSON],
+    words: Sequence[str],
+    *,
+    task: str | None,
+    base: str | None,
+    method: str | None,
+    license: str | None,  # noqa: A002 - the field's name
+) -> list[tuple[int, str]]:
+    """Return (group, name) of the entries that all words and filters fit, in their order."""
     wanted, exact = phrases(words), folded(" ".join(words))
     if words and not wanted:
         return []
@@ -133,7 +146,7 @@ def search(
             and (group := _group(name, entry, wanted, exact)) is not None
         ):
             found.append((group, name))
-    return [name for _, name in sorted(found)]
+    return sorted(found)
 
 
 def _group(name: str, entry: JSON, wanted: Sequence[str], exact: str) -> int | None:

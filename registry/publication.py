@@ -85,6 +85,11 @@ class Publication:
         """Name and version, for people."""
         return f"{self.name}@{self.version}"
 
+    @property
+    def verb(self) -> str:
+        """What is done with the version, for people."""
+        return "Publish"
+
     def added_to(self, index: Index, artifacts: tuple[Artifact, ...]) -> Index:
         """Return an index with the version and these artifacts; the same index where it has all of them.
 
@@ -92,6 +97,7 @@ class Publication:
             StateError: it has the version with other bytes.
             SchemaError: the result would break the schema or contradict itself.
         """
+        index.refuse_sharded("the registry")
         if all(artifact in self.known(index) for artifact in artifacts):
             return index
         for artifact in artifacts:
@@ -122,6 +128,44 @@ class Publication:
         others = [owner for owner in index.owners(self.name) if owner != self.name]
         if others:
             raise StateError(f"{self.name!r} is another name of {others[0]} in this registry", hint="choose another")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Yank(Publication):
+    """A published version that is taken back, or taken back no longer: its files stay, only the index changes.
+
+    Attributes:
+        name: name of the entry, or an alias.
+        yanked: False where it is taken back no longer.
+        reason: why, for people.
+    """
+
+    published: str = ""
+    offers: tuple[Offer, ...] = ()
+    card: Card = field(default=lambda old: old or b"")
+    yanked: bool = True
+    reason: str = ""
+
+    @property
+    def verb(self) -> str:
+        """What is done with the version, for people."""
+        return "Yank" if self.yanked else "Restore"
+
+    def added_to(self, index: Index, artifacts: tuple[Artifact, ...]) -> Index:
+        """Return an index in which the version is yanked, or no longer so; the same index where it is so already.
+
+        Raises:
+            NotFoundError: there is no such adapter or version.
+        """
+        index.refuse_sharded("the registry")
+        return index.yank(self.name, self.version, yanked=self.yanked, reason=self.reason)
+
+    def known(self, index: Index) -> tuple[Artifact, ...]:
+        """Return nothing: no artifact is published."""
+        return ()
+
+    def refuse_clash(self, index: Index) -> None:
+        """Refuse nothing: no name is given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

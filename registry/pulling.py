@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from ..composition_file import document_of
 from ..errors import AdapterHubError, NotFoundError, OfflineError
 from . import remotes, sources
 from .receiving import Progress
-from .records import Artifact, Content
+from .records import Artifact, Content, Release
 from .reference import Reference
 from .registry import Registry, open_registry
 from .resolution import Resolved
@@ -34,6 +35,7 @@ class Pulled:
         cached: whether all of it was on this machine already.
         content: the files of a repository on the Hub, with their digests, also where an artifact's bytes could not be
             had and the repository is another of its sources; None otherwise.
+        home: the registry that the artifact is from, or None where no index was asked.
         parts: of a composition, name in it → adapter; else {}.
     """
 
@@ -43,6 +45,7 @@ class Pulled:
     artifact: Artifact | None
     cached: bool
     content: Content | None = None
+    home: Registry | None = field(default=None, compare=False, repr=False)
     parts: Mapping[str, Pulled] = field(default_factory=dict)
 
     @property
@@ -99,6 +102,10 @@ def pull(
     home = registry if isinstance(registry, Registry) else None
     if reference.scheme == "path":
         return _completed(_path(reference), home=home, settings=settings, store=store)
+    if home is not None and (content := home.pinned(reference)) is not None:
+        path, cached = home.fetch(content, str(reference), store=store, offline=settings.offline, progress=progress)
+        found = Pulled(path=path, name=_name(reference), version=None, artifact=None, cached=cached, content=content)
+        return _completed(found, home=home, settings=settings, store=store)
     if reference.scheme == "hf":
         found = _from_the_hub(reference, format, store, settings.offline, progress)
         return _completed(found, home=home, settings=settings, store=store)
@@ -107,7 +114,11 @@ def pull(
     opened = registry if isinstance(registry, Registry) else _open(reference, registry, settings)
     resolved = _resolve(opened, reference, base, format, method)
     artifact, what = resolved.artifact, f"{resolved.name}@{resolved.version}"
-    got = sources.obtain(opened, artifact, what, store=store, offline=settings.offline, progress=progress)
+    if resolved.release.yanked:
+        warnings.warn(yanked(what, resolved.release), UserWarning, stacklevel=2)
+    got = sources.obtain(
+        opened, artifact, what, store=store, offline=settings.offline, progress=progress, pinned=opened.alone
+    )
     pulled = Pulled(
         path=got.path,
         name=resolved.name,
@@ -115,6 +126,7 @@ def pull(
         artifact=artifact,
         cached=got.cached,
         content=got.content,
+        home=opened,
     )
     return _completed(pulled, home=opened, settings=settings, store=store)
 
@@ -147,8 +159,18 @@ def _from_the_hub(
 ) -> Pulled:
     """Return the adapter in a repository on the Hub."""
     found = sources.from_hub(reference, format=format, store=store, offline=offline, progress=progress)
-    name = (reference.folder or reference.name).rpartition("/")[2]
+    name = _name(reference)
     return Pulled(path=found.path, name=name, version=None, artifact=None, cached=found.cached, content=found.content)
+
+
+def yanked(what: str, release: Release) -> str:
+    """Return the warning that a version is yanked, and why."""
+    return f"{what} is yanked{f': {release.reason}' if release.reason else ''}"
+
+
+def _name(reference: Reference) -> str:
+    """Return what an adapter outside registries is called: the last part of its place."""
+    return (reference.folder or reference.name).rpartition("/")[2]
 
 
 def _elsewhere(reference: Reference, settings: Settings) -> AdapterHubError:

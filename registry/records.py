@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 from .. import schemas
 from . import digest
@@ -83,6 +83,18 @@ class Content:
     size: int | None = None
     files: tuple[ArtifactFile, ...] = ()
 
+    @classmethod
+    def from_json(cls, data: JSON) -> Self:
+        """Return the record that checked JSON describes."""
+        return cls(**{**data, "files": tuple(ArtifactFile.from_json(item) for item in data.get("files", ()))})
+
+    def to_json(self) -> JSON:
+        """Return the record as JSON, fields in the order in which index.json has them."""
+        single = {"digest": self.digest, "size": self.size}
+        files = [file.to_json() for file in sorted(self.files, key=lambda file: file.path)]
+        known = {key: value for key, value in single.items() if value is not None}
+        return {"url": self.url, **known, **({"files": files} if files else {})}
+
     @property
     def identity(self) -> str:
         """The digest that names the whole: that of the file, or of the canonical list of a folder's files."""
@@ -122,7 +134,7 @@ class Artifact(Content):
     extra: Mapping[str, JSON] = field(default_factory=dict)
 
     @classmethod
-    def from_json(cls, data: JSON) -> Artifact:
+    def from_json(cls, data: JSON) -> Self:
         """Return the record that checked JSON describes."""
         base = ArtifactBase.from_json(data["base"])
         files = tuple(ArtifactFile.from_json(item) for item in data.get("files", ()))
@@ -131,15 +143,12 @@ class Artifact(Content):
 
     def to_json(self) -> JSON:
         """Return the record as JSON, fields in the order in which index.json has them."""
-        data = {"base": self.base.to_json(), "method": self.method, "format": self.format, "url": self.url}
-        if self.digest is not None:
-            data |= {"digest": self.digest} if self.size is None else {"digest": self.digest, "size": self.size}
-        if self.files:
-            data["files"] = [file.to_json() for file in sorted(self.files, key=lambda file: file.path)]
-        sources = {"sources": list(self.sources)} if self.sources else {}
-        summary = {"summary": self.summary} if self.summary else {}
+        own = {"base": self.base.to_json(), "method": self.method, "format": self.format}
+        texts = {"summary": self.summary} if self.summary else {}
         lists = {"aliases": sorted(self.aliases), "requires": list(self.requires)}
-        return {**data, **sources, **summary, **{k: v for k, v in lists.items() if v}, **_extra(self.extra)}
+        known = {key: value for key, value in lists.items() if value}
+        sources = {"sources": list(self.sources)} if self.sources else {}
+        return {**own, **Content.to_json(self), **sources, **texts, **known, **_extra(self.extra)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,12 +159,14 @@ class Release:
         published: date, or date and time in UTC, of RFC 3339; "" where nobody knows.
         artifacts: one for each base model and format; the first is the default.
         yanked: whether it is bad: still found by its exact version, never chosen.
+        reason: why it is yanked, for people.
         extra: fields that this version does not interpret, kept.
     """
 
     artifacts: tuple[Artifact, ...]
     published: str = ""
     yanked: bool = False
+    reason: str = ""
     extra: Mapping[str, JSON] = field(default_factory=dict)
 
     @classmethod
@@ -164,10 +175,11 @@ class Release:
         return cls(**{**data, "artifacts": tuple(Artifact.from_json(item) for item in data["artifacts"])})
 
     def to_json(self) -> JSON:
-        """Return the record as JSON; `yanked` is always written."""
+        """Return the record as JSON; `yanked` is always written, an empty reason is not."""
         artifacts = [artifact.to_json() for artifact in self.artifacts]
         known = {"published": self.published} if self.published else {}
-        return {**known, "yanked": self.yanked, "artifacts": artifacts, **_extra(self.extra)}
+        reason = {"reason": self.reason} if self.reason else {}
+        return {**known, "yanked": self.yanked, **reason, "artifacts": artifacts, **_extra(self.extra)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

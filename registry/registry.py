@@ -5,18 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import FormatError, NotFoundError, OfflineError, UsageError
-from . import derived, paths, remotes
+from . import copies, derived, paths, remotes
+from .copies import Place
 from .lookup import Lookup, Progress
-from .records import Artifact
+from .records import Content
 from .remote import Source
 from .settings import BUNDLED, Settings
 
 if TYPE_CHECKING:
+    from .lock import LockedAdapter
     from .receiving import Progress as Receiving
+    from .reference import Reference
     from .store import Store
 
 INDEX = "index.json"
@@ -45,9 +49,34 @@ class Registry:
         """Where it lies, for people."""
         return self.home or str(self.location)
 
+    @property
+    def alone(self) -> bool:
+        """Whether nothing but this is asked for the adapters of its compositions."""
+        return False
+
+    def pinned(self, reference: Reference) -> Content | None:
+        """Return what a reference means here that no index is asked for, or None; see frozen.Frozen.
+
+        Raises:
+            NotFoundError: it means nothing here.
+        """
+        return None
+
+    def part(self, digest: str) -> LockedAdapter | None:
+        """Return the adapter of a composition that has a digest and is pinned here, or None; see frozen.Frozen."""
+        return None
+
+    def revision(self, base: str) -> str | None:
+        """Return the revision at which a base model is pinned here, or None; see frozen.Frozen."""
+        return None
+
+    def folder_of(self, content: Content) -> Path:
+        """Return the folder that the relative url of an artifact begins at."""
+        return self.location.parent
+
     def fetch(
         self,
-        artifact: Artifact,
+        artifact: Content,
         what: str,
         *,
         store: Store,
@@ -68,15 +97,15 @@ class Registry:
             IntegrityError: its bytes are not those that the index promises.
             AdapterHubError: the store cannot be written.
         """
-        url = self._absolute(artifact.url)
+        url, folder = self.absolute(artifact.url), self.folder_of(artifact)
 
         def read(path: str, start: int) -> Iterator[bytes]:
-            source = Source(url=url, path=path, registry=self.location.parent, start=start)
+            source = Source(url=url, path=path, registry=folder, start=start)
             return remotes.read(source, offline=offline)
 
         return store.obtain(artifact, read, what, progress=progress)
 
-    def _absolute(self, url: str) -> str:
+    def absolute(self, url: str) -> str:
         """Return the url of an artifact as its remote takes it."""
         if not self.home or paths.is_url(url):
             return url
@@ -102,26 +131,53 @@ def open_registry(
     """
     settings = settings or Settings.load()
     place = str(settings.registry if location is None else location)
-    path, home = remote_copy(place, settings) if _URL.match(place) else (locate(place, settings=settings), "")
-    return Registry(location=path, index=derived.open_index(path, settings.cache, progress), home=home)
+    remote = _remote(place, settings) if _URL.match(place) else None
+    path, home = remote_copy(remote, settings) if remote is not None else (locate(place, settings=settings), "")
+    index = derived.open_index(path, settings.cache, progress)
+    if index.sharded:
+        index = _sharded(path, home, remote, settings, progress)
+    return Registry(location=path, index=index, home=home)
 
 
-def remote_copy(place: str, settings: Settings) -> tuple[Path, str]:
-    """Return the index file of a registry on the network, as new as can be, and the URL that its urls begin at.
+def _sharded(path: Path, home: str, remote: Place | None, settings: Settings, progress: Progress | None) -> Lookup:
+    """Return the look-up over the shards beside an index file, or beside that on the network of which it is a copy."""
+    from . import editing, sharded, shards
+
+    if remote is None:
+        from . import shard_database
+
+        home_of_shards = path.parent / shards.FOLDER
+        whole = partial(shard_database.look_up, home_of_shards, settings.cache, progress)
+        return sharded.Sharded(editing.reader(path.parent), whole, str(path.parent))
+    from . import packed
+
+    read = partial(copies.part_of, remote, home=home, cache=settings.cache, offline=settings.offline)
+    return sharded.Sharded(read, partial(packed.look_up, remote, home, settings, progress), remote.url)
+
+
+def _remote(place: str, settings: Settings) -> Place:
+    """Return the registry on the network at a URL.
 
     Raises:
-        OfflineError: the network is switched off, and there is no copy.
+        OfflineError: the network is switched off, and no version reads such places.
         UnsupportedError: this version reads no registries from such a place.
-        NotFoundError, AuthenticationError, AdapterHubError: it cannot be read.
     """
-    from .copies import copy_of
-
     registry = remotes.registry_at(place)
     if registry is None and settings.offline:
         raise OfflineError(f"the registry {place} needs the network, which is switched off")
     if registry is None:
         raise remotes.unsupported(f"the registry {place}")
-    return copy_of(registry, settings.cache, offline=settings.offline)
+    return registry
+
+
+def remote_copy(registry: Place, settings: Settings) -> tuple[Path, str]:
+    """Return the index file of a registry on the network, as new as can be, and the URL that its urls begin at.
+
+    Raises:
+        OfflineError: the network is switched off, and there is no copy.
+        NotFoundError, AuthenticationError, AdapterHubError: it cannot be read.
+    """
+    return copies.copy_of(registry, settings.cache, offline=settings.offline)
 
 
 def locate(location: str | Path | None = None, *, settings: Settings | None = None) -> Path:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import NotFoundError, UsageError
 from . import matching
-from .records import Artifact, Entry
+from .records import Artifact, Entry, Release
 from .reference import Reference
 from .version import Version
 
@@ -38,6 +38,11 @@ class Resolved:
     entry: Entry
     artifact: Artifact
 
+    @property
+    def release(self) -> Release:
+        """The version chosen, with all its artifacts."""
+        return self.entry.versions[self.version]
+
 
 def find(lookup: Lookup, name: str) -> str:
     """Return the name of the entry that name or an alias stands for; see Lookup.find."""
@@ -46,7 +51,7 @@ def find(lookup: Lookup, name: str) -> str:
         return owners[0]
     if owners:
         raise UsageError(f"{name!r} is another name of {_listed(owners)}", hint="name one of them")
-    raise NotFoundError(f"there is no adapter {name!r} in this registry", hint=_near(lookup, name))
+    raise NotFoundError(f"there is no adapter {name!r} in {lookup.place}", hint=_near(lookup, name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +92,7 @@ def _resolved(lookup: Lookup, name: str, reference: Reference, wanted: Wanted) -
     versions = _versions(entry, name, reference)
     meant = _meant(entry, reference.name)
     for version in versions:
-        artifacts = _fitting([a for a in entry.versions[version].artifacts if meant(a)], wanted)
+        artifacts = fitting([a for a in entry.versions[version].artifacts if meant(a)], wanted)
         if artifacts:
             return Resolved(name=name, version=version, entry=entry, artifact=artifacts[0])
     raise _no_artifact(entry, name, versions[0], wanted)
@@ -152,7 +157,7 @@ def _available(entry: Entry) -> str:
     return f"it has {_listed(marks)}" + ("; ask for a marked one by its exact version" if marked else "")
 
 
-def _fitting(artifacts: Sequence[Artifact], wanted: Wanted) -> list[Artifact]:
+def fitting(artifacts: Sequence[Artifact], wanted: Wanted) -> list[Artifact]:
     """Return the artifacts for the base model, in the format and of the method, in their order."""
     fitting = [
         artifact
@@ -183,7 +188,7 @@ def _no_artifact(entry: Entry, name: str, version: str, wanted: Wanted) -> NotFo
 
 def _near(lookup: Lookup, name: str) -> str:
     """Return the hint that names the entries that come near."""
-    if not len(lookup):
+    if lookup.empty:
         return "it is empty"
     nearest = lookup.near(name)
     if nearest:

@@ -9,7 +9,11 @@ Flag > environment > project file (`adapterhub.toml`, the nearest one upwards) >
     [registries]
     acme = "path or URL"            # for references such as acme::sst2-bert
 
-A relative path in a file is relative to that file.
+A relative path in a file is relative to that file. The project file alone has a table of what the project needs:
+
+    [adapters]
+    reviews = "sst2-bert@^1"        # name in the project = reference
+    moods = { reference = "acme::moods", base = "bert-base-uncased", format = "native", method = "seq_bn" }
 """
 
 from __future__ import annotations
@@ -29,7 +33,7 @@ BUNDLED = "bundled"
 PROJECT_FILE = "adapterhub.toml"
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-_TYPES = {"registry": str, "cache": str, "offline": bool, "registries": dict}
+_TYPES = {"registry": str, "cache": str, "offline": bool, "registries": dict, "adapters": dict}
 _KINDS = {str: "text", bool: "true or false", dict: "a table"}
 _TRUE = frozenset({"1", "on", "yes", "true"})
 _FALSE = frozenset({"0", "off", "no", "false"})
@@ -44,6 +48,8 @@ class Settings:
         cache: root of the store.
         offline: whether the network is switched off.
         registries: name → path or URL of further registries.
+        project: the project file, or None where there is none.
+        adapters: what the project needs, as its file says; project.py reads it.
         origins: name of each of these attributes → who set it, for people.
     """
 
@@ -51,6 +57,8 @@ class Settings:
     cache: Path
     offline: bool = False
     registries: Mapping[str, str] = field(default_factory=dict)
+    project: Path | None = None
+    adapters: Mapping[str, Any] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -77,10 +85,12 @@ class Settings:
         """
         environ = os.environ if environ is None else environ
         flags = {"registry": registry, "cache": None if cache is None else str(cache), "offline": offline}
+        project = _project_file(folder or Path.cwd())
+        files = _files(project, _user_file(environ))
         layers = [
             ("the command line", flags),
             *_environment(environ),
-            *_files(_project_file(folder or Path.cwd()), _user_file(environ)),
+            *files,
             ("the default", {"registry": BUNDLED, "cache": str(_default_cache(environ)), "offline": False}),
         ]
         found = {key: _first(layers, key) for key in ("registry", "cache", "offline")}
@@ -91,6 +101,8 @@ class Settings:
             registries={
                 name: where for _, layer in reversed(layers) for name, where in layer.get("registries", {}).items()
             },
+            project=project,
+            adapters=dict(files).get(str(project), {}).get("adapters", {}),
             origins={key: origin for key, (_, origin) in found.items()},
         )
 

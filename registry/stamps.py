@@ -20,7 +20,7 @@ from . import atomic
 Look: TypeAlias = list[int]
 """What changes when a file does: device, inode, size, time of the last writing, time of any change."""
 
-_SETTLED_NANOSECONDS = 2_000_000_000
+SETTLED_NANOSECONDS = 2_000_000_000
 
 
 def read(path: Path) -> tuple[bytes, Look | None]:
@@ -30,11 +30,11 @@ def read(path: Path) -> tuple[bytes, Look | None]:
         OSError: it cannot be read.
     """
     with path.open("rb") as file:
-        before = _look(os.fstat(file.fileno()))
+        before = look_of(os.fstat(file.fileno()))
         now = time.time_ns()
         data = file.read()
-        after = _look(os.fstat(file.fileno()))
-    settled = before == after and now - max(before[3:]) > _SETTLED_NANOSECONDS
+        after = look_of(os.fstat(file.fileno()))
+    settled = before == after and now - max(before[3:]) > SETTLED_NANOSECONDS
     return data, before if settled else None
 
 
@@ -59,9 +59,10 @@ def trusted(stamp: Path, path: Path) -> str:
     Raises:
         OSError: there is no such file.
     """
-    stamped, look, belongs = known(stamp)
-    return belongs if (stamped, look) == (str(path), _look(path.stat())) else ""
+    stamped, then, belongs = known(stamp)
+    return belongs if (stamped, then) == (str(path), look_of(path.stat())) else ""
 
 
-def _look(status: os.stat_result) -> Look:
+def look_of(status: os.stat_result) -> Look:
+    """Return what changes when a file or folder does."""
     return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]

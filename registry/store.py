@@ -21,12 +21,13 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from ..errors import AdapterHubError, DigestError, FormatError
+from ..errors import AdapterHubError, DigestError, FormatError, StateError
 from . import atomic, digest, paths, receiving, verified
 from .receiving import Meter, Progress, Promise, Read
 from .records import Content
 
 _LOCK_SECONDS = 120.0
+_TRIES = 10
 _LEFTOVER_SECONDS = 24 * 3600.0
 
 
@@ -67,6 +68,18 @@ class Store:
             raise DigestError(f"the stored copy {path}", expected=digest_text, actual=actual)
         return path
 
+    def remove(self, digest_text: str) -> None:
+        """Remove the object of a digest; whoever is fetching it waits, and fetches it again.
+
+        Raises:
+            AdapterHubError: the store cannot be written.
+        """
+        with self.held(digest_text):
+            try:
+                self.path_of(digest_text).unlink(missing_ok=True)
+            except OSError as error:
+                raise self._unwritable(error) from error
+
     def put(self, blocks: Iterable[bytes], expected: str, size: int, what: str) -> Path:
         """Return the object of the digest, made of blocks; nothing is kept of bytes that differ from the promise.
 
@@ -101,6 +114,20 @@ class Store:
         """
         files = files_of(content)
         paths.refuse_unsafe([file.path for file in files], what)
+        for _ in range(_TRIES):
+            cached = self._bring(content, files, read, what, progress)
+            try:
+                return self._lay_out(content, files), cached
+            except FileNotFoundError:
+                continue  # It was pruned in this moment.
+            except OSError as error:
+                raise self._unwritable(error) from error
+        raise StateError(f"{what} is removed from the cache as often as it is fetched", hint="try again later")
+
+    def _bring(
+        self, content: Content, files: tuple[Promise, ...], read: Read, what: str, progress: Progress | None
+    ) -> bool:
+        """Make sure that the objects of all files are here, and return whether they were."""
         damages: dict[str, DigestError | None] = {}
         for file in files:
             self._look(file, damages)
@@ -111,8 +138,7 @@ class Store:
         fetch = [
             partial(self._ensure, file, read, inner[file.path], what, damages[file.digest], meter) for file in missing
         ]
-        cached = receiving.at_once(fetch, meter)
-        return self._lay_out(content, files), all(cached)
+        return all(receiving.at_once(fetch, meter))
 
     def _look(self, file: Promise, damages: dict[str, DigestError | None]) -> None:
         """Note a file's digest where its object is not here, with the error if that was damaged."""
@@ -127,7 +153,7 @@ class Store:
         self, file: Promise, read: Read, inner: str, what: str, damage: DigestError | None, meter: Meter
     ) -> bool:
         """Make sure that a file's object is here; return whether another process has brought it meanwhile."""
-        with self._lock(file.digest) as alone:
+        with self.held(file.digest) as alone:
             if self.find(file.digest) is not None:
                 meter.add(file.size or 0)
                 return damage is None
@@ -161,13 +187,13 @@ class Store:
         home = self.root / "artifacts" / digest.hexadecimal(artifact.identity)
         name = file_name(artifact)
         folder = home / name if artifact.files else home
-        try:
-            if artifact.files:
-                _refuse_strangers(folder, {file.path for file in files})
-            for file in files:
-                self._link(self.path_of(file.digest), folder / file.path, file.digest)
-        except OSError as error:
-            raise self._unwritable(error) from error
+        if artifact.files:
+            _refuse_strangers(folder, {file.path for file in files})
+        for file in files:
+            self._link(self.path_of(file.digest), folder / file.path, file.digest)
+        # Says when it was used last; a cache that cannot be written is used without.
+        with contextlib.suppress(OSError):
+            os.utime(home)
         return home / name
 
     def _link(self, source: Path, target: Path, digest_text: str) -> None:
@@ -218,7 +244,7 @@ class Store:
         return folder
 
     @contextlib.contextmanager
-    def _lock(self, digest_text: str) -> Iterator[bool]:
+    def held(self, digest_text: str) -> Iterator[bool]:
         """Hold the lock of a digest, and yield True; after two minutes go on without it.
 
         That costs a second reading and no harm.

@@ -146,6 +146,8 @@ def tag(storage: Storage, request: Request, repo: str, rev: str) -> Answer:
 def info(storage: Storage, request: Request, repo: str, rev: str = "main") -> Answer:
     repository = readable(storage, request, repo)
     sha = repository.commit_of(rev)
+    if "expand" in request.query:
+        return as_json({"id": repo, **({"sha": sha} if "sha" in request.query["expand"] else {})})
     siblings = [
         {"rfilename": path, **({"size": len(f.data), "blobId": f.blob, **large(f, "sha256")} if request.query else {})}
         for path, f in sorted(repository.files(sha).items())

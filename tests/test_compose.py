@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -27,8 +28,7 @@ from adapterhub.errors import (
     UsageError,
 )
 from adapterhub.loader import AdapterSet
-from adapterhub.registry import Index, digest, pull
-from adapterhub.registry.closure import locked
+from adapterhub.registry import Index, Lock, digest, pull
 
 pytestmark = pytest.mark.usefixtures("clean")
 
@@ -449,12 +449,17 @@ def test_an_adapter_that_was_exchanged_is_named(place: Path, base: Path, monkeyp
 
 def test_the_lock_of_a_composition_holds_all_its_adapters(place: Path, base: Path) -> None:
     adapterhub.compose("both@1.0.0", "stack(movies@1.0.0, low)", base=str(base), push=place)
-    found = locked(pull("both@^1"), "both@^1", str(place))
-    assert {name: (one.reference, one.version) for name, one in found.items()} == {
-        "both": ("both@^1", "1.0.0"),
-        "movies": ("movies@1.0.0", "1.0.0"),
-        "low": ("low@1.0.0", "1.0.0"),
-    }
+    Path("adapterhub.toml").write_text(f'registry = "{place}"\n[adapters]\nmine = "both@^1"\n')
+    assert type_command("lock", "--offline").status == 0
+    pinned = Lock.load("adapterhub.lock").adapters["mine"]
+    assert (pinned.reference, pinned.title) == ("both@^1", "both@1.0.0")
+    assert {name: part.title for name, part in pinned.parts.items()} == {"movies": "movies@1.0.0", "low": "low@1.0.0"}
+    expected = type_command("run", "both", "good bad", "--json", "--base", str(base)).json
+    (place / "index.json").unlink()
+    shutil.rmtree(os.environ["ADAPTERHUB_CACHE"])
+    for name in ("mine", "both", "stack(movies, low)"):
+        typed = type_command("run", name, "good bad", "--json", "--frozen", "--base", str(base))
+        assert typed.json == expected, name
 
 
 def test_a_fusion_layer_is_trained_composed_and_run(place: Path, base: Path) -> None:

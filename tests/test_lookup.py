@@ -82,7 +82,7 @@ def place(tmp_path: Path) -> Path:
 def settle(monkeypatch: pytest.MonkeyPatch, seconds: float = 60) -> None:
     """Let the clock go on, so that what was written before has settled."""
     later = time.time_ns() + int(seconds * 1e9)
-    monkeypatch.setattr(stamps.time, "time_ns", lambda: later)
+    monkeypatch.setattr(time, "time_ns", lambda: later)
 
 
 def databases(cache: Path) -> list[str]:

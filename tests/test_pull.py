@@ -396,7 +396,9 @@ def test_a_relative_xdg_folder_is_ignored_as_its_specification_says() -> None:
 
 def test_a_lock_is_read_as_it_was_written(registry: Path, tmp_path: Path) -> None:
     artifact = open_registry(registry).index.resolve("lora").artifact
-    pinned = LockedAdapter(reference="lora@^0.1", version="0.1.0", artifact=artifact, registry=str(registry))
+    pinned = LockedAdapter(
+        reference="lora@^0.1", name="lora", version="0.1.0", artifact=artifact, registry=str(registry)
+    )
     base = LockedBase(architecture="bert", revision="main", files=artifact.files)
     lock = Lock(adapters={"lora": pinned}, bases={BERT.id: base, MINILM.id: LockedBase(architecture="bert")})
     lock.write(tmp_path / "adapterhub.lock")

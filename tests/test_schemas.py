@@ -41,7 +41,7 @@ def an_index() -> dict[str, Any]:
         {"path": "adapter_config.json", "digest": DIGEST, "size": 0},
     ]
     artifacts = [{**single, "digest": DIGEST, "size": 9}, {**folder, "files": files}]
-    release = {"published": "2026-11-23T10:00:00Z", "yanked": False, "artifacts": artifacts, "extra": {}}
+    release = {"published": "2026-11-23T10:00:00Z", "yanked": True, "reason": "r", "artifacts": artifacts, "extra": {}}
     entry = {
         "summary": "one line",
         "task": "sentiment/sst-2",
@@ -51,7 +51,8 @@ def an_index() -> dict[str, Any]:
         "versions": {"1.0.0-rc.1+b": release},
         "extra": {"any": None},
     }
-    return {"$schema": "x", "format": 1, "adapters": {"sst2-bert": entry, "other": {"versions": {"0.1.0": release}}}}
+    adapters = {"sst2-bert": entry, "other": {"versions": {"0.1.0": release}}}
+    return {"$schema": "x", "format": 1, "layout": "sharded", "alias_of": ["me/a"], "adapters": adapters}
 
 
 def a_manifest() -> dict[str, Any]:
@@ -114,9 +115,12 @@ def a_composition() -> dict[str, Any]:
 def a_lock() -> dict[str, Any]:
     """Return a valid lock that has every field."""
     artifact = an_index()["adapters"]["sst2-bert"]["versions"]["1.0.0-rc.1+b"]["artifacts"][1]
-    pinned = {"reference": "a@^1", "version": "1.0.0", "artifact": artifact, "registry": "https://host/index.json"}
+    pinned = {"reference": "a@^1", "name": "me/a", "version": "1.0.0", "artifact": artifact, "registry": "https://host"}
+    other = {"reference": "hf://a/b", "content": {"url": "hf://a/b@main", "files": artifact["files"]}}
+    single = {"reference": "hf://a/c", "content": {"url": "hf://a/c@main", "digest": DIGEST, "size": 1}}
     base = {"architecture": "bert", "revision": "main", "files": artifact["files"]}
-    return {"format": 1, "adapters": {"a": pinned}, "bases": {"google-bert/bert-base-uncased": base}}
+    adapters = {"a": {**pinned, "parts": {"b": other, "c": single}}}
+    return {"format": 1, "adapters": adapters, "bases": {"google-bert/bert-base-uncased": base}}
 
 
 VALID = {"index": an_index, "manifest": a_manifest, "composition": a_composition, "lock": a_lock}
@@ -190,6 +194,7 @@ RECORDS: dict[tuple[str, str], type] = {
     ("manifest", "parent"): adapter.Parent,
     ("lock", ""): lock.Lock,
     ("lock", "adapter"): lock.LockedAdapter,
+    ("lock", "content"): records.Content,
     ("lock", "base"): lock.LockedBase,
     ("composition", ""): arrangement.Arrangement,
     ("composition", "pin"): arrangement.Pin,

@@ -1,0 +1,59 @@
+"""adapterhub index shard and pack: how an index is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from . import options
+from .command import Documented
+from .entries import size
+from .output import Output
+from .words import counted
+
+
+@click.command(
+    cls=Documented,
+    short_help="Keep an index in one file per name.",
+    epilog="""
+    adapterhub index shard ./hub
+    """,
+)
+@click.argument("place", metavar="REGISTRY")
+@options.offline
+@options.with_output
+def shard(output: Output, place: str, offline: bool | None) -> None:
+    """Keep the index of a registry in one small file per name, for registries with very many adapters.
+
+    A publish then writes one of them, and who looks a name up reads one, over the network too. REGISTRY is a folder or
+    hf://user/repo; where there is none, an empty one is made. Nothing takes this back; what reads and publishes is used
+    as before.
+    """
+    from ..registry import Settings, sharding
+
+    count = sharding.shard_at(place, Settings.load(offline=offline))
+    text = f"{place} keeps its index in {counted(count, 'file')}" if count is not None else f"{place} does so already"
+    output.result({"registry": place, "shards": count}, ids=[place], text=[text])
+
+
+@click.command(
+    cls=Documented,
+    short_help="Put all entries into one file that can be searched over the network.",
+    epilog="""
+    adapterhub index pack ./hub
+    """,
+)
+@click.argument("folder", metavar="FOLDER", type=click.Path(path_type=Path, file_okay=False))
+@options.with_output
+def pack(output: Output, folder: Path) -> None:
+    """Write index/all.json.gz: all entries of an index of one file per name.
+
+    The files of a web server cannot be listed, so that `list` and `search` read this one. They find what there was when
+    it was written; names are looked up as they are now. A folder on this machine needs none.
+    """
+    from ..registry import sharding
+
+    count, length = sharding.pack(folder)
+    text = f"{folder}: {counted(count, 'adapter')} in {size(length)}"
+    output.result({"registry": str(folder), "adapters": count, "size": length}, ids=[str(folder)], text=[text])

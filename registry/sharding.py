@@ -1,0 +1,118 @@
+"""From an index in one file to a sharded one, and all its entries in one compressed file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..errors import AdapterHubError, UnsupportedError
+from . import atomic, editing, shard_database, shards
+from .folder_publisher import FolderPublisher
+from .index import Index
+from .publishers import publisher_at
+from .registry import INDEX
+from .settings import Settings
+
+
+def shard_at(place: str, settings: Settings) -> int | None:
+    """Make the index at a place a sharded one; return how many shards it has, or None where it was one already.
+
+    Raises:
+        UnsupportedError, UsageError: the place is neither a folder nor a repository on the Hub.
+        StateError, SchemaError, NotFoundError, AuthenticationError, OfflineError, AdapterHubError: it cannot be done.
+    """
+    publisher = publisher_at(place, settings=settings, create=True)
+    if isinstance(publisher, FolderPublisher):
+        return shard(publisher.folder)
+    from .hf_publisher import HubPublisher
+
+    if isinstance(publisher, HubPublisher):
+        return publisher.shard()
+    raise UnsupportedError(f"{place} cannot be sharded", hint="shard a copy of it in a folder")
+
+
+def shard(folder: Path) -> int | None:
+    """Make the index in a folder a sharded one, or a new one where there is none; see shard_at.
+
+    It is one file until all shards are there. Whoever publishes meanwhile waits.
+
+    Raises:
+        SchemaError, FormatError: the index is not valid.
+        AdapterHubError: it cannot be written.
+    """
+    place = folder / INDEX
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic.held(place):
+            index = editing.load(place, create=True)
+            if index.layout:
+                return None
+            count = _write(folder, index)
+            shards.MARKER.write(place)
+    except OSError as error:
+        raise atomic.unwritable(folder, error) from error
+    return count
+
+
+def whole(folder: Path) -> Index:
+    """Return all entries of a sharded registry in a folder as one index.
+
+    Raises:
+        SchemaError, FormatError: a shard is not valid.
+        AdapterHubError: one cannot be read.
+    """
+    try:
+        return shard_database.ShardDatabase(folder / shards.FOLDER, folder).whole()
+    except OSError as error:
+        raise atomic.unreadable(folder, error) from error
+
+
+def pack(folder: Path) -> tuple[int, int]:
+    """Write all entries of a sharded registry into one compressed file; return their number and its size.
+
+    Raises:
+        AdapterHubError: it is no sharded registry, or cannot be read or written.
+        SchemaError, FormatError: a shard is not valid.
+    """
+    if not Index.load(folder / INDEX).layout:
+        raise AdapterHubError(f"{folder} has one index file, which needs no other", hint="`adapterhub index shard`")
+    index = whole(folder)
+    index.check(str(folder))
+    data = shards.pack(index)
+    atomic.write(folder / shards.PACKED, data)
+    return len(index), len(data)
+
+
+def faults(folder: Path, index: Index) -> list[str]:
+    """Return what is wrong with the shards of a registry besides what the index made of them says.
+
+    An alias too many is not: it counts only where the entry has it, and is what a process leaves that dies in between.
+    """
+    expected = dict(shards.all_of(index))
+    read, found = editing.reader(folder), shard_database.scan(folder / shards.FOLDER).files
+    there = {path: read(path) or b"" for path in (f"{shards.FOLDER}/{group}/{file}" for group, file in found)}
+    missing = [f"{path} is missing" for path in sorted(expected.keys() - there.keys())]
+    other = [path for path in sorted(there) if not _fits(there[path], expected.get(path), path)]
+    return [*missing, *(f"{path} is not what it should be" for path in other)]
+
+
+def _fits(data: bytes, expected: bytes | None, path: str) -> bool:
+    """Return whether a shard is what it should be; None is one that should not be."""
+    if data == expected:
+        return True
+    found = shards.parse(data, path)
+    owners = () if expected is None else shards.parse(expected, path).alias_of
+    return not found.adapters and set(owners) <= set(found.alias_of)
+
+
+def _write(folder: Path, index: Index) -> int:
+    """Write all shards, which nobody reads yet, to the disk, and return how many they are."""
+    count = 0
+    for path, data in shards.all_of(index):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(data)
+        count += 1
+    (folder / shards.FOLDER).mkdir(exist_ok=True)
+    if os.name != "nt":
+        os.sync()
+    return count
