@@ -13,7 +13,7 @@ import click
 
 from ..composition_file import NAME, document_of
 from ..errors import AdapterHubError, IntegrityError, UsageError
-from . import index_import, options
+from . import index_import, options, signing
 from .command import Documented
 from .output import Output
 
@@ -118,6 +118,8 @@ def check(output: Output, place: Path | None, no_files: bool) -> None:
 
 
 command.add_command(index_import.command, "import")
+command.add_command(signing.sign)
+command.add_command(signing.verify)
 
 
 def _added(

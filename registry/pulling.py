@@ -100,6 +100,7 @@ def pull(
     if reference.scheme == "path":
         return _completed(_path(reference), home=home, settings=settings, store=store)
     if reference.scheme == "hf":
+        _refuse_unsigned(reference, settings)
         found = _from_the_hub(reference, format, store, settings.offline, progress)
         return _completed(found, home=home, settings=settings, store=store)
     if reference.scheme == "oci":
@@ -151,6 +152,21 @@ def _from_the_hub(
     found = sources.from_hub(reference, format=format, store=store, offline=offline, progress=progress)
     name = (reference.folder or reference.name).rpartition("/")[2]
     return Pulled(path=found.path, name=name, version=None, artifact=None, cached=found.cached, content=found.content)
+
+
+def _refuse_unsigned(reference: Reference, settings: Settings) -> None:
+    """Raise where a repository must be signed: what is pulled past its index is not.
+
+    Raises:
+        UnsupportedError: it must.
+    """
+    from . import trust
+
+    place = f"hf://{reference.name}"
+    if settings.trust and trust.key_of(place, settings) is not None:
+        raise UnsupportedError(
+            f"{place} must be signed, and its files are, by its index alone", hint=f"NAME --registry {place}"
+        )
 
 
 def _of_its_only_entry(reference: Reference, settings: Settings) -> tuple[Reference, Registry]:

@@ -99,10 +99,15 @@ def open_registry(
         NotFoundError: there is no index.
         SchemaError, FormatError: the index is not valid.
         OfflineError, UnsupportedError, AuthenticationError: it lies on the network, and cannot be read.
+        IntegrityError: the settings say that it must be signed, and it is not.
     """
     settings = settings or Settings.load()
     place = str(settings.registry if location is None else location)
     path, home = remote_copy(place, settings) if _URL.match(place) else (locate(place, settings=settings), "")
+    if settings.trust:
+        from . import trust
+
+        trust.check(place, path, home, settings)
     return Registry(location=path, index=derived.open_index(path, settings.cache, progress), home=home)
 
 
