@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..composition_file import document_of
 from ..errors import AdapterHubError, NotFoundError, OfflineError, UnsupportedError
-from . import remotes, sources
+from . import sources
 from .receiving import Progress
 from .records import Artifact, Content
 from .reference import Reference
@@ -110,7 +110,9 @@ def pull(
     opened = registry if isinstance(registry, Registry) else _open(reference, registry, settings)
     resolved = _resolve(opened, reference, base, format, method)
     artifact, what = resolved.artifact, f"{resolved.name}@{resolved.version}"
-    got = sources.obtain(opened, artifact, what, store=store, offline=settings.offline, progress=progress)
+    got = sources.obtain(
+        opened, artifact, what, store=store, offline=settings.offline, progress=progress, pinned=opened.signed
+    )
     pulled = Pulled(
         path=got.path,
         name=resolved.name,

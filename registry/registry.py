@@ -34,11 +34,13 @@ class Registry:
         location: the index file; of a registry on the network, its copy.
         index: what it says.
         home: URL that relative urls begin at; "" where that is the folder of the index.
+        signed: whether its index had to be signed, and is; then only what it has digests of is used.
     """
 
     location: Path
     index: Lookup
     home: str = ""
+    signed: bool = False
 
     @property
     def place(self) -> str:
@@ -104,11 +106,12 @@ def open_registry(
     settings = settings or Settings.load()
     place = str(settings.registry if location is None else location)
     path, home = remote_copy(place, settings) if _URL.match(place) else (locate(place, settings=settings), "")
+    signed = False
     if settings.trust:
         from . import trust
 
-        trust.check(place, path, home, settings)
-    return Registry(location=path, index=derived.open_index(path, settings.cache, progress), home=home)
+        signed = trust.check(place, path, home, settings)
+    return Registry(location=path, index=derived.open_index(path, settings.cache, progress), home=home, signed=signed)
 
 
 def remote_copy(place: str, settings: Settings) -> tuple[Path, str]:
