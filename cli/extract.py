@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import StateError
+from . import destination as where
 from . import options
 from .command import Documented
 from .entries import size
-from .merge import out_file
 from .output import Output, style, width
 from .progress import ProgressLine
 from .table import facts, table
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     cls=Documented,
     short_help="Take a LoRA out of a fine-tuned model.",
     epilog="""
-    adapterhub extract --base ./base --tuned ./tuned --rank 16 --out learnt.safetensors
+    adapterhub extract --base ./base --tuned ./tuned --rank 16 --out learnt@1.0.0
     adapterhub extract --base bert-base-uncased --tuned ./tuned --energy 0.9 --without-head --out learnt
     """,
 )
@@ -39,8 +38,8 @@ if TYPE_CHECKING:
     metavar="E",
     help="In place of a rank: the part of the squared norm of each difference that is kept.",
 )
-@click.option("--out", required=True, metavar="FILE", help="File that is written; a bare name gets .safetensors.")
-@click.option("--name", metavar="NAME", help="Name of the adapter.  [default: that of the file]")
+@where.out
+@click.option("--name", metavar="NAME", help="Name of the adapter.  [default: that of --out]")
 @click.option("--base-id", metavar="ID", help="Hub id of the base model, where --base is a folder.")
 @click.option("--without-head", is_flag=True, help="Leave out weights that only the tuned model has.")
 @options.architecture
@@ -71,11 +70,9 @@ def command(
     from .. import hub
     from ..converters import native
     from ..hub.extracting import extract
-    from ..hub.merging import name_of
 
-    path = out_file(out)
-    if path.exists() and not force:
-        raise StateError(f"{path} exists already", hint="choose another --out, or replace it with --force")
+    target = where.destination(out, name=name)
+    target.check_free(force)
     with ProgressLine(output, "extracting", 1) as line:
 
         def report(done: int, total: int) -> None:
@@ -85,7 +82,8 @@ def command(
         found = extract(
             base,
             tuned,
-            name=name or name_of(path),
+            name=target.name,
+            version=target.version,
             rank=rank,
             energy=energy,
             without_head=without_head,
@@ -95,8 +93,8 @@ def command(
         )
     parts = native.encode(found.adapter)
     if not dry_run:
-        native.write(parts, path, force)
-    print_extracted(output, found, path, dry_run=dry_run)
+        native.write(parts, target.path, force)
+    print_extracted(output, found, target.path, dry_run=dry_run)
 
 
 def print_extracted(output: Output, found: Extracted, path: Path, *, dry_run: bool) -> None:
