@@ -63,9 +63,10 @@ def command(
     """Take what a fine-tuned model has learnt out of it, as a LoRA of its base model.
 
     The difference of each linear map is brought to a rank, or to the smallest one that keeps a part of its squared
-    norm, by singular values. Layer norms, biases, embeddings and the like that differ are kept whole, and named.
-    Weights that only the tuned model has (a head) are refused by name, or left out with --without-head. Both models
-    must be there as safetensors; they are read one weight at a time.
+    norm, by singular values. Layer norms, biases, embeddings, weights that two modules share and all else that no LoRA
+    holds are kept whole if they differ, and named with their sizes. Weights that only the tuned model has (a head) are
+    refused by name, or left out with --without-head. Both models must be there as safetensors; they are read one weight
+    at a time.
     """
     from .. import hub
     from ..converters import native
@@ -112,7 +113,7 @@ def print_extracted(output: Output, found: Extracted, path: Path, *, dry_run: bo
             {"path": one.path, "rank": one.rank, "kept": one.kept, "norm": one.exact, "error": one.error}
             for one in found.sites
         ],
-        "kept_whole": list(found.kept),
+        "kept_whole": [{"path": one.path, "values": one.values, "norm": one.norm} for one in found.kept],
         "same": found.same,
         "manifest": to_json(found.adapter.manifest),
     }
@@ -126,12 +127,17 @@ def _text(found: Extracted, path: Path, identity: str) -> Iterator[str]:
         yield ""
         rows = [[one.path, str(one.rank), f"{one.exact or 0:.4g}", f"{one.kept:.2%}"] for one in found.sites]
         yield from table(["linear map", "rank", "norm", "energy kept"], rows, width(sys.stdout))
+    if found.kept:
+        yield ""
+        wholes = [[one.path, f"{one.values:,}", f"{one.norm:.4g}"] for one in found.kept]
+        yield from table(["no LoRA holds, kept whole", "values", "norm"], wholes, width(sys.stdout))
 
 
 def _facts(found: Extracted, path: Path, identity: str) -> Iterator[tuple[str, str]]:
     where = f"{path} ({size(path.stat().st_size)})" if identity else f"{path} (not written: dry run)"
     yield "file", where
     yield "maps", f"{len(found.sites)} differ" if found.sites else "none differs"
-    yield "kept whole", ", ".join(found.kept)
+    values = sum(one.values for one in found.kept)
+    yield "kept whole", f"{len(found.kept)} parameters with {values:,} values" if found.kept else ""
     yield "the same", f"{found.same} parameters"
     yield "digest", identity

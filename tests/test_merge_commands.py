@@ -246,7 +246,7 @@ def test_a_low_rank_difference_is_extracted_exactly(name: str, tmp_path: Path) -
     assert torch.allclose(outputs(base, found.adapter), outputs(tuned), atol=2e-5)
     assert not torch.allclose(outputs(base), outputs(tuned), atol=1e-2)
     if name != "gpt2":
-        assert any(path.endswith("value.bias") for path in found.kept)
+        assert any(one.path.endswith("value.bias") for one in found.kept)
         assert [config.method for config in found.adapter.config] == ["lora", "layer_norm", "parameters"]
 
 
