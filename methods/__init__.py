@@ -106,6 +106,7 @@ from .method import (
     Settings,
     Shapes,
     SiteOp,
+    left_out,
     united,
 )
 from .miss import MissConfig

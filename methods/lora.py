@@ -78,8 +78,8 @@ class LoraConfig(Config):
             faults.append("targets is empty")
         if not 0 <= self.dropout < 1:
             faults.append("dropout must lie in [0, 1)")
-        if sum((self.gating, self.magnitude != "none", self.update_bias)) > 1:
-            faults.append("gating, magnitude and update_bias exclude each other")
+        if sum((self.gating and self.magnitude != "dora_adapters", self.magnitude != "none", self.update_bias)) > 1:
+            faults.append("gating, magnitude and update_bias exclude each other, but for gating and dora_adapters")
         return faults
 
     def rank(self, linear: Linear) -> int:
