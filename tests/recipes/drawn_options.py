@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from families import DISENTANGLED, FAMILIES, GPT, GROUPED, IDS, SEQ2SEQ, T5, TEXT, Family
@@ -25,7 +26,6 @@ VARIANTS: dict[str, Family] = {
     ),
     "deberta-v2-convolved": Family("deberta-v2", "DebertaV2Model", {**DISENTANGLED, "conv_kernel_size": 3}),
     "electra-even": Family("electra", "ElectraModel", {**TEXT, "embedding_size": 32}),
-    "gpt2-scaled": Family("gpt2", "GPT2Model", {**GPT, **IDS, "scale_attn_by_inverse_layer_idx": True}),
     "llama-even": Family("llama", "LlamaModel", {**TEXT, "attention_bias": True, "mlp_bias": True}),
     "mistral-even": Family("mistral", "MistralModel", {**TEXT, "num_key_value_heads": 4, "sliding_window": None}),
     "qwen2-even": Family("qwen2", "Qwen2Model", {**TEXT, **IDS, "num_key_value_heads": 4}),
@@ -146,6 +146,7 @@ def compacter(draw: Draw) -> list[Options]:
         "phm_layer": True,
         "phm_dim": often(draw, 2, 4),
         "reduction_factor": draw.choice((4, 8, {"0": 4, "default": 8})),
+        "init_weights": "bert",
         "non_linearity": draw.choice(ACTIVATIONS),
         "factorized_phm_W": often(draw, True, False),
         "shared_W_phm": often(draw, False, True),
@@ -350,4 +351,159 @@ def method_case(number: int) -> Options:
         "adapters": {draw.choice(("task", "sst-2", "a b", "adapters")): members},
         "shape": shape_of(draw),
         "what": kind,
+    }
+
+
+NESTED: dict[str, tuple[str, ...]] = {
+    "stack": ("fuse", "split", "parallel", "batch_split", "average"),
+    "fuse": ("stack",),
+    "split": ("split", "stack", "batch_split", "average"),
+    "parallel": ("stack", "batch_split", "average"),
+    "batch_split": ("stack", "split", "batch_split", "average"),
+    "average": ("stack", "split", "batch_split"),
+}
+"""Kind of composition → those that the library lets stand in it."""
+
+EVERY = tuple(NESTED)
+BY_ROWS = ("stack", "parallel", "batch_split", "average")
+POOLS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "bottleneck": (("bottleneck",), EVERY),
+    "linear": (("lora", "ia3", "dora", "vera", "mtl"), BY_ROWS),
+    "lora": (("lora",), BY_ROWS),
+    "ia3": (("ia3",), BY_ROWS),
+    "prefix": (("prefix",), BY_ROWS[:3]),
+    "compacter": (("compacter", "bottleneck"), EVERY),
+    "inverse": (("invertible", "bottleneck"), EVERY),
+    "reft": (("reft", "bottleneck"), EVERY),
+    "prompt": (("prompt", "bottleneck"), EVERY),
+    "mixed": (("bottleneck", "lora", "ia3", "prefix", "invertible"), BY_ROWS[:3]),
+    "union": (("union", "bottleneck"), BY_ROWS[:3]),
+}
+"""Name → the kinds of methods that a composition is made of, and the kinds of compositions that the library has of them.
+"""
+
+SHARED = ("mh_adapter", "output_adapter", "cross_adapter", "original_ln_after", "is_parallel", "leave_out")
+SHARED += ("selfattn_lora", "attn_matrices", "intermediate_lora", "output_lora")
+SHARED += ("encoder_prefix", "cross_prefix", "prefix_length")
+"""Options that say where something stands; most adapters of a composition have them alike."""
+
+WITH_PROMPT = (
+    *("bert", "roberta", "xlm-roberta", "distilbert", "albert", "electra", "deberta", "deberta-v2", "xmod"),
+    *("bert-generation", "vit", "beit"),
+)
+"""Families that can have a prompt in the library, and a prefix without other attention."""
+
+SEQUENCES = {"vit": 10, "beit": 10, "clip": 10, "clip_vision_model": 10, "whisper": 8}
+"""How many positions a model of a family has whatever it is asked."""
+
+
+@dataclass
+class Composing:
+    """A composition in the making: the adapters that it has, and how long and wide what enters it is."""
+
+    draw: Draw
+    pool: tuple[str, ...]
+    kinds: tuple[str, ...]
+    alike: bool
+    adapters: dict[str, list[Options]] = field(default_factory=dict)
+    fusions: dict[str, Options] = field(default_factory=dict)
+
+    def leaf(self) -> str:
+        """Return the name of an adapter, mostly a new one."""
+        if len(self.adapters) > 1 and self.draw.random() < 0.15:
+            return self.draw.choice([*self.adapters])
+        name = "abcdefghijkl"[len(self.adapters)]
+        members = KINDS[self.draw.choice(self.pool)](self.draw)
+        if self.alike:
+            members = [member | self.shared_with(member) for member in members]
+        self.adapters[name] = members
+        return name
+
+    def shared_with(self, member: Options) -> Options:
+        """Return what a member takes over from those that are there, and what all runs well with."""
+        found: Options = {"init_weights": "bert"} if member.get("phm_layer") else {}
+        for other in reversed([one for members in self.adapters.values() for one in members]):
+            if other.get("architecture") == member.get("architecture"):
+                found |= {option: other[option] for option in SHARED if option in other and option in member}
+        return found
+
+    def node(self, rows: int, tokens: int, depth: int, kinds: tuple[str, ...]) -> Any:
+        """Return a composition of one of the kinds, or an adapter's name."""
+        usable = [kind for kind in kinds if kind in self.kinds and (kind != "split" or tokens > 1) and (kind != "batch_split" or rows > 1)]
+        if not usable or depth == 0 or len(self.adapters) > 3:
+            return self.leaf()
+        kind = self.draw.choice(usable)
+        count = min(self.draw.choice((2, 2, 3)), tokens if kind == "split" else rows if kind == "batch_split" else 3)
+        sizes = [(rows, tokens)] * count
+        made: Options = {kind: []}
+        if kind == "split":
+            made["splits"] = parts(self.draw, tokens, count)
+            sizes = [(rows, part) for part in made["splits"]]
+        if kind == "batch_split":
+            made["batch_sizes"] = parts(self.draw, rows, count)
+            sizes = [(part, tokens) for part in made["batch_sizes"]]
+        if kind == "average" and self.draw.random() < 0.7:
+            made["weights"] = [self.draw.choice((0.5, 1.0, 2.0, 0.25)) for _ in range(count)]
+            made["normalize_weights"] = self.draw.random() < 0.6
+        for size in sizes:
+            deeper = depth - 1 if self.draw.random() < 0.5 else 0
+            made[kind].append(self.node(*size, deeper, NESTED[kind]))
+        if kind == "fuse":
+            self.fusions[",".join(last(child) for child in made[kind])] = fusion(self.draw)
+        return made
+
+
+def last(node: Any) -> str:
+    """Return the last adapter of a composition."""
+    while not isinstance(node, str):
+        node = next(value for value in node.values() if isinstance(value, list))[-1]
+    return node
+
+
+def parts(draw: Draw, whole: int, count: int) -> list[int]:
+    """Return so many positive numbers that add up to a whole."""
+    cuts = sorted(draw.sample(range(1, whole), count - 1))
+    return [end - start for start, end in zip([0, *cuts], [*cuts, whole], strict=True)]
+
+
+def fusion(draw: Draw) -> Options:
+    """Return what differs from the dynamic configuration of a fusion layer."""
+    value = often(draw, True, False)
+    return {
+        "value": value,
+        "value_initialized": value,
+        "key": often(draw, True, False),
+        "query": often(draw, True, False),
+        "query_before_ln": often(draw, False, True),
+        "residual_before": often(draw, False, True),
+        "temperature": often(draw, False, True),
+        "value_before_softmax": often(draw, True, False),
+    }
+
+
+def composition_case(number: int) -> Options:
+    """Return a case of several adapters, of one method or of several, arranged at random."""
+    draw = Draw(f"composition {number}")
+    pools = [*POOLS]
+    pool = pools[number % len(pools)]
+    methods, kinds = POOLS[pool]
+    kind = kinds[number // len(pools) % len(kinds)]
+    rows = [*MODELS] if pool not in ("prompt", "prefix", "mixed", "union") else [*WITH_PROMPT]
+    family = draw.choice(rows)
+    shape = shape_of(draw) | {"rows": 3}
+    tokens = SEQUENCES.get(MODELS[family].row, shape["tokens"])
+    shape |= {"tokens": tokens, "decoder": tokens}
+    making = Composing(draw, methods, kinds, draw.random() < 0.8)
+    active = making.node(shape["rows"], tokens, draw.choice((1, 2, 2, 3)), (kind,))
+    members = [member for one in making.adapters.values() for member in one]
+    return {
+        "family": family,
+        "class": draw.choice(("bare", "own", "head")),
+        "attention": attention(draw, family, members),
+        "adapters": making.adapters,
+        "fusions": making.fusions,
+        "active": active,
+        "compat": "adapters",
+        "shape": shape,
+        "what": f"{kind}-{pool}",
     }

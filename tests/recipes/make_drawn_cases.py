@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from drawn_models import answers, configuration, head_class, inputs, plain, set_attention, taken_by
-from drawn_options import MODELS, Options, default_case, method_case
+from drawn_options import MODELS, Options, composition_case, default_case, method_case
 from families import settle, values
 from make_family_cases import MUTED, without_made_up_biases
 from reference_models import CRASHES, LARGEST_OUTPUT, stand_in_for_torchvision
 
-DIMENSIONS = {"default": default_case, "method": method_case}
+DIMENSIONS = {"default": default_case, "method": method_case, "composition": composition_case}
 UNTOUCHED = 1e-5
 SCALES = (".scaling", "adapter_norm_before.weight", "adapter_norm_after.weight", "m.weight", ".weights")
 SCALES += ("task_specific.values",)
@@ -90,6 +90,11 @@ def save(model: Any, name: str, folder: Path) -> bool:
     return True
 
 
+def folder_of(root: Path, identity: str, name: str) -> Path:
+    """Return the folder of an adapter or a fusion layer."""
+    return root / identity / name.replace(",", "+")
+
+
 def setup_of(case: Options) -> Any:
     """Return what is active: a name, or a composition of the library."""
     return next(iter(case["adapters"])) if "active" not in case else node(case["active"])
@@ -108,6 +113,7 @@ def make_case(root: Path, identity: str, case: Options) -> tuple[dict[str, Any],
     The outputs are those of a new model with the files; ValueError tells that the files do not hold the adapter.
     """
     import torch
+    from adapters.configuration import DynamicAdapterFusionConfig
 
     torch.manual_seed(0)
     _, before = plain(case["family"], "bare", case["attention"])
@@ -121,7 +127,13 @@ def make_case(root: Path, identity: str, case: Options) -> tuple[dict[str, Any],
     for name, members in case["adapters"].items():
         model.add_adapter(name, config=config_of(members))
         fill(model, name, identity)
-        safe[name] = save(model, name, root / identity / name)
+        safe[name] = save(model, name, folder_of(root, identity, name))
+    for name, changes in case.get("fusions", {}).items():
+        model.add_adapter_fusion(name.split(","), DynamicAdapterFusionConfig(**changes))
+        fill(model, name, identity)
+        folder = folder_of(root, identity, name)
+        folder.mkdir(parents=True)
+        model.save_adapter_fusion(str(folder), name.split(","), use_safetensors=True)
     model.set_active_adapters(setup_of(case))
     model.eval()
     first = answers(bare, given)
@@ -129,8 +141,10 @@ def make_case(root: Path, identity: str, case: Options) -> tuple[dict[str, Any],
     lost: list[str] = []
     for name in case["adapters"]:
         info: dict[str, Any] = {}
-        model.load_adapter(str(root / identity / name), use_safetensors=safe[name], loading_info=info)
+        model.load_adapter(str(folder_of(root, identity, name)), use_safetensors=safe[name], loading_info=info)
         lost += info["missing_keys"] + info["unexpected_keys"]
+    for name in case.get("fusions", {}):
+        model.load_adapter_fusion(str(folder_of(root, identity, name)), use_safetensors=True)
     model.set_active_adapters(setup_of(case))
     model.eval()
     found = answers(bare, given)
