@@ -46,7 +46,6 @@ from ..methods import Binding, Chainable, FusionOp, PrefixOp
 from .combined import TaskIds
 from .combined_prefixes import is_uneven
 
-
 C = TypeVar("C", bound=Composition)
 
 
@@ -324,6 +323,4 @@ def bound(node: Node, leaf: Callable[[str], Binding], tasks: TaskIds | None) -> 
         for path in linears
     }
     first = children[leaves(node)[0]]
-    return Binding(
-        sites=acting, linears=maps, blocks=first.blocks, embeddings=first.embeddings, prompts=first.prompts
-    )
+    return Binding(sites=acting, linears=maps, blocks=first.blocks, embeddings=first.embeddings, prompts=first.prompts)

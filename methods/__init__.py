@@ -198,6 +198,7 @@ __all__ = [
     "default_head",
     "describe",
     "is_head",
+    "left_out",
     "method_of",
     "parse_method",
     "settled",

@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 TOKENS = "token_adapter.trainable_tokens_delta"
 INSIDE = ".base_layer"
 WITHOUT_EFFECT = {"original_module", "modules_to_save"}
-"""Words in the path of a bias that `bias="all"` saves once more: of the copy that is saved anyway, and of what it replaces.
-"""
+"""Words in the path of a bias that `bias="all"` saves once more: of the saved copy, and of what that stands for."""
 
 MOST_KEPT = 64 * 2**10
 """Bytes of tensors without effect that are kept."""

@@ -1,7 +1,7 @@
 """Copies of tensors in files of PEFT that belong to tied weights: the embeddings, and an output layer that shares them.
 
-With `ensure_weight_tying`, and for trained tokens always, PEFT keeps one tensor for both and saves it twice, although the
-configuration names only the embeddings. What a file says twice must be the same.
+With `ensure_weight_tying`, and for trained tokens always, PEFT keeps one tensor for both and saves it twice, although
+the configuration names only the embeddings. What a file says twice must be the same.
 
 Source: PEFT 0.21.2, tuners/tuners_utils.py and tuners/lora/model.py (`_add_targets_to_tie`).
 """

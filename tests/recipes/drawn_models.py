@@ -115,5 +115,13 @@ def answers(model: Any, given: dict[str, Any]) -> dict[str, Any]:
 
     with torch.no_grad():
         found = model(**given)
-    kept = ("last_hidden_state", "logits", "logits_per_image", "start_logits", "end_logits", "image_embeds", "text_embeds")
+    kept = (
+        "last_hidden_state",
+        "logits",
+        "logits_per_image",
+        "start_logits",
+        "end_logits",
+        "image_embeds",
+        "text_embeds",
+    )
     return {name: found[name].contiguous().clone() for name in kept if found.get(name) is not None}

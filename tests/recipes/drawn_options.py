@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from families import DISENTANGLED, FAMILIES, GPT, GROUPED, IDS, SEQ2SEQ, T5, TEXT, Family
+from families import DISENTANGLED, FAMILIES, GROUPED, IDS, SEQ2SEQ, T5, TEXT, Family
 
 Options = dict[str, Any]
 Draw = random.Random
@@ -203,7 +203,9 @@ def lora(draw: Draw) -> list[Options]:
 def dora(draw: Draw) -> list[Options]:
     """Return a DoRA with random options."""
     gated = {"use_gating": often(draw, False, False, True)}
-    return [LORA | linears(draw) | gated | {"use_dora": True, "r": draw.choice((1, 3)), "alpha": draw.choice((1, 3, 5))}]
+    return [
+        LORA | linears(draw) | gated | {"use_dora": True, "r": draw.choice((1, 3)), "alpha": draw.choice((1, 3, 5))}
+    ]
 
 
 def ia3(draw: Draw) -> list[Options]:
@@ -379,8 +381,7 @@ POOLS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "mixed": (("bottleneck", "lora", "ia3", "prefix", "invertible"), BY_ROWS[:3]),
     "union": (("union", "bottleneck"), BY_ROWS[:3]),
 }
-"""Name → the kinds of methods that a composition is made of, and the kinds of compositions that the library has of them.
-"""
+"""Name → the kinds of methods that a composition is made of, and of compositions that the library has of them."""
 
 SHARED = ("mh_adapter", "output_adapter", "cross_adapter", "original_ln_after", "is_parallel", "leave_out")
 SHARED += ("selfattn_lora", "attn_matrices", "intermediate_lora", "output_lora")
@@ -429,7 +430,11 @@ class Composing:
 
     def node(self, rows: int, tokens: int, depth: int, kinds: tuple[str, ...]) -> Any:
         """Return a composition of one of the kinds, or an adapter's name."""
-        usable = [kind for kind in kinds if kind in self.kinds and (kind != "split" or tokens > 1) and (kind != "batch_split" or rows > 1)]
+        usable = [
+            kind
+            for kind in kinds
+            if kind in self.kinds and (kind != "split" or tokens > 1) and (kind != "batch_split" or rows > 1)
+        ]
         if not usable or depth == 0 or len(self.adapters) > 3:
             return self.leaf()
         kind = self.draw.choice(usable)
@@ -507,3 +512,40 @@ def composition_case(number: int) -> Options:
         "shape": shape,
         "what": f"{kind}-{pool}",
     }
+
+
+ERAS = ("v2", "3.1.0", "3.2.1", "adapters.0.1.1", "adapters.0.2.0", "adapters.1.0.1", "adapters.1.1.0")
+"""What wrote a file: adapter-transformers 2, which said no version, and later releases."""
+
+LATER: dict[str, tuple[str, ...]] = {
+    "v2": ("init_weights_seed", "stochastic_depth", "dropout", "init_weights", "is_parallel", "scaling", "use_gating"),
+    "3.": ("init_weights_seed", "stochastic_depth", "use_dora", "vera_d", "vera_b", "dtype"),
+    "adapters.0": ("init_weights_seed", "stochastic_depth", "use_dora", "vera_d", "vera_b", "dtype"),
+    "adapters.1.0": ("init_weights_seed", "use_dora", "vera_d", "vera_b", "dtype"),
+    "adapters.1.1": ("use_dora", "vera_d", "vera_b"),
+}
+"""Beginning of an era → the fields that its files did not have."""
+
+
+def dated_case(number: int) -> Options:
+    """Return a case of one adapter in a file as an earlier release wrote it."""
+    draw = Draw(f"dated {number}")
+    era = ERAS[number % len(ERAS)]
+    plain = ["bottleneck", "invertible"]
+    kind = draw.choice(plain if era == "v2" else [*plain, "lora", "lora", "ia3", "prefix", "compacter"])
+    family, members = draw.choice([*MODELS]), KINDS[kind](draw)
+    if era == "v2":
+        members = [member | V2 for member in members]
+    return {
+        "family": family,
+        "class": draw.choice(("bare", "own", "head")),
+        "attention": attention(draw, family, members),
+        "adapters": {"task": members},
+        "shape": shape_of(draw),
+        "era": era,
+        "what": f"{era}-{kind}",
+    }
+
+
+V2: Options = {"is_parallel": False, "scaling": 1.0, "use_gating": False, "init_weights": "bert", "dropout": 0.0}
+"""What all adapters of adapter-transformers 2 had."""

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from drawn_models import answers, configuration, head_class, inputs, plain, set_attention, taken_by
-from drawn_options import MODELS, Options, composition_case, default_case, method_case
+from drawn_options import LATER, MODELS, Options, composition_case, dated_case, default_case, method_case
 from families import settle, values
 from make_family_cases import MUTED, without_made_up_biases
 from reference_models import CRASHES, LARGEST_OUTPUT, stand_in_for_torchvision
 
-DIMENSIONS = {"default": default_case, "method": method_case, "composition": composition_case}
+DIMENSIONS = {"default": default_case, "method": method_case, "composition": composition_case, "dated": dated_case}
 UNTOUCHED = 1e-5
 SCALES = (".scaling", "adapter_norm_before.weight", "adapter_norm_after.weight", "m.weight", ".weights")
 SCALES += ("task_specific.values",)
@@ -95,6 +95,18 @@ def folder_of(root: Path, identity: str, name: str) -> Path:
     return root / identity / name.replace(",", "+")
 
 
+def date_back(path: Path, era: str) -> None:
+    """Let a document be of an earlier release, without the fields and the version that it did not have."""
+    document = json.loads(path.read_text(encoding="utf-8"))
+    document.pop("version")
+    document |= {} if era == "v2" else {"version": era}
+    later = next(names for start, names in LATER.items() if era.startswith(start))
+    for config in document["config"].get("configs", [document["config"]]):
+        for name in later:
+            config.pop(name, None)
+    path.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
 def setup_of(case: Options) -> Any:
     """Return what is active: a name, or a composition of the library."""
     return next(iter(case["adapters"])) if "active" not in case else node(case["active"])
@@ -128,6 +140,8 @@ def make_case(root: Path, identity: str, case: Options) -> tuple[dict[str, Any],
         model.add_adapter(name, config=config_of(members))
         fill(model, name, identity)
         safe[name] = save(model, name, folder_of(root, identity, name))
+        if "era" in case:
+            date_back(folder_of(root, identity, name) / "adapter_config.json", case["era"])
     for name, changes in case.get("fusions", {}).items():
         model.add_adapter_fusion(name.split(","), DynamicAdapterFusionConfig(**changes))
         fill(model, name, identity)

@@ -104,7 +104,12 @@ KINDS: dict[str, Any] = {
     "C3AConfig": ranked(block_size=(4, 8, 16), bias=("none", "all")),
     "FourierFTConfig": ranked(n_frequency=(5, 20), scaling=(50.0, 150.0), random_loc_seed=(1, 777)),
     "OFTConfig": ranked(
-        oft_block_size=(4, 8, 16), use_cayley_neumann=FLAG, block_share=FLAG, coft=FLAG, eps=(0.05,), bias=("none", "all")
+        oft_block_size=(4, 8, 16),
+        use_cayley_neumann=FLAG,
+        block_share=FLAG,
+        coft=FLAG,
+        eps=(0.05,),
+        bias=("none", "all"),
     ),
     "BOFTConfig": ranked(boft_block_size=(2, 4, 8), boft_n_butterfly_factor=(1, 2), bias=("none", "all")),
     "HRAConfig": ranked(r=(2, 4), apply_GS=FLAG, bias=("none", "all")),
@@ -112,7 +117,9 @@ KINDS: dict[str, Any] = {
     "RandLoraConfig": ranked(
         r=(2, 4, 8), randlora_alpha=(10, 64), sparse=FLAG, save_projection=FLAG, projection_prng_key=(0, 3)
     ),
-    "VBLoRAConfig": ranked(r=(2,), num_vectors=(8, 16), vector_length=(8, 16), topk=(2, 3), save_only_topk_weights=FLAG),
+    "VBLoRAConfig": ranked(
+        r=(2,), num_vectors=(8, 16), vector_length=(8, 16), topk=(2, 3), save_only_topk_weights=FLAG
+    ),
     "WaveFTConfig": ranked(
         n_frequency=(10, 30), scaling=(5.0, 25.0), random_loc_seed=(1, 777), proportional_parameters=FLAG, use_idwt=FLAG
     ),
@@ -154,8 +161,25 @@ KINDS: dict[str, Any] = {
 }
 PROMPTS = ("PrefixTuningConfig", "PromptTuningConfig", "PromptEncoderConfig", "CPTConfig", "CartridgeConfig")
 SHARING = ("VeraConfig", "RandLoraConfig", "VBLoRAConfig")
-LAYERED = ("LoraConfig", "LoHaConfig", "LoKrConfig", "HiraConfig", "MissConfig", "DeloraConfig", "OFTConfig", "BOFTConfig")
-LAYERED += ("HRAConfig", "FourierFTConfig", "RandLoraConfig", "VeraConfig", "GraloraConfig", "PeanutConfig", "DeftConfig")
+LAYERED = (
+    "LoraConfig",
+    "LoHaConfig",
+    "LoKrConfig",
+    "HiraConfig",
+    "MissConfig",
+    "DeloraConfig",
+    "OFTConfig",
+    "BOFTConfig",
+)
+LAYERED += (
+    "HRAConfig",
+    "FourierFTConfig",
+    "RandLoraConfig",
+    "VeraConfig",
+    "GraloraConfig",
+    "PeanutConfig",
+    "DeftConfig",
+)
 
 
 def task_of(base: str) -> str | None:
@@ -180,9 +204,13 @@ def targets_of(draw: random.Random, base: str, kind: str) -> Arguments:
         some = draw.sample(names, 3)
         return {"target_modules": some, "feedforward_modules": draw.choice(([], some[:1], some[2:]))}
     if kind == "BeftConfig":
-        return {"target_modules": [draw.choice([n for n in names if n in ("value", "query", "c_attn", "v_lin")] or names)]}
+        return {
+            "target_modules": [draw.choice([n for n in names if n in ("value", "query", "c_attn", "v_lin")] or names)]
+        }
     if kind == "LoraConfig" and draw.random() < 0.3:
-        return draw.choice(({"target_modules": "all-linear"}, {"target_modules": [*names], "exclude_modules": [names[0]]}))
+        return draw.choice(
+            ({"target_modules": "all-linear"}, {"target_modules": [*names], "exclude_modules": [names[0]]})
+        )
     return {"target_modules": draw.sample(names, draw.choice((1, 2, 3)))}
 
 
