@@ -312,6 +312,12 @@ class _Builder:
         self._put(module, EmbeddingForward(self._forward(module), op))
         output = self._ground.model.get_output_embeddings()
         if op.before_output and output is not None:
+            width, reads = self._embeddings[path].width, output.weight.shape[-1]
+            if width != reads:
+                raise UnsupportedError(
+                    f"the inverse of an invertible adapter for embeddings of {width} numbers cannot stand in front of"
+                    f" output embeddings that read {reads}"
+                )
             self._put(output, InverseForward(self._forward(output), op))
 
     def embeddings(self) -> None:

@@ -310,7 +310,7 @@ def _written(adapter: Adapter, names: Naming) -> tuple[dict[str, JSON], dict[str
     theirs = {}
     for key, tensor in tensors.items():
         path, leaf = types.placed(codec, key)
-        if path == "shared":
+        if path == "shared" and leaf in codec.shared.values():  # T5 has a module of that name
             split.shared[leaf] = tensor
             continue
         theirs[path] = names.theirs(path)
