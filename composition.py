@@ -131,7 +131,7 @@ class Fuse(Composition):
         >>> Fuse("a", Stack("b", "c")).key
         'a,c'
         """
-        return self.name or ",".join(leaves(child)[-1] for child in self.children)
+        return self.name or ",".join(last(child) for child in self.children)
 
 
 @dataclass(frozen=True, slots=True, init=False, repr=False)
@@ -215,6 +215,15 @@ KINDS: tuple[type[Composition], ...] = (Stack, Fuse, Split, BatchSplit, Parallel
 def leaves(node: Node) -> tuple[str, ...]:
     """Return the names of the adapters in a node, each once, in order."""
     return (node,) if isinstance(node, str) else node.leaves()
+
+
+def last(node: Node) -> str:
+    """Return the name of the adapter that comes last in a node.
+
+    >>> last(Fuse("a", Stack("b", "a")))
+    'a'
+    """
+    return node if isinstance(node, str) else last(node.children[-1])
 
 
 def fusions(node: Node) -> tuple[str, ...]:

@@ -352,6 +352,7 @@ class Architecture:
         presumes: (attribute of the configuration, value) pairs that a model must have for the row to describe it.
         muted: containers of modules that `adapters` takes out of the model; they give zeros while an adapter that was
             made with it is active.
+        unasked: modules that are never called: the module around them reads their parameters itself.
         reads: what a head reads of each text that brings no word for it, see sites.Reading.
         scales: whether the hidden states are scaled in front of the output embeddings, where the model says so.
         wraps: whether a decoder starts with the last token of its labels and not with a token of its own.
@@ -370,6 +371,7 @@ class Architecture:
     may_lack: tuple[str, ...] = ()
     presumes: tuple[tuple[str, bool], ...] = ()
     muted: tuple[str, ...] = ()
+    unasked: tuple[str, ...] = ()
     reads: Reading = "first"
     scales: bool = False
     wraps: bool = False

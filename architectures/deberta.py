@@ -49,5 +49,6 @@ ROW = Architecture(
     layers=(dataclasses.replace(LAYERS_WITHOUT_CROSS, attentions=(attention("in_proj", "in_proj", "in_proj"),)),),
     norms=("embeddings.LayerNorm",),
     embeddings=(EMBEDDINGS,),
+    unasked=("encoder.rel_embeddings",),
     heads=heads("Deberta"),
 )

@@ -21,6 +21,7 @@ ROW = Architecture(
     ),
     norms=("embeddings.LayerNorm",),
     embeddings=(EMBEDDINGS,),
+    unasked=("encoder.rel_embeddings",),
     heads=(
         *deberta.heads("DebertaV2"),
         HeadName(

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import StateError
+from . import destination as where
 from . import options
 from .command import Documented
 from .entries import size
-from .merge import out_file
 from .output import Output, style, width
 from .progress import ProgressLine
 from .table import facts, table
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     cls=Documented,
     short_help="Take a LoRA out of a fine-tuned model.",
     epilog="""
-    adapterhub extract --base ./base --tuned ./tuned --rank 16 --out learnt.safetensors
+    adapterhub extract --base ./base --tuned ./tuned --rank 16 --out learnt@1.0.0
     adapterhub extract --base bert-base-uncased --tuned ./tuned --energy 0.9 --without-head --out learnt
     """,
 )
@@ -39,8 +38,8 @@ if TYPE_CHECKING:
     metavar="E",
     help="In place of a rank: the part of the squared norm of each difference that is kept.",
 )
-@click.option("--out", required=True, metavar="FILE", help="File that is written; a bare name gets .safetensors.")
-@click.option("--name", metavar="NAME", help="Name of the adapter.  [default: that of the file]")
+@where.out
+@click.option("--name", metavar="NAME", help="Name of the adapter.  [default: that of --out]")
 @click.option("--base-id", metavar="ID", help="Hub id of the base model, where --base is a folder.")
 @click.option("--without-head", is_flag=True, help="Leave out weights that only the tuned model has.")
 @options.architecture
@@ -64,18 +63,17 @@ def command(
     """Take what a fine-tuned model has learnt out of it, as a LoRA of its base model.
 
     The difference of each linear map is brought to a rank, or to the smallest one that keeps a part of its squared
-    norm, by singular values. Layer norms, biases, embeddings and the like that differ are kept whole, and named.
-    Weights that only the tuned model has (a head) are refused by name, or left out with --without-head. Both models
-    must be there as safetensors; they are read one weight at a time.
+    norm, by singular values. Layer norms, biases, embeddings, weights that two modules share and all else that no LoRA
+    holds are kept whole if they differ, and named with their sizes. Weights that only the tuned model has (a head) are
+    refused by name, or left out with --without-head. Both models must be there as safetensors; they are read one weight
+    at a time.
     """
     from .. import hub
     from ..converters import native
     from ..hub.extracting import extract
-    from ..hub.merging import name_of
 
-    path = out_file(out)
-    if path.exists() and not force:
-        raise StateError(f"{path} exists already", hint="choose another --out, or replace it with --force")
+    target = where.destination(out, name=name)
+    target.check_free(force)
     with ProgressLine(output, "extracting", 1) as line:
 
         def report(done: int, total: int) -> None:
@@ -85,7 +83,8 @@ def command(
         found = extract(
             base,
             tuned,
-            name=name or name_of(path),
+            name=target.name,
+            version=target.version,
             rank=rank,
             energy=energy,
             without_head=without_head,
@@ -95,8 +94,8 @@ def command(
         )
     parts = native.encode(found.adapter)
     if not dry_run:
-        native.write(parts, path, force)
-    print_extracted(output, found, path, dry_run=dry_run)
+        native.write(parts, target.path, force)
+    print_extracted(output, found, target.path, dry_run=dry_run)
 
 
 def print_extracted(output: Output, found: Extracted, path: Path, *, dry_run: bool) -> None:
@@ -114,7 +113,7 @@ def print_extracted(output: Output, found: Extracted, path: Path, *, dry_run: bo
             {"path": one.path, "rank": one.rank, "kept": one.kept, "norm": one.exact, "error": one.error}
             for one in found.sites
         ],
-        "kept_whole": list(found.kept),
+        "kept_whole": [{"path": one.path, "values": one.values, "norm": one.norm} for one in found.kept],
         "same": found.same,
         "manifest": to_json(found.adapter.manifest),
     }
@@ -128,12 +127,17 @@ def _text(found: Extracted, path: Path, identity: str) -> Iterator[str]:
         yield ""
         rows = [[one.path, str(one.rank), f"{one.exact or 0:.4g}", f"{one.kept:.2%}"] for one in found.sites]
         yield from table(["linear map", "rank", "norm", "energy kept"], rows, width(sys.stdout))
+    if found.kept:
+        yield ""
+        wholes = [[one.path, f"{one.values:,}", f"{one.norm:.4g}"] for one in found.kept]
+        yield from table(["no LoRA holds, kept whole", "values", "norm"], wholes, width(sys.stdout))
 
 
 def _facts(found: Extracted, path: Path, identity: str) -> Iterator[tuple[str, str]]:
     where = f"{path} ({size(path.stat().st_size)})" if identity else f"{path} (not written: dry run)"
     yield "file", where
     yield "maps", f"{len(found.sites)} differ" if found.sites else "none differs"
-    yield "kept whole", ", ".join(found.kept)
+    values = sum(one.values for one in found.kept)
+    yield "kept whole", f"{len(found.kept)} parameters with {values:,} values" if found.kept else ""
     yield "the same", f"{found.same} parameters"
     yield "digest", identity

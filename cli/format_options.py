@@ -37,8 +37,9 @@ class FormatCommand(Documented):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the flags of the formats in a section of their own."""
         flags = self._flags(ctx)
-        own = [record for one in super().get_params(ctx) if (record := one.get_help_record(ctx)) is not None]
-        for title, records in (("Options", own), (SECTION, [one.get_help_record(ctx) for one in flags])):
+        own = [one for one in super().get_params(ctx) if isinstance(one, click.Option)]
+        for title, options in (("Options", own), (SECTION, flags)):
+            records = [one.get_help_record(ctx) for one in options]
             with formatter.section(title):
                 formatter.write_dl([record for record in records if record is not None])
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from ..errors import StateError, UsageError
+from ..errors import UsageError
+from . import destination as where
 from . import options
 from .command import Documented
 from .entries import size
@@ -125,17 +126,17 @@ wish = collected(
     cls=Documented,
     short_help="Merge several adapters into one.",
     epilog="""
-    adapterhub merge sst2-bert imdb-bert --weights 0.7,0.3 --head sst2-bert --out sentiment.safetensors
+    adapterhub merge sst2-bert imdb-bert --weights 0.7,0.3 --head sst2-bert --out sentiment@1.0.0
     adapterhub merge ./a ./b ./c --method ties --density 0.3 --rank 16 --out merged --report
     adapterhub merge ./dora-a ./dora-b --base ./model --out both.safetensors
     """,
 )
 @click.argument("references", nargs=-1, required=True, metavar="ADAPTER...", shell_complete=options.complete_name)
-@click.option("--out", required=True, metavar="FILE", help="File that is written; a bare name gets .safetensors.")
+@where.out
 @wish
 @options.base
 @options.architecture
-@click.option("--name", metavar="NAME", help="Name of the result.  [default: that of the file]")
+@click.option("--name", metavar="NAME", help="Name of the result.  [default: that of --out]")
 @click.option("--force", is_flag=True, help="Replace --out if it is there.")
 @click.option("--dry-run", is_flag=True, help="Do everything but write.")
 @options.registry
@@ -165,33 +166,29 @@ def command(
     from .. import hub
     from ..converters import native
     from ..converters.spool import Spool
-    from ..hub.merging import merged, name_of, source
+    from ..hub.merging import merged, source
 
-    path = out_file(out)
-    if path.exists() and not force:
-        raise StateError(f"{path} exists already", hint="choose another --out, or replace it with --force")
+    target = where.destination(out, name=name)
+    target.check_free(force)
     row = None if architecture is None else hub.read_architecture(architecture)
     request = wish.request()
-    with Spool(None if dry_run else path.parent) as spool:
+    with Spool(None if dry_run else target.path.parent) as spool:
         with ProgressLine(output, "merging", None):
             sources = [source(one, registry=registry, architecture=row, offline=offline) for one in references]
             made = merged(
-                sources, request, name=name or name_of(path), base=base, architecture=row, offline=offline, keeper=spool
+                sources,
+                request,
+                name=target.name,
+                version=target.version,
+                base=base,
+                architecture=row,
+                offline=offline,
+                keeper=spool,
             )
         parts = native.encode(made.adapter)
         if not dry_run:
-            native.write(parts, path, force)
-    print_merged(output, made, path, dry_run=dry_run, report=wish.report)
-
-
-def out_file(out: str) -> Path:
-    """Return the file that --out names.
-
-    >>> out_file("mine").name, out_file("a/mine.safetensors").name
-    ('mine.safetensors', 'mine.safetensors')
-    """
-    path = Path(out).expanduser()
-    return path if path.suffix == ".safetensors" else path.with_name(f"{path.name}.safetensors")
+            native.write(parts, target.path, force)
+    print_merged(output, made, target.path, dry_run=dry_run, report=wish.report)
 
 
 def print_merged(output: Output, merged: Merged, path: Path, *, dry_run: bool, report: bool) -> None:

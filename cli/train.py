@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from . import destination as where
 from . import options
 from .command import Documented
 from .entries import size
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     cls=Documented,
     short_help="Train an adapter on labelled texts.",
     epilog="""
-    adapterhub train reviews.csv --base sentence-transformers/all-MiniLM-L6-v2 --out reviews.safetensors
+    adapterhub train reviews.csv --base sentence-transformers/all-MiniLM-L6-v2 --out reviews@1.0.0
     adapterhub train positive.txt negative.txt --base ./model --out mine.safetensors --epochs 5
     adapterhub train reviews.csv --base ./model --out fused.safetensors --fuse sst2-bert,tweets-bert
     adapterhub train a.jsonl --eval b.jsonl --base ./model --out c.safetensors --method "seq_bn[reduction_factor=8]"
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 @click.argument("data", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--base", required=True, metavar="MODEL", help="Base model: a folder, or an id of the Hugging Face Hub.")
 @options.architecture
-@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE", help="File that is written.")
+@where.out
 @click.option("--force", is_flag=True, help="Replace --out if it is there.")
 @reading
 @click.option(
@@ -66,7 +67,7 @@ def command(
     data: tuple[Path, ...],
     base: str,
     architecture: Path | None,
-    out: Path,
+    out: str,
     force: bool,
     method: str | None,
     fuse: str | None,
@@ -93,6 +94,7 @@ def command(
     from .. import hub
     from ..architectures import by_model_type
 
+    target = where.destination(out, name=card.name, version=card.version)
     texts = reading.read(data)
     output.note(f"{len(texts.train):,} texts to train on, {len(texts.evaluate):,} to evaluate on: {texts.counts()}")
     if texts.repeated:
@@ -106,8 +108,8 @@ def command(
             model,
             texts.train,
             texts.evaluate,
-            out=out,
-            manifest=card.manifest(out, (row or by_model_type(model.model.config.model_type)).name, texts),
+            out=target.path,
+            manifest=card.manifest(target, (row or by_model_type(model.model.config.model_type)).name, texts),
             config=config,
             method=method or (hub.FUSION if fuse else hub.HOULSBY),
             pooling=pooling,
@@ -120,7 +122,7 @@ def command(
         output.warning("the base model is a folder, so the file does not say where others find it")
     print_trained(output, trained)
     if fuse:
-        output.note(f'to use it: adapterhub run "fuse({fuse}, name={_written(out)})"')
+        output.note(f'to use it: adapterhub run "fuse({fuse}, name={_written(target.path)})"')
 
 
 def _written(out: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from ..adapter import Manifest
     from ..loader.data import Example
     from ..loader.training import TrainingConfig
+    from .destination import Destination
 
 DEFAULT_FRACTION = 0.1
 
@@ -101,12 +101,8 @@ class Card:
     dataset_license: str
     base_id: str
 
-    def manifest(self, out: Path, architecture: str, texts: Texts) -> Manifest:
-        """Return the manifest as far as it is known before the training.
-
-        Raises:
-            UsageError: no name is given, and that of the file is none.
-        """
+    def manifest(self, target: Destination, architecture: str, texts: Texts) -> Manifest:
+        """Return the manifest as far as it is known before the training."""
         from ..adapter import Base, Dataset, Manifest
 
         data = Dataset(
@@ -116,9 +112,9 @@ class Card:
             sizes={"train": len(texts.train), "evaluation": len(texts.evaluate)},
         )
         return Manifest(
-            name=self.name or _name_of(out),
+            name=target.name,
             base=Base(architecture=architecture, id=self.base_id),
-            version=self.version,
+            version=target.version,
             summary=self.summary,
             task=self.task,
             labels=texts.labels,
@@ -226,18 +222,6 @@ def _names(text: str | None) -> tuple[str, ...]:
     if len(set(names)) < len(names):
         raise UsageError(f"--labels names a label twice: {text}")
     return names
-
-
-def _name_of(out: Path) -> str:
-    """Return a file's name as that of an adapter.
-
-    >>> _name_of(Path("My Reviews.safetensors"))
-    'my-reviews'
-    """
-    name = re.sub(r"[^a-z0-9._-]+", "-", out.stem.lower()).strip("._-")
-    if not name:
-        raise UsageError(f"{out.name!r} gives no name for the adapter", hint="give one with --name")
-    return name
 
 
 def _split(fraction: float, evaluate: Sequence[Path]) -> str:

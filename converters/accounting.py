@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ..adapter import MethodConfig
 from ..architectures import Architecture, Layers, inside
 from ..errors import UsageError
-from ..methods import Facts, Shapes, method_of, shapes
+from ..methods import Facts, Shapes, left_out, method_of, shapes
 from ..sites import Attention, Block, Layout, Linear, Norm, Projection
 from . import layers
 from .layers import MOST_LAYERS
@@ -138,9 +138,8 @@ def _places(
     config: Sequence[MethodConfig], have: Shapes, row: Architecture, known: Sequence[Facts]
 ) -> Iterator[_Place]:
     """Yield every layer. Towers of a model may differ in size; where no tensor tells it, it is that of the others."""
-    left_out = {layer for facts in known for layer in facts.left_out}
     named = layers.found(have, row.layers)
-    for stack, indices, run in zip(row.layers, named, layers.runs(row, named, left_out), strict=True):
+    for stack, indices, run in zip(row.layers, named, layers.runs(row, named, left_out(known)), strict=True):
         own = {key: shape for key, shape in have.items() if stack.index(key) is not None}
         size = _width(_facts(config, own, row)) or _width(known)
         inside, modules = [stack.layer(index) for index in indices], _modules(own)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -132,4 +132,10 @@ def _names(text: str) -> list[str] | None:
     return found if all(found) else None
 
 
-_READ = {"text": str, "number": _number, "whole": _whole, "flag": _flag, "names": _names}
+_READ: Mapping[Kind, Callable[[str], JSON]] = {
+    "text": str,
+    "number": _number,
+    "whole": _whole,
+    "flag": _flag,
+    "names": _names,
+}

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..adapter import JSON, Adapter
-from ..composition import Average, Composition, Fuse, Node, leaves, make, to_json
+from ..composition import Average, Composition, Fuse, Node, last, leaves, make, to_json
 from ..errors import FormatError, UnsupportedError, UsageError
 from . import json_text
 from .disk import read_bounded, write_atomic, write_folder
@@ -164,7 +164,7 @@ def folder_name(node: Node, name: str) -> str:
 
 
 def _default_key(fuse: Fuse) -> str:
-    return ",".join(leaves(child)[-1] for child in fuse.children)
+    return ",".join(last(child) for child in fuse.children)
 
 
 def _node(data: JSON, what: str) -> Node:
@@ -263,7 +263,7 @@ def _head(path: Path, setup: JSON, node: Composition, what: str) -> tuple[str, P
     if isinstance(setup, str):
         return setup, None if setup in leaves(node) else _folder(path, setup, what)
     names = list(leaves(_node(setup, what))) if isinstance(setup, dict) else setup
-    if names == list(dict.fromkeys(leaves(child)[-1] for child in node.children)):
+    if names == list(dict.fromkeys(last(child) for child in node.children)):
         return "", None
     raise UnsupportedError(f"{what}: the heads {names} answer, which are not those of the adapters")
 

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     import torch
 
 
-BUFFERS = ("position_ids", "token_type_ids", "num_batches_tracked", "beta", "eps")
-"""What modules keep beside their weights and save with them: whole numbers, or single ones (of xIELU)."""
+BUFFERS = ("position_ids", "token_type_ids", "num_batches_tracked", "beta", "eps", "logit_scale")
+"""What modules keep beside their weights and save with them: whole numbers, or single ones (of xIELU, of CLIP)."""
 
 MOST_SHOWN = 20
 """Faults told one by one."""

@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..adapter import JSON, Adapter
 from ..architectures import Architecture, by_name
@@ -25,11 +24,9 @@ from ..methods import LoraConfig
 from ..methods.targets import Target, chosen
 from . import peft
 from .format import Format, KnownBase, Parts
+from .low_rank.one_scale import of_one_scale
 from .low_rank.updates import layout_of
 from .peft.documents import CONFIG
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 NAME = "vllm"
 
@@ -88,28 +85,7 @@ def serving_folder(path: str | Path, name: str | None = None) -> Serving:
 def rewritten(adapter: Adapter, base: KnownBase | None) -> Adapter:
     """Return an adapter that computes the same with one scale for all maps."""
     adapter = peft.FORMAT.rewritten(adapter, base)
-    config = next((config for config in adapter.config if isinstance(config, LoraConfig)), None)
-    if config is None:
-        return adapter
-    row = by_name(adapter.manifest.base.architecture)
-    scales = {
-        target.linear.path: config.scale(target.linear)
-        for target in chosen(config.targets, layout_of(adapter, row), leave_out=config.leave_out)
-    }
-    if len(set(scales.values())) == 1 and not config.ranks:
-        return adapter
-    tensors = {key: _scaled(key, tensor, scales) for key, tensor in adapter.tensors.items()}
-    alphas = {path: float(r) for path, r in config.ranks.items()}
-    one = replace(config, alpha=float(config.r), alphas=alphas, rank_stabilised=False)
-    return replace(adapter, config=tuple(one if part is config else part for part in adapter.config), tensors=tensors)
-
-
-def _scaled(key: str, tensor: Tensor, scales: Mapping[str, float]) -> Tensor:
-    """Return a tensor with the scale of its map in it, if it is a B."""
-    path, _, leaf = key.rpartition(".")
-    if leaf not in ("lora_B", "lora_embedding_B") or scales.get(path, 1.0) == 1.0:
-        return tensor
-    return (tensor.double() * scales[path]).to(tensor.dtype)
+    return of_one_scale(adapter, by_name(adapter.manifest.base.architecture), plain=True)
 
 
 def encode(adapter: Adapter) -> Parts:

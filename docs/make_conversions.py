@@ -10,13 +10,22 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent
 TABLE, PAGE = FOLDER / "conversions.json", FOLDER / "conversions.md"
 COLUMNS = {"adapters": "adapters", "peft": "PEFT", "lora": "a LoRA, on request"}
+FILES = {
+    "raw": "state dict",
+    "mlx": "MLX-LM",
+    "gguf": "GGUF",
+    "vllm": "vLLM",
+    "kohya": "kohya",
+    "diffusers": "diffusers",
+}
+"""Formats that hold LoRA and nothing else."""
 SHORT = {
     "exact": "exact",
     "exact with the base model": "exact, with `--base`",
@@ -25,6 +34,11 @@ SHORT = {
 }
 
 BLOCK = re.compile(r"(?<=^<!-- table -->\n).*?(?=^<!-- end of table -->$)", re.M | re.S)
+HELD = """\
+Other formats hold low-rank updates and nothing else, for the model families that their programs run: {count} kinds have
+words in one of them, and {others} are refused by all, unless `--approximate lora` makes a LoRA of them first. The
+examples are of a llama for MLX-LM, GGUF and vLLM, and of a text encoder for kohya and diffusers, where there can be such.
+"""
 COUNTED = "Of {count} kinds, {adapters} have words in adapters and {peft} in PEFT; {lora} can become a LoRA.\n"
 
 
@@ -33,9 +47,18 @@ def block() -> str:
     rows = json.loads(TABLE.read_text("utf-8"))
     counts = Counter(column for row in rows for column in COLUMNS if row["cells"][column]["verdict"] != "refused")
     lines = [COUNTED.format(count=len(rows), **{column: counts[column] for column in COLUMNS})]
-    lines += [f"| | {' | '.join(COLUMNS.values())} |", "|---|" + "---|" * len(COLUMNS)]
-    lines += [f"| {row['row']} | {' | '.join(cell(row['cells'][column]) for column in COLUMNS)} |" for row in rows]
+    lines += table(rows, COLUMNS)
+    held = [row for row in rows if any(row["cells"][column]["verdict"] != "refused" for column in FILES)]
+    lines += ["", HELD.format(count=len(held), others=len(rows) - len(held)), *table(held, FILES)]
     return "\n" + "\n".join(lines) + "\n\n"
+
+
+def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> list[str]:
+    """Return the lines of a table."""
+    lines = [f"| | {' | '.join(columns.values())} |", "|---|" + "---|" * len(columns)]
+    return lines + [
+        f"| {row['row']} | {' | '.join(cell(row['cells'][column]) for column in columns)} |" for row in rows
+    ]
 
 
 def cell(found: Mapping[str, Any]) -> str:

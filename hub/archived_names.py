@@ -86,9 +86,11 @@ def _of_group(default: Card, others: Sequence[Card]) -> dict[str, str]:
 def _subject(card: Card) -> str:
     """Return what an adapter was trained on, as a name: sst-2 → sst2, rotten_tomatoes → rotten-tomatoes.
 
-    A word of the subtask that says the task again is left out.
+    A word of the subtask that says the task again is left out, unless it leaves no more than a letter (sts-b → stsb).
     """
-    words = [word for word in _word(card.subtask).split("-") if word != card.task]
+    whole = _word(card.subtask).split("-")
+    words = [word for word in whole if word != card.task]
+    words = words if len("".join(words)) > 1 else whole
     joined = [card.task] if card.kind == LANGUAGE or card.task in WITH_TASK else []
     return re.sub(r"-(?=[a-z0-9]$)", "", _word("-".join([*joined, *words])))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..adapter import Base
@@ -21,6 +22,7 @@ def extract(
     tuned: str,
     *,
     name: str,
+    version: str = "",
     rank: int | None = None,
     energy: float | None = None,
     without_head: bool = False,
@@ -36,6 +38,7 @@ def extract(
         base: folder or Hub id of the base model, which must be on this machine.
         tuned: that of the fine-tuned one.
         name: of the adapter.
+        version: of it, "" without one.
         rank: rank of the update of each linear map.
         energy: in place of it, the part of the squared norm of each difference that is kept.
         without_head: leave out weights around the base model that only the tuned one has.
@@ -65,6 +68,8 @@ def extract(
         id=hub_id(base_id or ("" if is_folder(base) else base)),
         fingerprint=one.fingerprint(),
     )
-    return extract_from(
+    found = extract_from(
         one.view(shared), two.view(shared), of=of, name=name, rank=rank, energy=energy, on_progress=on_progress
     )
+    manifest = replace(found.adapter.manifest, version=version)
+    return replace(found, adapter=replace(found.adapter, manifest=manifest))

@@ -78,31 +78,49 @@ def import_archive(folder: Path, index: Index) -> Imported:
         SchemaError: something in it has no place in the index; every fault is told.
         StateError: the index has something else under a name, or other bytes for a version.
     """
-    archive = read(folder)
-    names = entry_names(archive)
-    made = _Making(archive, names)
-    entries = dict(index.adapters.raw)
-    for card in archive.cards:
-        name = names[card.key]
-        entries[name] = made.entry(card, name, index.adapters.get(name)).to_json()
-    result = replace(index, adapters=Entries(entries))
-    result.check()
-    return Imported(
-        index=result,
-        names=tuple(sorted(names.values())),
-        files=sum(len(card.files) for card in archive.cards),
-        added=tuple(sorted(name for name in names.values() if name not in index.adapters)),
-    )
+    return Import.of(folder).into(index)
 
 
 @dataclass(frozen=True, slots=True)
-class _Making:
-    """Makes entries of cards."""
+class Import:
+    """An archive on its way into an index.
+
+    Attributes:
+        archive: what was read of it.
+        names: key of a card → name of its entry.
+    """
 
     archive: Archive
     names: Mapping[str, str]
 
-    def entry(self, card: Card, name: str, old: Entry | None) -> Entry:
+    @classmethod
+    def of(cls, folder: Path) -> Import:
+        """Return the archive in a folder, its cards named; raises as import_archive does."""
+        archive = read(folder)
+        return cls(archive, entry_names(archive))
+
+    @property
+    def spellings(self) -> list[str]:
+        """All names and aliases that its entries have."""
+        aliases = (alias for card in self.archive.cards for alias in self._aliases(card))
+        return sorted({*self.names.values(), *aliases})
+
+    def into(self, index: Index) -> Imported:
+        """Return the index with all its adapters; see import_archive."""
+        entries = dict(index.adapters.raw)
+        for card in self.archive.cards:
+            name = self.names[card.key]
+            entries[name] = self._entry(card, name, index.adapters.get(name)).to_json()
+        result = replace(index, adapters=Entries(entries))
+        result.check()
+        return Imported(
+            index=result,
+            names=tuple(sorted(self.names.values())),
+            files=sum(len(card.files) for card in self.archive.cards),
+            added=tuple(sorted(name for name in self.names.values() if name not in index.adapters)),
+        )
+
+    def _entry(self, card: Card, name: str, old: Entry | None) -> Entry:
         """Return the entry of a card; what an old one says stays.
 
         Raises:

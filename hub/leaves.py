@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from .. import registry as registries
 from ..adapter import Adapter, Manifest
 from ..arrangement import Pin, used
-from ..composition import Composition, Fuse, Node, leaves
+from ..composition import Composition, Fuse, Node, last
 from ..errors import AdapterHubError, BaseMismatchError, DigestError, UnsupportedError, UsageError
 from ..registry import Pulled, Reference
 from ..registry.closure import together
@@ -261,7 +261,7 @@ def fuses(node: Node) -> Iterator[Fuse]:
 def _refuse_nameless(node: Node) -> None:
     for fuse in fuses(node):
         if fuse.name is None:
-            names = ",".join(leaves(child)[-1] for child in fuse.children)
+            names = ",".join(last(child) for child in fuse.children)
             raise UsageError(
                 f"{fuse} does not say which fusion layer it has",
                 hint=f"train one with `adapterhub train --fuse {names} --out FILE …`, and write name=./FILE in it",
@@ -277,7 +277,7 @@ def _check_fusions(node: Node, parts: Mapping[str, Part]) -> None:
         config = next((config for config in layer.config if isinstance(config, FusionConfig)), None)
         if config is None:
             raise UsageError(f"{fuse.key!r} is no fusion layer", hint="write fuse(a, b, name=LAYER)")
-        ends = [leaves(child)[-1] for child in fuse.children]
+        ends = [last(child) for child in fuse.children]
         known = [{end, parts[end].adapter.manifest.name} for end in ends]
         if config.adapters and not _fits(config.adapters, known):
             raise UsageError(

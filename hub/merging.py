@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -83,6 +84,7 @@ def merged(
     request: Request,
     *,
     name: str,
+    version: str = "",
     base: str | PreTrainedModel | None = None,
     architecture: Architecture | None = None,
     offline: bool | None = None,
@@ -90,6 +92,7 @@ def merged(
 ) -> Merged:
     """Return one adapter made of several, and what was done; the arguments are those of merge.
 
+    version: of the result, "" without one.
     keeper: takes the tensors of the result; None keeps them in memory.
 
     Raises:
@@ -100,7 +103,9 @@ def merged(
     if manifest_name(name, "") != name:
         raise UsageError(f"{name!r} is no name for an adapter", hint=f"such as {manifest_name(name, 'merged')}")
     known = None if base is None else known_base(base, sources, architecture, offline=offline)
-    return merge_sources(sources, request, name=name, base=known, row=architecture, keeper=keeper)
+    made = merge_sources(sources, request, name=name, base=known, row=architecture, keeper=keeper)
+    manifest = replace(made.adapter.manifest, version=version)
+    return replace(made, adapter=replace(made.adapter, manifest=manifest))
 
 
 def compared(
@@ -176,15 +181,6 @@ def source(
     found = opened(pulled.path, row=architecture)
     digest = found.digest if pulled.artifact is None else pulled.artifact.identity
     return Read(adapter=found.adapter, name=adapter, digest=digest, release=found.release)
-
-
-def name_of(path: Path) -> str:
-    """Return the name of the adapter in a file.
-
-    >>> name_of(Path("a/Mine 2.safetensors"))
-    'mine-2'
-    """
-    return manifest_name(path.name.removesuffix(".safetensors"), "merged")
 
 
 def digest_of(adapter: Adapter) -> str:

@@ -148,7 +148,8 @@ def attention(
         window = kwargs.get("sliding_window") if front.op.shift else None
         if attention_mask is None and original != "eager":
             attention_mask = masks.implied(query, key, causal=_is_causal(module, kwargs))
-        attention_mask = masks.widened(attention_mask, query, key, front.op, moment.seen)
+        bonus = front.op.padded_bonus if original == "sdpa" else 0.0
+        attention_mask = masks.widened(attention_mask, query, key, front.op, moment.seen, bonus)
         if window is not None:
             attention_mask = masks.windowed(attention_mask, query, key, front.op, moment.start, window)
         key = torch.cat((moment.keys.to(key.dtype), key), dim=-2)

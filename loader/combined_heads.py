@@ -92,6 +92,8 @@ class Heads:
 
 
 def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a is b or torch.equal(a, b)
     return a is b or (isinstance(a, (bool, int, str)) and a == b)
 
 

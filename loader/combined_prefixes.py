@@ -115,6 +115,7 @@ class RowPrefixes(_Joined):
     __slots__ = ("distinct", "lengths", "places", "which")
 
     def __init__(self, ops: Sequence[PrefixOp | None], which: Which) -> None:
+        ops, which = _row_by_row(ops, which)
         self.lengths = [0 if op is None else op.length for op in ops]
         super().__init__(ops, max(self.lengths))
         self.which = which
@@ -149,6 +150,41 @@ class RowPrefixes(_Joined):
         """Return a tensor filled up in front to the longest prefix."""
         behind = (0, 0) * (tensor.ndim - 1 - dim)
         return pad(tensor, (*behind, self.length - tensor.shape[dim], 0))
+
+
+def _row_by_row(ops: Sequence[PrefixOp | None], which: Which) -> tuple[Sequence[PrefixOp | None], Which]:
+    """Return what each row has where children are put together row by row themselves, else the arguments.
+
+    Raises:
+        UsageError: children that get equal parts of the batch are made for different numbers of rows.
+    """
+    counts = {count for op in ops if (count := _count(op))}
+    if isinstance(which, EachRow):
+        starts = [next(i for i, other in enumerate(ops) if other is op) for op in ops]
+        return [_of_row(op, row - start) for row, (op, start) in enumerate(zip(ops, starts, strict=True))], which
+    if not (isinstance(which, EachPart) and counts):
+        return ops, which
+    if len(counts) > 1:
+        raise UsageError(f"each part of the batch has as many rows, and adapters are named for {sorted(counts)}")
+    every = [_of_row(op, row) for op in ops for row in range(next(iter(counts)))]
+    return every, EachRow(len(every))
+
+
+def _count(op: PrefixOp | None) -> int:
+    """Return for how many rows a prefix is put together row by row, 0 where it is one for all."""
+    if isinstance(op, RowPrefixes) and isinstance(op.which, EachRow):
+        return op.which.count
+    return max(map(_count, op.ops), default=0) if isinstance(op, StackedPrefixes) else 0
+
+
+def _of_row(op: PrefixOp | None, row: int) -> PrefixOp | None:
+    """Return what one row has of a prefix."""
+    if not _count(op):
+        return op
+    if isinstance(op, StackedPrefixes):
+        return StackedPrefixes([_of_row(one, row) for one in op.ops])
+    assert isinstance(op, RowPrefixes)  # noqa: S101
+    return op.ops[row]
 
 
 def is_uneven(op: PrefixOp | None) -> bool:

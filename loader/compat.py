@@ -9,7 +9,7 @@ Each departure, in one place:
   child that is a stack makes it once more; a child that has nothing there leaves what was made.
 - Stack of updates of linear maps: the next is applied to the change that the one before made, so the changes multiply.
 - Fuse of parallel bottlenecks adds x once more.
-- Layers and embeddings: only the first adapter acts.
+- Layers, embeddings and prompts: only the first adapter acts.
 
 Refused: prefixes of different lengths side by side, where `adapters` fills the shorter ones up with keys and values of
 `pad_token_id` that their rows see, and more of them where some other row is padded.
@@ -21,8 +21,8 @@ Source: adapters 1.3.0, methods/adapter_layer_base.py, bottleneck.py, modeling.p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -38,12 +38,15 @@ from ..composition import (
     Split,
     Stack,
     fusions,
+    last,
     leaves,
 )
 from ..errors import UnsupportedError, UsageError
 from ..methods import Binding, Chainable, FusionOp, PrefixOp
 from .combined import TaskIds
 from .combined_prefixes import is_uneven
+
+C = TypeVar("C", bound=Composition)
 
 
 class _Sites(NamedTuple):
@@ -68,10 +71,12 @@ class CompatSite:
         self.tasks = tasks
         self.ops = dict(ops)
         self.mixings = dict(mixings)
+        for fuse in _nodes(node, Fuse):
+            if fuse.key not in mixings and any(name in ops for name in leaves(fuse)):
+                raise UnsupportedError(f"the fusion layer {fuse.key!r} has nothing at a site where its adapters stand")
         self.reads_residual = any(op.reads_residual for op in ops.values())
         self.reads_norm = any(op.reads_norm for op in ops.values())
-        last = [name for name in leaves(node) if name in ops][-1]
-        self.replaces_norm: bool = ops[last].replaces_norm
+        self.replaces_norm: bool = ops[_last(node, ops)].replaces_norm
 
     def __call__(self, d: Tensor, x: Tensor | None, norm: Any) -> Tensor:
         """Return the new d (batch, sequence, width)."""
@@ -99,6 +104,8 @@ class CompatSite:
         return self._parts(node, state, norm)
 
     def _parts(self, node: Composition, state: _Sites, norm: Any) -> _Sites:
+        if isinstance(node, Split) and not all(map(self._has, node.children)):
+            raise UnsupportedError("a split of which some adapters have nothing at a site fails in `adapters`")
         dim = 1 if isinstance(node, Split) else 0
         parts = _cut(state, _sizes(node, state.hidden.shape[dim]), dim)
         done = [self._compose(child, part, norm) for child, part in zip(node.children, parts, strict=True)]
@@ -121,15 +128,14 @@ class CompatSite:
         return done[0]._replace(hidden=torch.as_tensor(total) / len(node.children), last=done[-1].last)
 
     def _fuse(self, node: Fuse, state: _Sites, norm: Any) -> _Sites:
-        last, mixing = leaves(node)[-1], self.mixings[node.key]
-        op = self.ops[last]
+        op, mixing = self.ops[last(node)], self.mixings[node.key]
         t, r, _ = op.prepared(state.hidden, state.x, norm)
         if op.config.is_parallel and state.x is not None:
             r = state.x
         query = state.hidden if mixing.reads_d and not op.config.is_parallel else t
         inner = state._replace(hidden=t, r=r)
         ups = [self._compose(child, inner, norm).up for child in node.children if self._has(child)]
-        return inner._replace(hidden=mixing(query, [up for up in ups if up is not None], r), last=last)
+        return inner._replace(hidden=mixing(query, [up for up in ups if up is not None], r), last=last(node))
 
     def _prepared(self, name: str, state: _Sites, norm: Any) -> _Sites:
         if name not in self.ops:
@@ -144,6 +150,22 @@ class CompatSite:
 
     def _has(self, node: Node) -> bool:
         return any(name in self.ops for name in leaves(node))
+
+
+def _last(node: Node, ops: Mapping[str, Any]) -> str:
+    """Return the last adapter in a node that has an operation."""
+    if isinstance(node, str):
+        return node
+    return _last([child for child in node.children if any(name in ops for name in leaves(child))][-1], ops)
+
+
+def _nodes(node: Node, kind: type[C]) -> Iterator[C]:
+    """Yield the compositions of a kind in another one, itself included."""
+    if isinstance(node, kind):
+        yield node
+    if isinstance(node, Composition):
+        for child in node.children:
+            yield from _nodes(child, kind)
 
 
 def _sorted(node: MultiTask, ids: Tensor) -> tuple[Tensor, BatchSplit]:
@@ -210,6 +232,9 @@ class CompatLinear:
         parts = [op for op in ops.values() if not (isinstance(op, Chainable) and op.chains)]
         if parts:
             raise UnsupportedError(f"{type(parts[0]).__name__} does not go into compositions of `adapters`")
+        for kind in (Fuse, Split):
+            if any(name in ops for found in _nodes(node, kind) for name in leaves(found)):
+                raise UnsupportedError(f"{kind.__name__} holds bottleneck adapters only in `adapters`")
 
     def __call__(self, forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """Return the adapted y (…, outputs)."""
@@ -217,8 +242,7 @@ class CompatLinear:
         change = self._compose(self.node, x, None)
         if change is None:
             return y
-        last = [name for name in leaves(self.node) if name in self.ops][-1]
-        found: Tensor = self.ops[last].changed(y, change)
+        found: Tensor = self.ops[_last(self.node, self.ops)].changed(y, change)
         return found
 
     def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -299,4 +323,4 @@ def bound(node: Node, leaf: Callable[[str], Binding], tasks: TaskIds | None) -> 
         for path in linears
     }
     first = children[leaves(node)[0]]
-    return Binding(sites=acting, linears=maps, blocks=first.blocks, embeddings=first.embeddings)
+    return Binding(sites=acting, linears=maps, blocks=first.blocks, embeddings=first.embeddings, prompts=first.prompts)

@@ -19,10 +19,12 @@ from ..methods.rows import along, stack
 Apply = Callable[[Tensor], Tensor]
 
 
-def shadow(module: nn.Module, own: Mapping[str, Tensor]) -> nn.Module:
-    """Return a copy of a module that shares everything with it but the given parameters."""
+def shadow(module: nn.Module, own: Mapping[str, Tensor], inside: Mapping[str, nn.Module] | None = None) -> nn.Module:
+    """Return a copy of a module that shares everything with it but the given parameters, and the modules inside."""
     found = copy.copy(module)
     found.__dict__["_parameters"] = {**module._parameters, **own}
+    if inside is not None:
+        found.__dict__["_modules"] = {**module._modules, **inside}
     return found
 
 

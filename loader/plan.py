@@ -197,8 +197,12 @@ class _Builder:
     def substitute(self, parameters: Mapping[str, Mapping[str, Any]]) -> None:
         """Put a shadow in front of each module that gets other parameters: a copy of it that shares all else."""
         for path, own in parameters.items():
-            module = self._ground.modules[path]
-            self._put(module, MethodType(type(module).forward, shadow(module, own)))
+            module, found = self._ground.modules[path], shadow(self._ground.modules[path], own)
+            if path in self._ground.architecture.unasked:
+                around, _, leaf = path.rpartition(".")
+                module = self._ground.modules[around]
+                found = shadow(module, {}, {leaf: found})
+            self._put(module, MethodType(type(module).forward, found))
 
     def operations(self, binding: Binding) -> None:
         """Let every operation act at its place; the innermost first."""
@@ -245,6 +249,11 @@ class _Builder:
         )
 
     def linear(self, path: str, op: LinearOp) -> None:
+        if path in self._ground.architecture.unasked:
+            raise UnsupportedError(
+                f"{path} is never called, its weight is read by the module around it: nothing can act there",
+                hint="leave it out of the targets",
+            )
         module = self._ground.modules[path]
         self._put(module, LinearForward(self._forward(module), op))
 
@@ -303,6 +312,12 @@ class _Builder:
         self._put(module, EmbeddingForward(self._forward(module), op))
         output = self._ground.model.get_output_embeddings()
         if op.before_output and output is not None:
+            width, reads = self._embeddings[path].width, output.weight.shape[-1]
+            if width != reads:
+                raise UnsupportedError(
+                    f"the inverse of an invertible adapter for embeddings of {width} numbers cannot stand in front of"
+                    f" output embeddings that read {reads}"
+                )
             self._put(output, InverseForward(self._forward(output), op))
 
     def embeddings(self) -> None:

@@ -24,18 +24,21 @@ def implied(query: Tensor, key: Tensor, *, causal: bool) -> Tensor | None:
     return torch.ones(1, 1, queries, keys, dtype=torch.bool, device=query.device).tril()
 
 
-def widened(mask: Tensor | None, query: Tensor, key: Tensor, op: PrefixOp, seen: Tensor | None) -> Tensor | None:
+def widened(
+    mask: Tensor | None, query: Tensor, key: Tensor, op: PrefixOp, seen: Tensor | None, bonus: float = 0.0
+) -> Tensor | None:
     """Return the mask of the text with columns for the prefix in front.
 
-    key: of the text alone; seen: which of the prefix each row sees (batch, 1, 1, length), or None for all.
+    key: of the text alone; seen: which of the prefix each row sees (batch, 1, 1, length), or None for all; bonus: what
+    the scores of the prefix get in a batch with padding.
     """
     if mask is None and seen is None:
         return None
     if mask is None:
         mask = torch.ones(1, 1, 1, key.shape[-2], dtype=torch.bool, device=query.device)
-    if op.padded_bonus:
+    if bonus:
         mask = additive(mask, query.dtype)
-    columns = _bonus(mask, op) if op.padded_bonus else mask.new_full((*mask.shape[:-1], op.length), _seen(mask))
+    columns = _bonus(mask, op.length, bonus) if bonus else mask.new_full((*mask.shape[:-1], op.length), _seen(mask))
     if seen is not None:
         columns, mask = _as_many(columns.masked_fill(~seen, _hidden(mask)), mask)
     return torch.cat((columns, mask), dim=-1)
@@ -62,10 +65,10 @@ def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
     return zeros.masked_fill(~mask, torch.finfo(dtype).min)
 
 
-def _bonus(mask: Tensor, op: PrefixOp) -> Tensor:
+def _bonus(mask: Tensor, length: int, bonus: float) -> Tensor:
     """Return columns that raise the scores of the prefix if some key is padding: seen by no query of its row."""
     padded = (mask <= _hidden(mask)).all(dim=-2).any()
-    return (padded * op.padded_bonus).to(mask.dtype).expand(*mask.shape[:-1], op.length)
+    return (padded * bonus).to(mask.dtype).expand(*mask.shape[:-1], length)
 
 
 def _as_many(columns: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

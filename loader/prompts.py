@@ -92,7 +92,8 @@ class PaddingSeen(Called):
         """Return what the model returns; its mask is (batch, prompt and text)."""
         given = self.arguments(args, kwargs)
         mask = given.get("attention_mask")
-        if mask is not None:
+        # Eager attention adds the mask of the keys to the scores of all queries alike.
+        if mask is not None and (self.mutual or self.model.config._attn_implementation != "eager"):
             given["attention_mask"] = self._square(mask.bool())
         return self.original(**given)
 
@@ -105,7 +106,7 @@ class PaddingSeen(Called):
         implementation = self.model.config._attn_implementation
         if self.mutual or (implementation == "sdpa" and not self.op.padded_bonus):
             return square
-        if implementation not in ("eager", "sdpa"):
+        if implementation != "sdpa":
             raise UnsupportedError(
                 f"{implementation} attention has no mask for this prompt",
                 hint="load the model with attn_implementation='eager' or 'sdpa'",

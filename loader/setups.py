@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from ..composition import Average, BatchSplit, Fuse, MultiTask, Node, Parallel, Split, Stack, leaves
+from ..composition import Average, BatchSplit, Fuse, MultiTask, Node, Parallel, Split, Stack, last
 from ..errors import UnsupportedError
 from ..methods import Binding
 from . import combined_heads as heads
@@ -112,15 +112,20 @@ def bound(node: Node | PerRow | Headed, leaf: Leaf, *, compat: bool = False) -> 
         children = {name: leaf(name) for name in node.names if name is not None}
         return Setup(_by_rows([None if name is None else children[name] for name in node.names]))
     tasks = _tasks(node)
-    binding = _bound(node, leaf, tasks)
-    if compat:
-        # Prefixes of one length, prompts and heads mean the same in `adapters`.
-        check_prefixes(binding.attentions)
-        binding = replace(
-            compat_bound(node, leaf, tasks),
-            **{name: getattr(binding, name) for name in ("attentions", "positions", "prompts", "head")},
-        )
-    return Setup(binding, copies(node), tasks)
+    if not compat:
+        return Setup(_bound(node, leaf, tasks), copies(node), tasks)
+    # Prefixes of one length and heads mean the same in `adapters`.
+    binding = _bound(node, partial(_unplaced, leaf), tasks)
+    check_prefixes(binding.attentions)
+    kept = {name: getattr(binding, name) for name in ("attentions", "positions", "head")}
+    made = replace(compat_bound(node, leaf, tasks), **kept)
+    # There the first module that has adapters repeats the batch.
+    return Setup(made, copies(node) if made.sites or made.linears or made.attentions else 1, tasks)
+
+
+def _unplaced(leaf: Leaf, name: str) -> Binding:
+    """Return a binding without what compat.py puts together."""
+    return replace(leaf(name), sites={}, linears={}, blocks={}, embeddings={}, prompts={})
 
 
 def _headless(leaf: Leaf, name: str) -> Binding:
@@ -130,7 +135,7 @@ def _headless(leaf: Leaf, name: str) -> Binding:
 def _tasks(node: Node) -> TaskIds | None:
     """Return where the tasks of a composition are looked up: its children's last adapters, in order."""
     if isinstance(node, MultiTask):
-        return TaskIds([leaves(child)[-1] for child in node.children])
+        return TaskIds([last(child) for child in node.children])
     found = [] if isinstance(node, str) else [ids for child in node.children if (ids := _tasks(child)) is not None]
     return found[0] if found else None
 

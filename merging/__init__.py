@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from .combination import Combination, Options
 from .comparison import Comparison, MapDifference, TensorDifference, compare
-from .extraction import Extracted, extract
+from .extraction import Extracted, Whole, extract
 from .keeping import Keeper
 from .lora import Site
 from .merge import Merged, merge
@@ -29,6 +29,7 @@ __all__ = [
     "Site",
     "Source",
     "TensorDifference",
+    "Whole",
     "by_name",
     "compare",
     "extract",

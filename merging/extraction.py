@@ -30,6 +30,21 @@ from .maps import Made
 from .request import KnownBase
 
 
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A parameter that is kept as it is in the tuned model.
+
+    Attributes:
+        path: the parameter.
+        values: how many it has.
+        norm: norm of what training did to it.
+    """
+
+    path: str
+    values: int
+    norm: float
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Extracted:
     """An adapter taken out of a fine-tuned model.
@@ -37,13 +52,13 @@ class Extracted:
     Attributes:
         adapter: the adapter.
         sites: rank and kept energy at each linear map that differs; `exact` is the norm of the difference.
-        kept: paths of parameters that are kept whole, because they are no weights of linear maps.
+        kept: parameters that no LoRA holds, which are kept whole: biases, norms, embeddings, weights used twice, ….
         same: how many parameters do not differ.
     """
 
     adapter: Adapter
     sites: tuple[Site, ...]
-    kept: tuple[str, ...]
+    kept: tuple[Whole, ...]
     same: int
 
 
@@ -53,6 +68,7 @@ class _Found:
 
     lora: Growing = field(default_factory=lambda: Growing(InMemory(), torch.float32))
     others: dict[str, Tensor] = field(default_factory=dict)
+    kept: list[Whole] = field(default_factory=list)
     same: int = 0
 
 
@@ -86,7 +102,7 @@ def extract(
         raise UsageError("extracting needs a size", hint="give --rank or --energy")
     _check_shapes(base.layout, tuned.layout)
     found = _Found()
-    maps = {f"{linear.path}.weight": linear for linear in base.layout.linears if _is_map(linear)}
+    maps = {f"{linear.path}.weight": linear for linear in base.layout.linears if _is_map(linear, base.layout)}
     paths = list(_once(base.layout))
     for number, path in enumerate(paths):
         on_progress(number, len(paths))
@@ -97,12 +113,16 @@ def extract(
             found.lora.add(_of_map(maps[path], before, after, rank, energy))
         else:
             found.others[path] = after
+            found.kept.append(Whole(path, after.numel(), float((after.double() - before.double()).norm())))
     return _extracted(found, base.layout, of, name, rank, energy)
 
 
-def _is_map(linear: Linear) -> bool:
-    """Return whether the weight of a map is taken as an update; tables of embeddings are kept whole."""
-    return linear.kind != "embedding" and linear.groups == 1
+def _is_map(linear: Linear, layout: Layout) -> bool:
+    """Return whether the weight of a map is taken as an update.
+
+    Tables of embeddings are kept whole; so are weights that other modules use too, where an update of one map is none.
+    """
+    return linear.kind != "embedding" and linear.groups == 1 and f"{linear.path}.weight" not in layout.tied
 
 
 def _once(layout: Layout) -> Iterator[str]:
@@ -163,7 +183,7 @@ def _extracted(found: _Found, layout: Layout, of: Base, name: str, rank: int | N
         format="extract", converter=f"adapterhub {own_version()}", exact=exact, method="svd", settings=settings
     )
     manifest = Manifest(name=name, base=of, provenance=origin)
-    return Extracted(Adapter(tuple(configs), tensors, manifest), sites, tuple(found.others), found.same)
+    return Extracted(Adapter(tuple(configs), tensors, manifest), sites, tuple(found.kept), found.same)
 
 
 def _parted(others: dict[str, Tensor], layout: Layout) -> tuple[list[str], list[str]]:

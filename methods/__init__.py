@@ -106,6 +106,7 @@ from .method import (
     Settings,
     Shapes,
     SiteOp,
+    left_out,
     united,
 )
 from .miss import MissConfig
@@ -197,6 +198,7 @@ __all__ = [
     "default_head",
     "describe",
     "is_head",
+    "left_out",
     "method_of",
     "parse_method",
     "settled",

@@ -81,11 +81,17 @@ def shapes(config: FusionConfig, layout: Layout) -> Shapes:
                 found[f"{site.path}.fusion_{name}.weight"] = (site.width, site.width)
                 if name != "value":
                     found[f"{site.path}.fusion_{name}.bias"] = (site.width,)
+            found |= {f"{site.path}.fusion_{name}": shape for name, shape in _unused(config, site.width).items()}
     return found
 
 
 def _matrices(config: FusionConfig) -> list[str]:
     return [name for name in ("query", "key", "value") if getattr(config, name)]
+
+
+def _unused(config: FusionConfig, width: int) -> Shapes:
+    """Return parameter name → shape of what `adapters` keeps of a layer without matrices, though nothing reads it."""
+    return {} if _matrices(config) else {"dense.weight": (1, width), "dense.bias": (1,)}
 
 
 def initial(config: FusionConfig, layout: Layout, base: Callable[[str], Tensor]) -> dict[str, Tensor]:
@@ -104,7 +110,7 @@ def initial(config: FusionConfig, layout: Layout, base: Callable[[str], Tensor])
 
 def facts(config: FusionConfig, have: Shapes, roles: Roles) -> Facts:
     """Return the widths that the matrices speak for."""
-    votes = tuple(shape[0] for key, shape in have.items() if ".fusion_" in key and shape)
+    votes = tuple(shape[-1] for key, shape in have.items() if ".fusion_" in key and key.endswith(".weight") and shape)
     return Facts(widths=votes, left_out=config.leave_out)
 
 
@@ -188,4 +194,5 @@ METHOD = Method(
     initial=initial,
     bind=bind,
     facts=facts,
+    frozen=lambda config, key: ".fusion_dense." in key,
 )

@@ -22,7 +22,7 @@ from ..sites import Layout, Linear, Projection
 from .config import Config
 from .low_rank import Magnitude, Pair, check, factor_shapes, magnitudes, operation
 from .method import Binding, Facts, LinearOp, Live, Method, Roles, Shapes
-from .targets import Target, check_names, chosen, whole, widths
+from .targets import Target, check_names, chosen, names_of, whole, widths
 
 if TYPE_CHECKING:
     import torch
@@ -78,17 +78,17 @@ class LoraConfig(Config):
             faults.append("targets is empty")
         if not 0 <= self.dropout < 1:
             faults.append("dropout must lie in [0, 1)")
-        if sum((self.gating, self.magnitude != "none", self.update_bias)) > 1:
-            faults.append("gating, magnitude and update_bias exclude each other")
+        if sum((self.gating and self.magnitude != "dora_adapters", self.magnitude != "none", self.update_bias)) > 1:
+            faults.append("gating, magnitude and update_bias exclude each other, but for gating and dora_adapters")
         return faults
 
     def rank(self, linear: Linear) -> int:
         """Return r at a map."""
-        return next((self.ranks[name] for name in (linear.path, *linear.roles) if name in self.ranks), self.r)
+        return next((self.ranks[name] for name in names_of(linear) if name in self.ranks), self.r)
 
     def alpha_at(self, linear: Linear) -> float:
         """Return alpha at a map."""
-        return next((self.alphas[name] for name in (linear.path, *linear.roles) if name in self.alphas), self.alpha)
+        return next((self.alphas[name] for name in names_of(linear) if name in self.alphas), self.alpha)
 
     def scale(self, linear: Linear) -> float:
         """Return s at a map."""

@@ -6,7 +6,7 @@ with a scale s, an optional gate g and an optional bias c. DoRA splits the updat
 direction, row by row:
 
     y = (m / ‖W + s B A‖) · (W x + s B A x) + b                        magnitude="dora" (the paper; PEFT)
-    y = (m / ‖W + B A‖) · (W x + b + s B A x)                          magnitude="dora_adapters" (`adapters` 1.3.0)
+    y = (m / ‖W + B A‖) · (W x + b + s g(x) B A x)                     magnitude="dora_adapters" (`adapters` 1.3.0)
 
 Of a map that computes query, key and value side by side, a part for each chosen projection: A has their r rows one
 after the other, B their outputs. An embedding is a map of one-hot vectors; of a convolution, A is a convolution to r
@@ -80,12 +80,13 @@ def operation(
 
     extras: `gate.weight` and `gate.bias`, `magnitude`, `bias`, those that the adapter has.
     """
-    if "gate.weight" in extras or target.parts:
-        gate = (extras["gate.weight"], extras["gate.bias"]) if "gate.weight" in extras else None
+    gate = (extras["gate.weight"], extras["gate.bias"]) if "gate.weight" in extras else None
+    if magnitude != "none":
+        m = extras["magnitude"]
+        return Dora(factors, target, live, scale=scale, dropout=dropout, m=m, magnitude=magnitude, gate=gate)
+    if gate is not None or target.parts:
         return PartsUpdate(factors, target, live.mode, scale=scale, dropout=dropout, gate=gate)
-    if magnitude == "none":
-        return Update(factors, target, live.mode, scale=scale, dropout=dropout, c=extras.get("bias"))
-    return Dora(factors, target, live, scale=scale, dropout=dropout, m=extras["magnitude"], magnitude=magnitude)
+    return Update(factors, target, live.mode, scale=scale, dropout=dropout, c=extras.get("bias"))
 
 
 def check(target: Target, *, r: int, gating: bool, magnitude: Magnitude, update_bias: bool = False) -> None:
@@ -337,9 +338,7 @@ class PartsUpdate:
         import torch
 
         if self.gate is not None:
-            raise UnsupportedError(
-                f"the update of {self.target.path} has a gate, which depends on the input: no weight computes the same"
-            )
+            raise gated(self.target)
         a, b = self.factors()
         count = len(self.target.parts)
         pieces = list(weight.split(self.target.part_size))
@@ -351,7 +350,7 @@ class PartsUpdate:
 class Dora(Update):
     """The update split into magnitude and direction."""
 
-    __slots__ = ("bias", "m", "norm_scale", "weight")
+    __slots__ = ("bias", "gate", "m", "norm_scale", "weight")
 
     def __init__(
         self,
@@ -363,9 +362,11 @@ class Dora(Update):
         dropout: float,
         m: Tensor,
         magnitude: Magnitude,
+        gate: tuple[Tensor, Tensor] | None,
     ) -> None:
         super().__init__(factors, target, live.mode, scale=scale, dropout=dropout)
         self.m = m
+        self.gate = gate
         self.norm_scale = scale if magnitude == "dora" else 1.0
         self.weight = readable(live.base(f"{target.path}.weight"), target.path)
         # What the magnitude leaves alone.
@@ -376,6 +377,18 @@ class Dora(Update):
         """Return the adapted y (…, outputs)."""
         a, b = self.factors()
         return self._directed(self.added(forward(x), x, a, b), a, b)
+
+    def added(self, y: Tensor, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        """Return y with the update of x, times its gate."""
+        if self.gate is None:
+            return super().added(y, x, a, b)
+        h = reduced(x, a, self.target.linear, self.dropout if self.mode.training else 0.0)
+        return joined(y, h.view(*x.shape[:-1], -1) * gates(x, self.gate), b, self.scale)
+
+    def change(self, h: Tensor | None, x: Tensor) -> Tensor:
+        """Return s g(x) B A h (…, outputs); see method.Chainable."""
+        change = super().change(h, x)
+        return change if self.gate is None else change * gates(x, self.gate)
 
     def changed(self, y: Tensor, change: Tensor) -> Tensor:
         """Return y with the last change, split into magnitude and direction; see method.Chainable."""
@@ -409,12 +422,21 @@ class Dora(Update):
 
     def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return the scaled weight; as in `adapters` the bias is scaled too with magnitude `dora_adapters`."""
+        if self.gate is not None:
+            raise gated(self.target)
         factor = self.factor(weight, *self.factors(), transposed=False)
         updated, bias = super().merged(weight, bias)
         updated = updated * factor.view(-1, *(1,) * (weight.ndim - 1))
         if bias is None or self.bias is not None:
             return updated, bias
         return updated, bias * factor
+
+
+def gated(target: Target) -> UnsupportedError:
+    """Return why an update with a gate cannot be merged."""
+    return UnsupportedError(
+        f"the update of {target.path} has a gate, which depends on the input: no weight computes the same"
+    )
 
 
 def reduced(x: Tensor, a: Tensor, linear: Linear, dropout: float) -> Tensor:

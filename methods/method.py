@@ -155,7 +155,7 @@ class PrefixOp(Protocol):
     shift: int
     """Positions by which the text counts on because of the prefix: its length, or 0."""
     padded_bonus: float
-    """What is added to the attention scores of the prefix in a batch with padding."""
+    """What is added to the attention scores of the prefix in a batch with padding, under sdpa attention."""
     bias: Literal["text", "all", "none"]
     """Where a relative position bias acts: on the text's own keys; on the prefix too, as if it stood in front of the
     text at the positions 0, 1, …, with queries counted from shift; nowhere."""
@@ -191,9 +191,9 @@ class PromptOp(Protocol):
     after_first: bool
     """Whether they stand behind the text's first token."""
     sees_padding: bool
-    """Whether the positions of the prompt see the text's padding."""
+    """Whether the positions of the prompt see the text's padding, under sdpa attention."""
     padded_bonus: float
-    """What is added to the text's attention scores of the prompt in a batch with padding."""
+    """What is added to the text's attention scores of the prompt in a batch with padding, under sdpa attention."""
 
     def __call__(self) -> Tensor:
         """Return the prompt (length, width)."""
@@ -360,7 +360,8 @@ class Facts:
         linears: path → the linear map, as far as its tensors tell it.
         attentions: path → size of all its key heads together.
         stacks: name of the prefix that attentions take, as in sites.Attention → size of their input.
-        left_out: layers that the configuration names although no tensor does.
+        left_out: layers that the configuration names although none of its tensors does, None if it has none in layers.
+        only: the layers that have tensors, None for all that are not left out.
         parameters: path of a parameter of the model → its shape.
     """
 
@@ -369,8 +370,21 @@ class Facts:
     linears: Mapping[str, Linear] = field(default_factory=dict)
     attentions: Mapping[str, int] = field(default_factory=dict)
     stacks: Mapping[str, int] = field(default_factory=dict)
-    left_out: tuple[int, ...] = ()
+    left_out: tuple[int, ...] | None = None
+    only: tuple[int, ...] | None = None
     parameters: Shapes = field(default_factory=dict)
+
+    def lacks(self, layer: int) -> bool:
+        """Return whether a layer has no tensors of this configuration."""
+        if self.left_out is None or layer in self.left_out:
+            return True
+        return self.only is not None and layer not in self.only
+
+
+def left_out(known: Sequence[Facts]) -> set[int]:
+    """Return the layers that a member of a union names although no member has tensors there."""
+    named = {layer for facts in known for layer in facts.left_out or ()}
+    return {layer for layer in named if all(facts.lacks(layer) for facts in known)}
 
 
 Roles = Callable[[str], tuple[Projection, ...]]

@@ -42,7 +42,7 @@ class ParametersConfig(Config):
     def faults(self) -> list[str]:
         """Return what is wrong with the values, one phrase each."""
         faults = [] if self.names else ["names is empty"]
-        faults += [f"{name!r} is no path of a parameter" for name in self.names if not name.rpartition(".")[0]]
+        faults += [f"{name!r} is no path of a parameter" for name in self.names if not name]
         faults += [f"tied names {name!r}, names does not" for name in self.tied if name not in self.names]
         return faults + (["names has one twice"] if len(set(self.names)) < len(self.names) else [])
 

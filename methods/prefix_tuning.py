@@ -69,8 +69,8 @@ class PrefixTuningConfig(Config):
         positions: what happens to the text's positions: `kept`, `shifted` or `adapters`.
         spare: further columns of the source's tensor that nothing reads; PEFT saves such for encoder-decoder models,
             whose decoder takes every second pair of keys and values, again and again.
-        padded_bonus: what is added to the attention scores of the prefix in a batch with padding; `adapters` adds 1 in
-            DistilBERT.
+        padded_bonus: what is added to the attention scores of the prefix in a batch with padding under sdpa attention;
+            `adapters` adds 1 in DistilBERT.
         init_weights_seed: seed of the start values, or None for torch's global generator.
     """
 

@@ -43,10 +43,10 @@ class PromptTuningConfig(Config):
         prompt_length: number of vectors.
         place: `embeddings` or `tokens`.
         combine: in front of the text, or behind its first token (at `embeddings` only).
-        sees_padding: at `embeddings`, let the positions of the prompt see the text's padding. `adapters` does so where
-            it computes attention with sdpa, its default; the output then depends on how much padding there is.
-        padded_bonus: at `embeddings`, what is added to the attention scores of the prompt in a batch with padding;
-            `adapters` adds 1 in DistilBERT.
+        sees_padding: at `embeddings`, let the positions of the prompt see the text's padding under sdpa attention, as
+            in `adapters`; the output then depends on how much padding there is.
+        padded_bonus: at `embeddings`, what is added to the attention scores of the prompt in a batch with padding under
+            sdpa attention; `adapters` adds 1 in DistilBERT.
         spare: further vectors in the tensor that nothing reads; PEFT saves such for encoder-decoder models.
         init_tokens: ids whose word embeddings the vectors start from, again and again as far as needed; () for
             uniform start values.

@@ -185,7 +185,8 @@ def facts(config: ReftConfig, have: Shapes, roles: Roles) -> Facts:
     """Return the widths that the tensors speak for."""
     names = (".source.weight", ".projection.weight")
     votes = [shape[1] for key, shape in have.items() if ".reft_" in key and key.endswith(names) and len(shape) == 2]
-    return Facts(widths=tuple(votes), left_out=config.left_out)
+    only = None if config.layers == "all" else config.layers
+    return Facts(widths=tuple(votes), left_out=config.left_out, only=only)
 
 
 def frozen(config: ReftConfig, key: str) -> bool:

@@ -89,13 +89,19 @@ def _target(linear: Linear, targets: Sequence[str], paths: set[str]) -> Target |
     return Target(linear, parts if len(linear.roles) > 1 else ())
 
 
+def names_of(linear: Linear) -> tuple[str, ...]:
+    """Return by which names values of its own are given to a map, the most particular first."""
+    joint = (JOINT,) if len(linear.roles) > 1 else ()
+    return (linear.path, *joint, *linear.roles)
+
+
 def check_names(names: Iterable[str], targets: Iterable[Target]) -> None:
     """Refuse values given to maps that are none of the targets.
 
     Raises:
         UsageError: names them.
     """
-    known = {*PROJECTIONS, *(target.path for target in targets)}
+    known = {*PROJECTIONS, JOINT, *(target.path for target in targets)}
     odd = [name for name in names if name not in known]
     if odd:
         raise UsageError(

@@ -19,7 +19,7 @@ from ..sites import Layout, Linear
 from .config import Config
 from .low_rank import convolution, holds_numbers, is_transposed, readable
 from .method import Binding, Facts, LinearOp, Live, Method, Roles, Shapes
-from .targets import chosen, widths
+from .targets import chosen, names_of, widths
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -57,7 +57,7 @@ class UpdatingConfig(Config):
 
 def at(values: Mapping[str, V], linear: Linear, otherwise: V) -> V:
     """Return the value for a map: that of its path, else of what it is, else the other one."""
-    return next((values[name] for name in (linear.path, *linear.roles) if name in values), otherwise)
+    return next((values[name] for name in names_of(linear) if name in values), otherwise)
 
 
 def bounds(*, most: int = MOST, **values: int | Mapping[str, int]) -> list[str]:

@@ -80,8 +80,8 @@ class VeraConfig(Config):
             faults.append("targets is empty")
         if not 0 <= self.dropout < 1:
             faults.append("dropout must lie in [0, 1)")
-        if self.gating and self.magnitude != "none":
-            faults.append("gating and magnitude exclude each other")
+        if self.gating and self.magnitude == "dora":
+            faults.append("gating excludes magnitude 'dora'")
         return faults
 
     @property

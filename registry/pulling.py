@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..composition_file import document_of
-from ..errors import AdapterHubError, NotFoundError, OfflineError
-from . import remotes, sources
+from ..errors import AdapterHubError, NotFoundError, OfflineError, UnsupportedError
+from . import sources
 from .receiving import Progress
 from .records import Artifact, Content, Release
 from .reference import Reference
@@ -107,8 +107,11 @@ def pull(
         found = Pulled(path=path, name=_name(reference), version=None, artifact=None, cached=cached, content=content)
         return _completed(found, home=home, settings=settings, store=store)
     if reference.scheme == "hf":
+        _refuse_unsigned(reference, settings)
         found = _from_the_hub(reference, format, store, settings.offline, progress)
         return _completed(found, home=home, settings=settings, store=store)
+    if reference.scheme == "oci":
+        reference, registry = _of_its_only_entry(reference, settings)
     if reference.scheme != "name":
         raise _elsewhere(reference, settings)
     opened = registry if isinstance(registry, Registry) else _open(reference, registry, settings)
@@ -117,7 +120,13 @@ def pull(
     if resolved.release.yanked:
         warnings.warn(yanked(what, resolved.release), UserWarning, stacklevel=2)
     got = sources.obtain(
-        opened, artifact, what, store=store, offline=settings.offline, progress=progress, pinned=opened.alone
+        opened,
+        artifact,
+        what,
+        store=store,
+        offline=settings.offline,
+        progress=progress,
+        pinned=opened.alone or opened.signed,
     )
     pulled = Pulled(
         path=got.path,
@@ -173,13 +182,41 @@ def _name(reference: Reference) -> str:
     return (reference.folder or reference.name).rpartition("/")[2]
 
 
+def _refuse_unsigned(reference: Reference, settings: Settings) -> None:
+    """Raise where a repository must be signed: what is pulled past its index is not.
+
+    Raises:
+        UnsupportedError: it must.
+    """
+    from . import trust
+
+    place = f"hf://{reference.name}"
+    if settings.trust and trust.key_of(place, settings) is not None:
+        raise UnsupportedError(
+            f"{place} must be signed, and its files are, by its index alone", hint=f"NAME --registry {place}"
+        )
+
+
+def _of_its_only_entry(reference: Reference, settings: Settings) -> tuple[Reference, Registry]:
+    """Return what `oci://host/name:1.0.0` means in the repository that it names."""
+    from .oci import named
+
+    url, version = named(reference)
+    opened = open_registry(url, settings=settings)
+    name = next(opened.index.names())
+    return Reference.parse(f"{name}@{version}" if version else name), opened
+
+
 def _elsewhere(reference: Reference, settings: Settings) -> AdapterHubError:
     """Return the error for a place that nothing is pulled from."""
     if settings.offline:
         return OfflineError(
             f"{reference} needs the network, which is switched off", hint="pull it once with the network"
         )
-    return remotes.unsupported(str(reference))
+    return UnsupportedError(
+        f"{reference} has no digest that its bytes could be held to",
+        hint="name an adapter and its registry: NAME --registry URL",
+    )
 
 
 def _open(reference: Reference, registry: str | Path | None, settings: Settings) -> Registry:

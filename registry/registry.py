@@ -38,11 +38,13 @@ class Registry:
         location: the index file; of a registry on the network, its copy.
         index: what it says.
         home: URL that relative urls begin at; "" where that is the folder of the index.
+        signed: whether its index had to be signed, and is; then only what it has digests of is used.
     """
 
     location: Path
     index: Lookup
     home: str = ""
+    signed: bool = False
 
     @property
     def place(self) -> str:
@@ -128,15 +130,26 @@ def open_registry(
         NotFoundError: there is no index.
         SchemaError, FormatError: the index is not valid.
         OfflineError, UnsupportedError, AuthenticationError: it lies on the network, and cannot be read.
+        IntegrityError: the settings say that it must be signed, and it is not.
     """
     settings = settings or Settings.load()
     place = str(settings.registry if location is None else location)
     remote = _remote(place, settings) if _URL.match(place) else None
     path, home = remote_copy(remote, settings) if remote is not None else (locate(place, settings=settings), "")
+    signed = _signed(place, path, home, settings)
     index = derived.open_index(path, settings.cache, progress)
     if index.sharded:
         index = _sharded(path, home, remote, settings, progress)
-    return Registry(location=path, index=index, home=home)
+    return Registry(location=path, index=index, home=home, signed=signed)
+
+
+def _signed(place: str, path: Path, home: str, settings: Settings) -> bool:
+    """Return whether the settings ask for a signature of an index, which then has it; see trust.check."""
+    if not settings.trust:
+        return False
+    from . import trust
+
+    return trust.check(place, path, home, settings)
 
 
 def _sharded(path: Path, home: str, remote: Place | None, settings: Settings, progress: Progress | None) -> Lookup:

@@ -221,6 +221,15 @@ CARDS: tuple[Card, ...] = (
         **BERT,
     ),
     Card(
+        key="ukp/bert-base-uncased_sts_sts-b_pfeiffer",
+        task="sts/sts-b",
+        config=PLAIN,
+        files=some("1"),
+        default="1",
+        is_default=True,
+        **BERT,
+    ),
+    Card(
         key="someone/facebook-bart-large_qa_squad2_some-leaveout",
         task="qa/squad2",
         config={"using": "some-leaveout", "non_linearity": "relu", "reduction_factor": 16},

@@ -50,18 +50,33 @@ ANNEXES = {"arrangement": "composition", "composition_file": "composition", "com
 
 # Libraries that only some floors may import, at whatever depth.
 OUTSIDE: dict[str, tuple[str, ...]] = {
+    "botocore": ("registry",),
+    "cryptography": ("registry",),
     "click": ("cli",),
     "filelock": ("registry",),
     "httpx2": ("registry",),
     "huggingface_hub": ("registry",),
     "jsonschema": ("schemas",),
+    "model_signing": ("registry",),
     "peft": ("peft_plugin",),
     "torch": ("methods", "converters", "loader", "merging", "hub", "cli", "peft_plugin"),
     "transformers": ("methods", "loader", "hub", "cli", "peft_plugin"),
     "yaml": ("hub",),
 }
 
-HEAVY = {"torch", "transformers", "huggingface_hub", "httpx2", "yaml", "jsonschema", "rich", "importlib.metadata"}
+HEAVY = {
+    "model_signing",
+    "cryptography",
+    "botocore",
+    "torch",
+    "transformers",
+    "huggingface_hub",
+    "httpx2",
+    "yaml",
+    "jsonschema",
+    "rich",
+    "importlib.metadata",
+}
 
 
 def package_files() -> list[Path]:

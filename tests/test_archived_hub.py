@@ -61,6 +61,7 @@ NAMES = {
     "ukp/bert-base-uncased-ner-pfeiffer": "ner-conll2003-bert",
     "other/bert-base-uncased-conll2003_pfeiffer": "chunk-conll2003-bert",
     "ukp/bert-base-uncased_sts_stackexchange_pfeiffer": "stackexchange-bert",
+    "ukp/bert-base-uncased_sts_sts-b_pfeiffer": "stsb-bert",
     "someone/facebook-bart-large_qa_squad2_some-leaveout": "squad2-bart-large",
 }
 BERT, MBERT = "google-bert/bert-base-uncased", "google-bert/bert-base-multilingual-cased"
@@ -351,7 +352,7 @@ def test_another_folder_is_no_archive(tmp_path: Path) -> None:
 
 def test_the_command_writes_the_index_once(clean: None, archive: Path, tmp_path: Path) -> None:
     first = type_command("index", "import", "adapterhub-archive", str(archive), "--index", "new.json")
-    assert (first.status, first.out) == (0, "12 adapters with 19 files are in new.json, 12 of them new\n")
+    assert (first.status, first.out) == (0, "13 adapters with 20 files are in new.json, 13 of them new\n")
     data = Path("new.json").read_bytes()
     again = type_command("index", "import", "adapterhub-archive", str(archive), "--index", "new.json", "--json")
     assert (again.json["added"], Path("new.json").read_bytes()) == ([], data)

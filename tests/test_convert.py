@@ -123,7 +123,8 @@ def test_what_the_other_library_cannot_compute_is_refused_with_the_reason(name: 
 @pytest.mark.parametrize(
     ("method", "to", "reasons"),
     [
-        ("mam", "peft", ["prefix_tuning, bottleneck together"]),
+        ("mam", "peft", ["prefix_tuning, bottleneck together", "PEFT counts the text's positions on"]),
+        ("unipelt", "peft", ["together", "prefix: its gates depend on the input", "lora: its updates have gates"]),
         ("lora[targets=[attention_output],update_bias=true]", "adapters", ["has no name in it", "have no bias"]),
         ("rslora[targets=[attention_output]]+layer_norm", "adapters", ["no word for layer_norm", "has no name in it"]),
         ("invertible+seq_bn", "peft", ["invertible beside another method"]),

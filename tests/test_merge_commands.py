@@ -246,7 +246,7 @@ def test_a_low_rank_difference_is_extracted_exactly(name: str, tmp_path: Path) -
     assert torch.allclose(outputs(base, found.adapter), outputs(tuned), atol=2e-5)
     assert not torch.allclose(outputs(base), outputs(tuned), atol=1e-2)
     if name != "gpt2":
-        assert any(path.endswith("value.bias") for path in found.kept)
+        assert any(one.path.endswith("value.bias") for one in found.kept)
         assert [config.method for config in found.adapter.config] == ["lora", "layer_norm", "parameters"]
 
 
@@ -325,3 +325,51 @@ def test_an_extracted_adapter_is_written_for_peft(tmp_path: Path) -> None:
     found = extract(base, tuned, name="learnt", rank=2)
     again = read(write(found.adapter, tmp_path / "peft", format="peft"))
     assert torch.allclose(outputs(base, again), outputs(tuned), atol=2e-5)
+
+
+# ----------------------------------------------------------------------------------------------- where the result lands
+
+
+@pytest.mark.parametrize(
+    ("out", "file", "name", "version"),
+    [
+        ("both", "both.safetensors", "both", ""),
+        ("both@1.2.0", "both-1.2.0.safetensors", "both", "1.2.0"),
+        ("./both", "both.safetensors", "both", ""),
+        ("My Both.safetensors", "My Both.safetensors", "my-both", ""),
+        ("My Both", "My Both.safetensors", "my-both", ""),
+    ],
+)
+def test_a_name_lands_here_and_a_path_is_the_file(
+    out: str, file: str, name: str, version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = saved(tmp_path, a="lora[r=2]", b="lora[r=2]")
+    base, tuned = folders(tmp_path)
+    for number, command in enumerate((("merge", a, b), ("extract", "--base", base, "--tuned", tuned, "--rank", "2"))):
+        here = tmp_path / f"here-{number}"
+        here.mkdir()
+        monkeypatch.chdir(here)
+        typed = type_command(*command, "--out", out, "-q")
+        assert typed.status == 0, typed.err
+        assert [path.name for path in here.iterdir()] == [file]
+        manifest = read(file).manifest
+        assert (manifest.name, manifest.version) == (name, version)
+    assert type_command("show", f"./{file}", "-q").status == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--out", "both@"], "is not a version"),
+        (["--out", "...safetensors"], "gives no name for the adapter"),
+        (["--out", "both@one"], "'one' is not a version"),
+    ],
+)
+def test_an_out_that_means_nothing_is_refused(
+    arguments: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = saved(tmp_path, a="lora[r=2]", b="lora[r=2]")
+    monkeypatch.chdir(tmp_path)
+    typed = type_command("merge", a, b, *arguments)
+    assert typed.status == 2, typed.err
+    assert words in typed.err

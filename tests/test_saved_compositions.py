@@ -91,7 +91,7 @@ def test_every_kind_has_a_probe_that_it_answers(setup: Composition, heads: tuple
     for name in ("a", "b"):
         adapters.add(name, "seq_bn[reduction_factor=4]", labels=heads)
     adapters.add("a,b", "fusion")
-    for key, parameter in adapters.model.adapterhub.named_parameters():
+    for key, parameter in adapters.model.get_submodule("adapterhub").named_parameters():
         if "fusion" not in key:
             torch.nn.init.normal_(parameter, std=0.3)
     shares = heads and isinstance(setup, (Average, Split, Fuse))
@@ -106,7 +106,7 @@ def test_every_kind_has_a_probe_that_it_answers(setup: Composition, heads: tuple
     other.load(str(path))
     assert other.replay("mine").difference < 1e-5
     for name in ("a", "b"):
-        for parameter in other.model.adapterhub._modules[name].parameters():
+        for parameter in other.model.get_submodule(f"adapterhub.{name}").parameters():
             torch.nn.init.zeros_(parameter)
     with pytest.raises(IntegrityError, match="composition 'mine' does not answer its probe"):
         other.replay("mine")
@@ -166,7 +166,7 @@ def test_a_composition_is_merged_by_its_name() -> None:
     adapters = attach(model())
     for name in ("a", "b"):
         adapters.add(name, "lora[r=2]")
-        for parameter in adapters.model.adapterhub._modules[name].parameters():
+        for parameter in adapters.model.get_submodule(f"adapterhub.{name}").parameters():
             torch.nn.init.normal_(parameter, std=0.3)
     adapters.compose("both", Average("a", "b"))
     with torch.no_grad(), adapters.using("both"):
@@ -299,7 +299,7 @@ def test_what_adapters_computes_otherwise_is_not_written_for_it(tmp_path: Path) 
     adapters = attach(model())
     for name in ("a", "b"):
         adapters.add(name, "seq_bn[reduction_factor=4]")
-        for parameter in adapters.model.adapterhub._modules[name].parameters():
+        for parameter in adapters.model.get_submodule(f"adapterhub.{name}").parameters():
             torch.nn.init.normal_(parameter, std=0.3)
     adapters.compose("one", Stack("a"))
     adapters.compose("mean", Average("a", "b"))

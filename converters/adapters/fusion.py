@@ -41,6 +41,8 @@ LEAVES = (
     ("key.weight", "fusion_key.weight"),
     ("key.bias", "fusion_key.bias"),
     ("value.weight", "fusion_value.weight"),
+    ("dense.weight", "fusion_dense.weight"),
+    ("dense.bias", "fusion_dense.bias"),
 )
 
 

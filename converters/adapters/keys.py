@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from ...adapter import MethodConfig
 from ...architectures import Architecture, Layers
 from ...errors import FormatError
+from ...methods import left_out, method_of
 from .. import layers
 from ..layers import Index
 from ..values import identical
@@ -74,17 +75,18 @@ class Table:
         self._ours = row.layers
         self._by_theirs: dict[str, list[Entry]] = {}
         self._by_ours: dict[str, list[Entry]] = {}
+        parts = tuple(parts)
         for config, codec in parts:
             for entry in codec.entries(config, row, names.container):
                 self._by_theirs.setdefault(entry.theirs, []).append(entry)
                 self._by_ours.setdefault(entry.ours, []).append(entry)
         bare = [key.removeprefix(self._head) for key in keys]
         named = [a | b for a, b in zip(layers.found(bare, self._theirs), layers.found(bare, self._ours), strict=True)]
-        left_out = {layer for entries in self._by_ours.values() for entry in entries for layer in entry.left_out}
+        absent = left_out([method_of(config).facts(config, {}, lambda path: ()) for config, _ in parts])
         self.has_copies = any(map(self._is_copy, bare))
         self.may_have_copies = any(entry.optional for entries in self._by_ours.values() for entry in entries)
         # Copies stand below every layer, those that are left out too: nothing needs to be added to what they name.
-        self._runs = layers.runs(row, named, set() if self.has_copies else left_out)
+        self._runs = layers.runs(row, named, set() if self.has_copies else absent)
 
     def places(self, width: int = 0, *, whole: bool = True) -> Places:
         """Return what codecs want to know of the model."""
@@ -301,7 +303,11 @@ def _filled(template: str, index: Index) -> str:
 def _unnamed(key: str, name: str) -> str:
     """Return a key with `{name}` in place of the adapter's name behind a container."""
     words = key.split(".")
-    return ".".join("{name}" if i and words[i - 1] in WORDS and word == name else word for i, word in enumerate(words))
+    # The last one: an adapter may be called as a dictionary is that other dictionaries hold.
+    for i in reversed(range(1, len(words))):
+        if words[i] == name and words[i - 1] in WORDS:
+            return ".".join((*words[:i], "{name}", *words[i + 1 :]))
+    return key
 
 
 def _kinds(parts: Iterable[tuple[MethodConfig, Codec]]) -> str:

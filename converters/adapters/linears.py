@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from ...adapter import JSON
 from ...architectures import Architecture
 from ...errors import FormatError, UsageError
+from ...methods.targets import JOINT
 from ...sites import Projection
 from .codec import Entry, Fields, Source
 
@@ -120,8 +121,7 @@ def factors(found: Fields, source: Source, unscaled: JSON) -> dict[str, JSON]:
         return {"alpha": unscaled}
     if not before_1_1(source.version):
         return {"alpha": found["alpha"]}
-    parts = [role for role in targets(found, source.row) if role in merged(source.row)]
-    return {"alpha": unscaled, "alphas": dict.fromkeys(parts, found["alpha"])}
+    return {"alpha": unscaled, "alphas": dict.fromkeys(_scaled(targets(found, source.row), source.row), found["alpha"])}
 
 
 def alpha_of(
@@ -131,7 +131,7 @@ def alpha_of(
     if gating or before_1_1(source.version):
         if alpha != unscaled:
             return None
-        parts = [] if gating else [role for role in chosen if role in merged(source.row)]
+        parts = [] if gating else _scaled(chosen, source.row)
         one = next(iter(alphas.values()), alpha)
         return one if alphas == dict.fromkeys(parts, one) else None
     return None if alphas else alpha
@@ -159,6 +159,13 @@ def merged(row: Architecture) -> tuple[str, ...]:
     """Return the projections that one module computes side by side."""
     parts = [part for stack in row.layers for part in stack.attentions if part.query == part.key]
     return ("query", "key", "value") if parts else ()
+
+
+def _scaled(chosen: Iterable[str], row: Architecture) -> list[str]:
+    """Return what was scaled before 1.1.0 too: merged projections, by their names where no stack has others."""
+    parts = [role for role in chosen if role in merged(row)]
+    mixed = any(part.query != part.key for stack in row.layers for part in stack.attentions)
+    return [JOINT] if parts and mixed else parts
 
 
 def whole_number(value: float) -> JSON:

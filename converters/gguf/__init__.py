@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...adapter import JSON, Adapter, Manifest
-from ...architectures import Architecture
+from ...architectures import Architecture, by_name
 from ...errors import FormatError, UnsupportedError, UsageError
 from .. import json_text
 from ..disk import content, open_regular, write_atomic
@@ -26,6 +26,7 @@ from ..format import Format, KnownBase, Parts
 from ..identity import hub_id
 from ..low_rank import notes, updates
 from ..low_rank.dialect import GROUP, Dialect, Joined, Split, naming_of
+from ..low_rank.one_scale import of_one_scale
 from ..low_rank.updates import AGAIN, Means, Place, Sorting, Updates
 from ..options import Option
 from ..peft import equal
@@ -170,6 +171,7 @@ def join(found: Updates, naming: Naming, manifest: Manifest, kept: Mapping[str, 
 def rewritten(adapter: Adapter, base: KnownBase | None) -> Adapter:
     """Return an adapter that computes the same as a LoRA, and knows the heads of its base model where that is known."""
     adapter = equal.rewritten(adapter, base)
+    adapter = of_one_scale(adapter, by_name(adapter.manifest.base.architecture))
     row = adapter.manifest.base.architecture
     if base is None or not (row in names.FAMILIES and names.FAMILIES[row].turned):
         return adapter

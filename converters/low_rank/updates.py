@@ -174,7 +174,7 @@ def only_lora(configs: Sequence[MethodConfig], what: Means) -> LoraConfig:
     loras = [config for config in configs if isinstance(config, LoraConfig)]
     others = [config.method for config in configs if not isinstance(config, LoraConfig)]
     reasons = [f"{method} is no update of low rank" for method in dict.fromkeys(others)]
-    reasons += [] if len(loras) == 1 else [f"it has {len(loras)} LoRA"]
+    reasons += [f"it has {len(loras)} LoRA"] if len(loras) > 1 or not configs else []
     if len(loras) != 1 or others:
         raise _beyond(reasons, what)
     return loras[0]

@@ -20,6 +20,7 @@ from ...adapter import JSON, Adapter, Base, Manifest, MethodConfig, from_json, t
 from ...architectures import ARCHITECTURES, Architecture, by_name
 from ...errors import FormatError, SchemaError, UnsupportedError, UsageError
 from ...methods import configs_from_json, is_head, shapes
+from ...sites import Layout
 from .. import accounting
 from ..format import Format, Parts
 from ..identity import origin
@@ -120,7 +121,7 @@ def encode(adapter: Adapter) -> Parts:
         document = restored(built, spelling, meaning)
     if release is not None:
         document = releases.older(_facts(adapter, document, tensors, row), release)
-    return _with_note(adapter, Parts({CONFIG: document}, {GROUP: tensors}))
+    return _with_note(adapter, Parts({CONFIG: document}, {GROUP: tensors}), release)
 
 
 FORMAT = Format(
@@ -282,8 +283,11 @@ def _written(adapter: Adapter, names: Naming) -> tuple[dict[str, JSON], dict[str
     Raises:
         UnsupportedError: with every reason.
     """
-    main, others, codec = types.parted(adapter.config)
     layout = accounting.layout(adapter.config, _shapes(adapter.tensors), names.row)
+    try:
+        main, others, codec = types.parted(adapter.config)
+    except UnsupportedError as error:
+        raise _also(error, _alone(adapter, names, layout)) from None
     if isinstance(codec, PromptCodec):
         beside = along.encode(others, adapter.tensors, names, ())
         try:
@@ -306,7 +310,7 @@ def _written(adapter: Adapter, names: Naming) -> tuple[dict[str, JSON], dict[str
     theirs = {}
     for key, tensor in tensors.items():
         path, leaf = types.placed(codec, key)
-        if path == "shared":
+        if path == "shared" and leaf in codec.shared.values():  # T5 has a module of that name
             split.shared[leaf] = tensor
             continue
         theirs[path] = names.theirs(path)
@@ -320,6 +324,20 @@ def _written(adapter: Adapter, names: Naming) -> tuple[dict[str, JSON], dict[str
     fields = {"target_modules": sorted(theirs.values()), **codec.encode(main, places, layout), **beside.fields}
     document = documents.written(adapter.manifest, codec, _task(adapter, names), fields)
     return document, keys.joined(split, codec)
+
+
+def _alone(adapter: Adapter, names: Naming, layout: Layout) -> list[str]:
+    """Return why PEFT cannot say parts of a union even alone, one phrase each."""
+    if len(adapter.config) < 2:
+        return []
+    reasons = []
+    for config in adapter.config:
+        mine = {key: tensor for key, tensor in adapter.tensors.items() if key in shapes((config,), layout)}
+        try:
+            _written(dataclasses.replace(adapter, config=(config,), tensors=mine), names)
+        except UnsupportedError as error:
+            reasons += [] if is_head(config) else [error.message]
+    return reasons
 
 
 def _task(adapter: Adapter, names: Naming) -> str | None:
@@ -338,8 +356,8 @@ def _also(error: UnsupportedError, faults: Sequence[str]) -> UnsupportedError:
     return UnsupportedError("; ".join([error.message, *faults]), hint=error.hint)
 
 
-def _with_note(adapter: Adapter, parts: Parts) -> Parts:
-    """Return parts with what their reader would not find in them as a note."""
+def _with_note(adapter: Adapter, parts: Parts, release: changes.Release | None) -> Parts:
+    """Return parts with what their reader would not find in them as a note; release: for which they are written."""
     # Files of one tensor say nothing of the family; what others say is told from what they do not.
     alone = prompts.KEY in parts.tensors[GROUP]
     found = decode(dataclasses.replace(parts, row=by_name(adapter.manifest.base.architecture) if alone else None))
@@ -361,6 +379,7 @@ def _with_note(adapter: Adapter, parts: Parts) -> Parts:
         return parts
     rest |= came
     rest |= {} if from_peft else {"base": to_json(mine.base)}
+    rest |= {} if release is None else {releases.NAME: releases.text(release)}
     extra = {"extra": to_json(mine.extra)} if mine.extra else {}
     return Parts({**parts.documents, NOTE: {**rest, **extra, "name": mine.name}}, parts.tensors)
 
@@ -389,7 +408,7 @@ def _noted(adapter: Adapter, parts: Parts) -> Adapter:
     note = parts.documents[NOTE]
     if not isinstance(note, dict):
         raise FormatError(f"the note {NOTE!r} in the metadata of the weights is no JSON object")
-    said = {key: value for key, value in note.items() if key != "config"}
+    said = {key: value for key, value in note.items() if key not in ("config", releases.NAME)}
     plain = {key: value for key, value in to_json(adapter.manifest).items() if key != "extra"}
     try:
         config = configs_from_json(note["config"]) if "config" in note else adapter.config
@@ -397,7 +416,7 @@ def _noted(adapter: Adapter, parts: Parts) -> Adapter:
         schemas.check({**data, "format": 1, "config": [part.to_json() for part in config]}, "manifest")
         manifest = from_json(Manifest, data)
         candidate = Adapter(config, _narrowed(adapter, config), manifest)
-        again = encode(candidate)
+        again = encode(releases.told(candidate, note.get(releases.NAME)))
     except (SchemaError, FormatError, UsageError, UnsupportedError, AttributeError, TypeError):
         return adapter
     return candidate if _equal(again, parts) else adapter

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 TOKENS = "token_adapter.trainable_tokens_delta"
 INSIDE = ".base_layer"
-WITHOUT_EFFECT = (".original_module", ".modules_to_save")
-"""Copies of a module's bias that `bias="all"` saves and that nothing reads."""
+WITHOUT_EFFECT = {"original_module", "modules_to_save"}
+"""Words in the path of a bias that `bias="all"` saves once more: of the saved copy, and of what that stands for."""
 
 MOST_KEPT = 64 * 2**10
 """Bytes of tensors without effect that are kept."""
@@ -72,7 +72,7 @@ def decode(
         inside = module.removesuffix(INSIDE)
         if key.endswith(f".{TOKENS}"):
             rows[key.removesuffix(f".{TOKENS}")] = tensor
-        elif module.endswith(WITHOUT_EFFECT) and document.get("bias") == "all" and leaf == "bias":
+        elif WITHOUT_EFFECT & {*module.split(".")} and document.get("bias") == "all" and leaf == "bias":
             found.unread[key] = tensor
         elif inside != module and inside in adapted:
             own[_place(names, inside, leaf)] = tensor
@@ -84,7 +84,8 @@ def decode(
             found.faults.append(f"tensor {key!r} belongs to nothing in adapter_config.json")
     found.faults += _absent(document, names, [key.rpartition(".")[0] for key in saved])
     biases = {path for path, dot, leaf in (key.rpartition(".") for key in own) if leaf == "bias"}
-    missing = [path for path in alike(names.row, biases) if path not in biases]
+    every = document.get("bias") == "all"
+    missing = [p for p in alike(names.row, biases) if p not in biases and (every or names.theirs(p) in adapted)]
     found.faults += [f"the file has the bias of {names.theirs(path)} in other layers only" for path in missing]
     _tokens(found, rows, document, names)
     _heads(found, copies, document, names)

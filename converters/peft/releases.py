@@ -62,6 +62,15 @@ def taken(adapter: Adapter) -> tuple[Release | None, Adapter]:
     return _parsed(options[NAME]), replace(adapter, manifest=manifest)
 
 
+def told(adapter: Adapter, release: JSON) -> Adapter:
+    """Return an adapter that is to be written for a release, or, if that is None, as it is; the reverse of taken."""
+    if release is None:
+        return adapter
+    own = {**adapter.manifest.extra.get(documents.NAME, {}), "options": {NAME: release}}
+    extra = {**adapter.manifest.extra, documents.NAME: own}
+    return replace(adapter, manifest=replace(adapter.manifest, extra=extra))
+
+
 def check_type(kind: str, number: Release) -> None:
     """Refuse a type that a release has not.
 
@@ -70,7 +79,7 @@ def check_type(kind: str, number: Release) -> None:
     """
     found = _table()["types"].get(kind)
     if found is None and number < _number(documents.WRITES):
-        raise _refused([f"it has no type {kind}"], number)
+        raise _refused([f"it has no type {kind}, which is that of a plug-in for a later one"], number)
     if found is not None and _number(found["since"]) > number:
         raise _refused([f"it has no type {kind}, which came with {found['since']}"], number)
     if number < FIRST:
@@ -116,7 +125,7 @@ def _without(document: dict[str, JSON], kind: str, number: Release) -> list[str]
         # Only training begins there, and a release stops at a word that is new to it.
         document[START] = True
     if NAME in document:
-        document[NAME] = f"{_text(number)}.0"
+        document[NAME] = f"{text(number)}.0"
     return reasons
 
 
@@ -128,7 +137,7 @@ def _unknown(document: Mapping[str, JSON], kind: str, number: Release) -> list[s
 
 def _refused(reasons: list[str], number: Release) -> UnsupportedError:
     return UnsupportedError(
-        f"PEFT {_text(number)} cannot read this adapter: {'; '.join(reasons)}",
+        f"PEFT {text(number)} cannot read this adapter: {'; '.join(reasons)}",
         hint="name a later release, or write it in the native format",
     )
 
@@ -176,7 +185,7 @@ def _parsed(release: JSON) -> Release:
     """
     found = re.fullmatch(r"(\d{1,3})\.(\d{1,3})(?:\.\d{1,3})?", release) if isinstance(release, str) else None
     number = (int(found[1]), int(found[2])) if found else None
-    if number is None or _text(number) not in _table()["releases"]:
+    if number is None or text(number) not in _table()["releases"]:
         known = _table()["releases"]
         raise UsageError(
             f"{NAME} is {release!r}, which is no release of PEFT that this version knows",
@@ -190,7 +199,8 @@ def _number(version: str) -> Release:
     return int(major), int(minor)
 
 
-def _text(number: Release) -> str:
+def text(number: Release) -> str:
+    """Return a release as people write it."""
     return f"{number[0]}.{number[1]}"
 
 

@@ -21,6 +21,7 @@ from .families import Naming, layers_of
 from .pattern import Fuel, matches
 
 ALL = "all-linear"
+TRAINABLE_TOKENS = "TRAINABLE_TOKENS"
 
 
 def faults(document: Mapping[str, JSON], names: Naming, paths: Sequence[str]) -> list[str]:
@@ -98,7 +99,10 @@ def _indices(sizes: Sequence[int]) -> list[tuple[int, ...]]:
 
 def _follows(document: Mapping[str, JSON], names: Naming, path: str) -> bool:
     """Return whether a module is adapted because its weight is that of the embeddings, which are."""
-    return document.get("ensure_weight_tying") is True and path.partition(".")[0] in names.outer
+    if path.partition(".")[0] in names.outer:
+        return document.get("ensure_weight_tying") is True or document.get("peft_type") == TRAINABLE_TOKENS
+    # The encoder and the decoder of a model have the table under names of their own.
+    return document.get("peft_type") == TRAINABLE_TOKENS and path.endswith(".embed_tokens")
 
 
 def _named(document: Mapping[str, JSON], path: str, fuel: Fuel) -> bool:

@@ -1,7 +1,7 @@
 """Copies of tensors in files of PEFT that belong to tied weights: the embeddings, and an output layer that shares them.
 
-With `ensure_weight_tying` PEFT keeps one tensor for both and saves it twice, although the configuration names only the
-embeddings. What a file says twice must be the same.
+With `ensure_weight_tying`, and for trained tokens always, PEFT keeps one tensor for both and saves it twice, although
+the configuration names only the embeddings. What a file says twice must be the same.
 
 Source: PEFT 0.21.2, tuners/tuners_utils.py and tuners/lora/model.py (`_add_targets_to_tie`).
 """
@@ -15,6 +15,7 @@ from ...adapter import JSON
 from ...architectures.architecture import named
 from .families import Naming
 from .keys import Split
+from .targets import TRAINABLE_TOKENS
 
 if TYPE_CHECKING:
     import torch
@@ -25,13 +26,26 @@ ACROSS = (("lora_embedding_A", "lora_B"), ("lora_embedding_B", "lora_A"))
 
 def faults(document: Mapping[str, JSON], found: Split, names: Naming) -> list[str]:
     """Return a sentence for each pair of copies that differ."""
+    own = [*_texts(document.get("target_modules")), *_texts(document.get("modules_to_save"))]
+    if document.get("peft_type") == TRAINABLE_TOKENS:
+        return _rows(own, found)
     if document.get("ensure_weight_tying") is not True:
         return []
-    own = [*_texts(document.get("target_modules")), *_texts(document.get("modules_to_save"))]
     return [
         f"{out} and {table} are tied, and their tensors differ"
         for out, one, table, other in _pairs(found, names)
         if out not in own and not _equal(one, other)
+    ]
+
+
+def _rows(own: list[str], found: Split) -> list[str]:
+    """Return a sentence for each copy of trained rows that differs from those of the modules that are named."""
+    tables = {path: tensor for (path, _), tensor in found.own.items()}
+    wanted = [path for path in tables if any(path == name or path.endswith(f".{name}") for name in own)]
+    return [
+        f"{path} and {wanted[0]} are tied, and their tensors differ"
+        for path, tensor in tables.items()
+        if wanted and path not in wanted and not _equal(tensor, tables[wanted[0]])
     ]
 
 

@@ -59,7 +59,7 @@ def load(folder: Path) -> None:
     warnings.simplefilter("ignore")
     release = ".".join(peft.__version__.split(".")[:2])
     bases: dict[tuple[str, str], Any] = {}
-    found = {}
+    found: dict[str, Any] = {}
     for row in json.loads((folder / "rows.json").read_text("utf-8")):
         if row["release"] == release:
             try:
