@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..errors import OfflineError
 from . import options
 from .command import Documented
 from .entries import size
@@ -16,7 +17,7 @@ from .table import table
 from .words import counted
 
 if TYPE_CHECKING:
-    from ..registry import Content
+    from ..registry import Content, Lock
 
 
 @click.command(
@@ -25,12 +26,14 @@ if TYPE_CHECKING:
     epilog="""
     adapterhub sync
     adapterhub sync --frozen --offline
+    adapterhub sync --frozen --bases
     """,
 )
 @click.option("--frozen", is_flag=True, help="Take the lock as it is; a stale one is an error.")
+@click.option("--bases", is_flag=True, help="Also the base models, at their pinned commits, from the Hugging Face Hub.")
 @options.offline
 @options.with_output
-def command(output: Output, frozen: bool, offline: bool | None) -> None:
+def command(output: Output, frozen: bool, bases: bool, offline: bool | None) -> None:
     """Fetch all adapters of the project's adapterhub.lock, and check their digests.
 
     What adapterhub.toml asks for and the lock does not pin is pinned first, as by `adapterhub lock`. With --frozen the
@@ -65,8 +68,30 @@ def command(output: Output, frozen: bool, offline: bool | None) -> None:
         for one in found
     ]
     text = table(("name", "adapter", "digest checked"), rows, width(sys.stdout)) if rows else ["nothing is asked for"]
-    data = {"lock": str(registry.location), "adapters": adapters}
+    models = _bases(output, registry.lock, offline=settings.offline) if bases else []
+    data = {"lock": str(registry.location), "adapters": adapters, **({"bases": models} if bases else {})}
     output.result(data, ids=[str(one.path) for one in found], text=text)
+
+
+def _bases(output: Output, lock: Lock, *, offline: bool) -> list[dict[str, str]]:
+    """Fetch the base models that are pinned, and return where they are.
+
+    Raises:
+        OfflineError: the network is switched off.
+    """
+    from ..registry import hf_client
+
+    found = []
+    for name, base in lock.bases.items():
+        if base.revision is None:
+            output.note(f"{name} is not pinned, and not fetched")
+            continue
+        if offline:
+            raise OfflineError(f"{name} needs the network, which is switched off", hint="leave --bases out")
+        folder = hf_client.base_model(name, base.revision)
+        output.note(f"{name} @ {base.revision}: {folder}")
+        found.append({"id": name, "revision": base.revision, "path": str(folder)})
+    return found
 
 
 def _fetched(content: Content) -> str:

@@ -161,6 +161,30 @@ def cached_commit(repo: str, revision: str | None = None) -> str | None:
         return None
 
 
+OTHER_WEIGHTS = ("*.h5", "*.msgpack", "*.ot", "*.onnx", "onnx/*", "openvino/*", "coreml/*", "*.tflite", "*.gguf")
+"""Weights of a base model that nothing here reads."""
+
+
+def base_model(repo: str, revision: str) -> Path:
+    """Return the folder of a base model at a commit in the cache of the Hub, fetched if need be.
+
+    Its weights are fetched in one form: safetensors, where it has them.
+
+    Raises:
+        NotFoundError, AuthenticationError, OfflineError, AdapterHubError: it cannot be had.
+    """
+    from huggingface_hub import snapshot_download
+
+    found = snapshot(repo, revision)
+    safe = any(file.path.endswith(".safetensors") for file in found.files)
+    ignored = [*OTHER_WEIGHTS, *(("*.bin", "*.pt", "*.pth", "*.ckpt") if safe else ())]
+
+    def fetch() -> str:
+        return str(snapshot_download(repo, revision=found.commit, ignore_patterns=ignored, endpoint=endpoint()))
+
+    return Path(asked(fetch, what(repo, revision)))
+
+
 def _is_version(text: str) -> bool:
     try:
         return bool(Version.parse(text))

@@ -14,7 +14,9 @@ from publications import a_publication
 from remote_cases import FOLDER, a_file, a_folder, sha
 
 from adapterhub.errors import SchemaError
+from adapterhub.hub.running import revision_of
 from adapterhub.registry import Index, Lock, Settings, publisher_at
+from adapterhub.registry.frozen import frozen
 from adapterhub.schemas import dumps
 
 # huggingface_hub 2.4.0 itself, where it uploads a large file.
@@ -122,6 +124,39 @@ def test_a_base_model_is_pinned_at_the_commit_that_the_hub_or_its_cache_knows(
         assert Lock.load(project / "adapterhub.lock").bases[base].revision == COMMIT
         lock("--upgrade")
         assert Lock.load(project / "adapterhub.lock").bases[base].revision == hub.storage.get(base).head
+
+
+def test_a_frozen_run_takes_the_commit_of_the_adapter_or_else_of_the_lock(
+    project: Path, ours: Path, tmp_path: Path
+) -> None:
+    ref = tmp_path / "hf" / "models--google-bert--bert-base-uncased" / "refs" / "main"
+    ref.parent.mkdir(parents=True)
+    ref.write_text(COMMIT)
+    lock()
+    base, other = "google-bert/bert-base-uncased", "f" * 40
+    assert [revision_of(base, said, frozen()) for said in (None, "main", other)] == [COMMIT, COMMIT, other]
+    assert revision_of("another/base", "main", frozen()) == "main"
+    assert revision_of(base, "main", None) == "main"
+
+
+def test_base_models_are_fetched_at_their_pinned_commits_in_one_form(
+    project: Path, ours: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = "google-bert/bert-base-uncased"
+    with running(Hub()) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.delenv("ADAPTERHUB_OFFLINE")
+        hub.storage.put(base, {"config.json": b"{}", "model.safetensors": b"old", "model.bin": b"b", "tf.h5": b"h"})
+        lock()
+        commit = hub.storage.get(base).head
+        hub.storage.put(base, {"config.json": b"{1}", "model.safetensors": b"new"})
+        typed = type_command("sync", "--frozen", "--bases", "--json")
+        assert typed.status == 0, typed.out
+        (found,) = typed.json["bases"]
+        assert (found["id"], found["revision"]) == (base, commit)
+        there = {path.name: path.read_bytes() for path in Path(found["path"]).iterdir()}
+        assert there == {"config.json": b"{}", "model.safetensors": b"old"}
+    assert type_command("sync", "--frozen", "--bases", "--offline").status == 7
 
 
 # The same everywhere.

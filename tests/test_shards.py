@@ -30,6 +30,7 @@ from adapterhub.registry import (
     Index,
     Lookup,
     Settings,
+    Yank,
     editing,
     open_registry,
     publisher_at,
@@ -515,6 +516,14 @@ def test_the_repository_of_one_adapter_is_not_sharded(hub: Hub, tmp_path: Path) 
     publisher_at("hf://me/a", settings=Settings.load()).publish(a_publication(tmp_path / "s"))
     typed = type_command("index", "shard", "hf://me/a")
     assert (typed.status, "is the repository of one adapter" in typed.err) == (1, True)
+
+
+def test_what_publishes_to_one_file_refuses_a_sharded_index(tmp_path: Path) -> None:
+    publication = a_publication(tmp_path / "s")
+    artifacts = tuple(offer.record("x") for offer in publication.offers)
+    for change in (publication, Yank(name="me/a", version="1.0.0")):
+        with pytest.raises(UnsupportedError, match="keeps its entries in one file per name"):
+            change.added_to(shards.MARKER, artifacts)
 
 
 # The commands.
