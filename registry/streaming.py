@@ -90,17 +90,30 @@ def stream(url: str, *, start: int = 0, headers: Mapping[str, str] | None = None
     Raises:
         NotFoundError, AuthenticationError, OfflineError, AdapterHubError: they cannot be had.
     """
-    body = _Body(url, start, headers or {})
-    failures = 0
-    while not body.complete:
-        before = body.position
+    body = _Body(url, headers or {})
+    yield from unbroken(body.read, start)
+
+
+def unbroken(read: Callable[[int], Iterator[bytes]], start: int) -> Iterator[bytes]:
+    """Yield the bytes that read gives from a position on; where it raises Passing, it goes on from there, a few times.
+
+    Raises:
+        AdapterHubError: what did not pass, or what read raises.
+    """
+    position, failures = start, 0
+    while True:
+        before = position
         try:
-            yield from body.read()
+            for block in read(position):
+                position += len(block)
+                yield block
         except Passing as passing:
-            failures = 1 if body.position > before else failures + 1
+            failures = 1 if position > before else failures + 1
             if failures >= TRIES:
                 raise passing.error from passing
             pause(failures, passing.wait)
+        else:
+            return
 
 
 def document(url: str, *, most: int, etag: str = "", headers: Mapping[str, str] | None = None) -> Document | None:
@@ -141,50 +154,45 @@ def pause(failures: int, wait: float = 0.0) -> None:
 class _Body:
     """What lies at one URL, read over as many connections as it takes."""
 
-    def __init__(self, url: str, start: int, headers: Mapping[str, str]) -> None:
+    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
         self.url = url
-        self.position = start
-        self.complete = False
         self._headers = {**headers, "Accept-Encoding": "identity"}
         self._etag = ""
-        self._pace = _Pace(url)
+        self._pace = Pace(url)
 
-    def read(self) -> Iterator[bytes]:
-        """Yield the bytes from the position on, as far as this connection gives them.
+    def read(self, position: int) -> Iterator[bytes]:
+        """Yield the bytes from a position on, as far as one connection gives them.
 
         Raises:
             Passing: it broke.
         """
-        with opened(self.url, self._ranged()) as response:
+        with opened(self.url, self._ranged(position)) as response:
             if response.status_code == 416:
-                self.complete = True
                 return
-            skip = 0 if response.status_code == 206 else self.position
-            self._remember(response)
+            skip = 0 if response.status_code == 206 else position
+            self._remember(response, position)
             for block in response.iter_raw():
                 self._pace.count(len(block))
                 fresh = block[skip:]
                 skip = max(0, skip - len(block))
                 if fresh:
-                    self.position += len(fresh)
                     yield fresh
-        self.complete = True
 
-    def _ranged(self) -> dict[str, str]:
+    def _ranged(self, position: int) -> dict[str, str]:
         """Return the headers that ask for what is missing, if the file is still the one that was begun."""
-        if not self.position:
+        if not position:
             return self._headers
         condition = {"If-Range": self._etag} if self._etag else {}
-        return {**self._headers, "Range": f"bytes={self.position}-", **condition}
+        return {**self._headers, "Range": f"bytes={position}-", **condition}
 
-    def _remember(self, response: httpx2.Response) -> None:
+    def _remember(self, response: httpx2.Response, position: int) -> None:
         etag = response.headers.get("ETag", "")
         self._etag = "" if etag.startswith("W/") else etag
-        if response.status_code == 206 and not _begins_at(response, self.position):
+        if response.status_code == 206 and not _begins_at(response, position):
             raise AdapterHubError(f"{shown(self.url)} answers with another range than asked for")
 
 
-class _Pace:
+class Pace:
     """Watches that bytes come fast enough."""
 
     def __init__(self, url: str) -> None:
@@ -295,7 +303,7 @@ def _document(url: str, most: int, headers: Mapping[str, str]) -> Document | Non
     with opened(url, headers) as response:
         if response.status_code == 304:
             return None
-        pace, data = _Pace(url), bytearray()
+        pace, data = Pace(url), bytearray()
         for block in response.iter_bytes():
             pace.count(len(block))
             data += block
