@@ -33,6 +33,23 @@ def of_file(path: Path) -> str:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
+def md5(body: Path | bytes) -> str:
+    """Return the MD5 of bytes or of a file in base 64: what stores check uploads by, and nothing is trusted for.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    import base64
+    import hashlib
+
+    if isinstance(body, bytes):
+        found = hashlib.md5(body, usedforsecurity=False)
+    else:
+        with body.open("rb", buffering=0) as file:
+            found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
+    return base64.b64encode(found.digest()).decode()
+
+
 def hexadecimal(digest: str) -> str:
     """Return the 64 hexadecimal digits of a digest.
 

@@ -104,9 +104,18 @@ class FolderPublisher:
 
 def url_of(publication: Publication, offer: Offer) -> str:
     """Return the path of an artifact in a registry: a file, or a folder called like the format."""
-    home = f"adapters/{publication.name}/{publication.version}/{offer.base.id.replace('/', '--')}"
-    short = publication.name.rpartition("/")[2]
-    return f"{home}/{short}-{publication.version}.safetensors" if "" in offer.files else f"{home}/{offer.format}"
+    home = home_of(publication, offer)
+    return f"{home}/{file_name(publication)}" if "" in offer.files else f"{home}/{offer.format}"
+
+
+def home_of(publication: Publication, offer: Offer) -> str:
+    """Return the folder of all artifacts of a version for one base model."""
+    return f"adapters/{publication.name}/{publication.version}/{offer.base.id.replace('/', '--')}"
+
+
+def file_name(publication: Publication) -> str:
+    """Return what the single file of a version is called."""
+    return f"{publication.name.rpartition('/')[2]}-{publication.version}.safetensors"
 
 
 def records(publication: Publication, offers: tuple[Offer, ...]) -> tuple[Artifact, ...]:

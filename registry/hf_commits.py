@@ -8,11 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import AdapterHubError
+from .contention import Stale
 from .hf_client import BRANCH, Snapshot, api, asked, what
-
-
-class Stale(Exception):  # noqa: N818 (it is tried again)
-    """Somebody else has committed meanwhile."""
 
 
 def create(repo: str, *, private: bool) -> None:

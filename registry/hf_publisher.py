@@ -9,8 +9,6 @@ in its index former versions point to their commits.
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,10 +16,10 @@ from pathlib import Path
 
 from ..errors import NotFoundError, StateError
 from . import folder_publisher, hf_client, hf_commits, paths, shards
+from .contention import Stale, between_others
 from .copies import INDEX, MOST
 from .hf_adapter import ADAPTERS, ADAPTERS_WEIGHTS, DOCUMENTS, NATIVE, PEFT_WEIGHTS
 from .hf_client import SCHEME, Snapshot
-from .hf_commits import Stale
 from .index import Entries, Index
 from .publication import Offer, Outcome, Publication
 from .records import Artifact, Entry
@@ -29,9 +27,6 @@ from .records import Artifact, Entry
 CARD = "README.md"
 ROOT_URLS = (NATIVE, paths.HERE, ADAPTERS)
 """Urls of the newest version in the repository of one adapter."""
-
-PATIENCE_SECONDS = 300.0
-"""So long it is tried to come between the commits of others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,18 +88,18 @@ class HubPublisher:
             raise NotFoundError(f"there is no {self.place}", hint=hf_client.CREDENTIALS)
         if dry_run:
             return self._change(publication, self._found or Snapshot(repo=self.repo, commit="", files=())).outcome
-        end, tries = time.monotonic() + PATIENCE_SECONDS, 0
-        while True:
-            found = self._found or self._made()
-            change = self._change(publication, found)
-            try:
-                return self._finish(publication, found, change)
-            except Stale as error:
-                if time.monotonic() > end:
-                    raise StateError(f"others keep publishing to {self.place}", hint="try again later") from error
-            tries += 1
-            time.sleep(random.uniform(0, min(3.0, 0.1 * 2**tries)))  # noqa: S311 (spreads clients, hides nothing)
-            self._found = self._look()
+        return between_others(lambda: self._attempt(publication), self.place)
+
+    def _attempt(self, publication: Publication) -> Outcome:
+        """Publish on top of the state that was looked at, or of a new look.
+
+        Raises:
+            Stale: somebody else has committed meanwhile.
+        """
+        found = self._found or self._look() or self._made()
+        # What was looked at serves once.
+        self._found = None
+        return self._finish(publication, found, self._change(publication, found))
 
     def _finish(self, publication: Publication, found: Snapshot, change: Change) -> Outcome:
         """Commit a change if there is one, see to the tag, and return the outcome."""

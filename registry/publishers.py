@@ -9,6 +9,7 @@ from . import paths
 from .hf import Hub
 from .hf_client import parse
 from .publication import Publisher
+from .s3 import S3
 from .settings import BUNDLED, Settings
 
 
@@ -30,11 +31,18 @@ def publisher_at(place: str, *, settings: Settings, create: bool = False, privat
     where = settings.registries.get(place, place)
     if where == BUNDLED:
         raise UsageError("the registry in the package is not published to", hint="name a folder or hf://user/repo")
-    if Hub().takes(where):
-        return _on_the_hub(where, settings, create, private)
+    remote = next((remote for remote in (Hub(), S3()) if remote.takes(where)), None)
+    if remote is not None and settings.offline:
+        raise OfflineError(f"{where} needs the network, which is switched off", hint="try again with the network")
+    if isinstance(remote, S3):
+        from .s3_publisher import S3Publisher
+
+        return S3Publisher(where, create=create)
+    if isinstance(remote, Hub):
+        return _on_the_hub(where, create, private)
     if paths.is_url(where):
         raise UnsupportedError(
-            f"{where} cannot be published to: this version publishes to folders and hf://",
+            f"{where} cannot be published to: this version publishes to folders, hf:// and s3://",
             hint="publish to a folder, and copy it to the host",
         )
     from .folder_publisher import INDEX, FolderPublisher
@@ -44,12 +52,10 @@ def publisher_at(place: str, *, settings: Settings, create: bool = False, privat
     return FolderPublisher(folder, create=create)
 
 
-def _on_the_hub(where: str, settings: Settings, create: bool, private: bool) -> Publisher:
+def _on_the_hub(where: str, create: bool, private: bool) -> Publisher:
     from .hf_publisher import HubPublisher
 
     reference = parse(where)
     if reference.revision or reference.folder:
         raise UsageError(f"{where} names a revision or folder", hint=f"publish to hf://{reference.name}")
-    if settings.offline:
-        raise OfflineError(f"{where} needs the network, which is switched off", hint="try again with the network")
     return HubPublisher(reference.name, create=create, private=private)

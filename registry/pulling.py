@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..composition_file import document_of
-from ..errors import AdapterHubError, NotFoundError, OfflineError
+from ..errors import AdapterHubError, NotFoundError, OfflineError, UnsupportedError
 from . import remotes, sources
 from .receiving import Progress
 from .records import Artifact, Content, Release
@@ -179,7 +179,10 @@ def _elsewhere(reference: Reference, settings: Settings) -> AdapterHubError:
         return OfflineError(
             f"{reference} needs the network, which is switched off", hint="pull it once with the network"
         )
-    return remotes.unsupported(str(reference))
+    return UnsupportedError(
+        f"{reference} has no digest that its bytes could be held to",
+        hint="name an adapter and its registry: NAME --registry URL",
+    )
 
 
 def _open(reference: Reference, registry: str | Path | None, settings: Settings) -> Registry:

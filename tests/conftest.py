@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import s3_server
 from cli_session import BASE_ID, make_base, sentences, type_command, write_csv
 from hypothesis import settings
 
@@ -81,6 +82,20 @@ def online(clean: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
     monkeypatch.setattr(streaming, "WAIT_SECONDS", 0.01)
+
+
+@pytest.fixture(scope="session")
+def seaweed() -> Iterator[str]:
+    """The address of a real store that speaks S3."""
+    with s3_server.seaweedfs() as address:
+        yield address
+
+
+@pytest.fixture
+def bucket(seaweed: str, online: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of an empty place in a bucket of a real store."""
+    with s3_server.empty_prefix(seaweed, monkeypatch) as url:
+        yield url
 
 
 @pytest.fixture

@@ -143,7 +143,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self._send(answer)
 
-    do_GET = do_HEAD = do_POST = do_PUT = serve  # noqa: N815 (the names that the class looks for)
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = serve  # noqa: N815 (the names that the class looks for)
 
     def _chunks(self) -> bytes:
         """Return a body that comes in pieces, each behind its length."""

@@ -50,6 +50,7 @@ ANNEXES = {"arrangement": "composition", "composition_file": "composition", "com
 
 # Libraries that only some floors may import, at whatever depth.
 OUTSIDE: dict[str, tuple[str, ...]] = {
+    "botocore": ("registry",),
     "click": ("cli",),
     "filelock": ("registry",),
     "httpx2": ("registry",),
@@ -61,7 +62,17 @@ OUTSIDE: dict[str, tuple[str, ...]] = {
     "yaml": ("hub",),
 }
 
-HEAVY = {"torch", "transformers", "huggingface_hub", "httpx2", "yaml", "jsonschema", "rich", "importlib.metadata"}
+HEAVY = {
+    "botocore",
+    "torch",
+    "transformers",
+    "huggingface_hub",
+    "httpx2",
+    "yaml",
+    "jsonschema",
+    "rich",
+    "importlib.metadata",
+}
 
 
 def package_files() -> list[Path]:

@@ -26,7 +26,17 @@ from adapterhub.errors import (
     UnsupportedError,
     UsageError,
 )
-from adapterhub.registry import Index, Settings, Store, hf_publisher, open_registry, publisher_at, pull
+from adapterhub.registry import (
+    Index,
+    Settings,
+    Store,
+    contention,
+    open_registry,
+    publisher_at,
+    pull,
+    s3_client,
+    s3_publisher,
+)
 
 pytestmark = [
     pytest.mark.usefixtures("online"),
@@ -44,9 +54,13 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         yield found
 
 
-@pytest.fixture(params=["folder", "hub"])
+@pytest.fixture(params=["folder", "hub", "s3"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty registry: a folder, or a repository."""
+    """An empty registry: a folder, a repository, or a bucket."""
+    if request.param == "s3":
+        url = f"{request.getfixturevalue('bucket')}/registry"
+        s3_client.put(s3_client.parse(url) / "index.json", Index().dumps())
+        return str(url)
     if request.param == "folder":
         Index().write(made(tmp_path / "registry") / "index.json")
         return str(tmp_path / "registry")
@@ -181,7 +195,7 @@ publisher.publish(publication)
 @pytest.mark.parametrize("times", [pytest.param(50, marks=pytest.mark.slow), 8])
 def test_a_publisher_that_is_killed_leaves_a_registry_that_works(place: str, tmp_path: Path, times: int) -> None:
     chance = random.Random(times)
-    longest = 0.4 if place.startswith("hf:") else 0.03
+    longest = {"hf": 0.4, "s3": 0.2}.get(place.partition("://")[0], 0.03)
     for number in range(times):
         version = f"1.0.{number}"
         command = [sys.executable, "-c", PUBLISH, place, str(tmp_path / "s"), str(Path(__file__).parent), version]
@@ -198,8 +212,17 @@ def test_a_publisher_that_is_killed_leaves_a_registry_that_works(place: str, tmp
     assert len(entry.versions) == times
     if not place.startswith("hf:"):
         named = {path for r in entry.versions.values() for a in r.artifacts for path in files_of(a.to_json())}
-        there = set(contents(Path(place))) - {"index.json", ".index.json.lock"}
-        assert there == named
+        there = objects(place) if place.startswith("s3:") else set(contents(Path(place)))
+        assert {path for path in there if not path.startswith(s3_publisher.TRIAL)} - {
+            "index.json",
+            ".index.json.lock",
+        } == named
+
+
+def objects(place: str) -> set[str]:
+    """Return the paths of the objects in a registry in a bucket."""
+    home = s3_client.parse(place)
+    return {found.key.removeprefix(f"{home.key}/") for found in s3_client.listed(home / "")}
 
 
 def files_of(artifact: dict[str, object]) -> list[str]:
@@ -247,7 +270,7 @@ def test_a_registry_may_be_called_by_its_name_in_the_settings(tmp_path: Path) ->
 def test_places_that_cannot_be_published_to_say_so(hub: Hub, tmp_path: Path) -> None:
     for place, error in (
         ("https://host/hub", UnsupportedError),
-        ("s3://bucket", UnsupportedError),
+        ("gs://bucket", UnsupportedError),
         ("bundled", UsageError),
         ("hf://me/a@v1.0.0", UsageError),
     ):
@@ -355,7 +378,7 @@ def test_a_repository_of_another_adapter_or_with_a_foreign_tag_is_not_published_
 
 
 def test_who_never_gets_a_turn_is_told(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hf_publisher, "PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(contention, "PATIENCE_SECONDS", 0.3)
     hub.faults.append(lambda request: Answer(status=412) if "/commit/" in request.path else None)
     with pytest.raises(StateError, match="others keep publishing to hf://me/a-bert"):
         publish("hf://me/a-bert", tmp_path)

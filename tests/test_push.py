@@ -93,7 +93,12 @@ def header(data: bytes) -> dict[str, Any]:
 # From one machine to another.
 
 
-@pytest.mark.parametrize("place", ["registry", "hf://me/registry", "hf://me/tiny"])
+@pytest.fixture(params=["registry", "hf://me/registry", "hf://me/tiny", "s3"])
+def place(request: pytest.FixtureRequest) -> str:
+    """Somewhere to push to, where nothing is yet."""
+    return str(request.getfixturevalue("bucket") if request.param == "s3" else request.param)
+
+
 def test_what_was_pushed_answers_the_same_on_another_machine(
     trained: Path, base: Path, hub: Hub, place: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

