@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     "place",
     required=True,
     metavar="PLACE",
-    help="A folder, s3://bucket/prefix, hf://user/repo (a registry, or this adapter's own), or a name in the settings.",
+    help="A folder, s3://…, oci://host/name, hf://user/repo (a registry or this adapter's), or a name in the settings.",
 )
 @click.option(
     "--as", "name", metavar="NAME@VERSION", help="Name and version to publish as.  [default: those in the adapter]"

@@ -8,6 +8,7 @@ from ..errors import OfflineError, UnsupportedError, UsageError
 from . import paths
 from .hf import Hub
 from .hf_client import parse
+from .oci import Oci
 from .publication import Publisher
 from .s3 import S3
 from .settings import BUNDLED, Settings
@@ -31,18 +32,22 @@ def publisher_at(place: str, *, settings: Settings, create: bool = False, privat
     where = settings.registries.get(place, place)
     if where == BUNDLED:
         raise UsageError("the registry in the package is not published to", hint="name a folder or hf://user/repo")
-    remote = next((remote for remote in (Hub(), S3()) if remote.takes(where)), None)
+    remote = next((remote for remote in (Hub(), S3(), Oci()) if remote.takes(where)), None)
     if remote is not None and settings.offline:
         raise OfflineError(f"{where} needs the network, which is switched off", hint="try again with the network")
     if isinstance(remote, S3):
         from .s3_publisher import S3Publisher
 
         return S3Publisher(where, create=create)
+    if isinstance(remote, Oci):
+        from .oci_publisher import OciPublisher
+
+        return OciPublisher(where)
     if isinstance(remote, Hub):
         return _on_the_hub(where, create, private)
     if paths.is_url(where):
         raise UnsupportedError(
-            f"{where} cannot be published to: this version publishes to folders, hf:// and s3://",
+            f"{where} cannot be published to: this version publishes to folders, hf://, s3:// and oci://",
             hint="publish to a folder, and copy it to the host",
         )
     from .folder_publisher import INDEX, FolderPublisher

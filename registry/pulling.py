@@ -109,6 +109,8 @@ def pull(
     if reference.scheme == "hf":
         found = _from_the_hub(reference, format, store, settings.offline, progress)
         return _completed(found, home=home, settings=settings, store=store)
+    if reference.scheme == "oci":
+        reference, registry = _of_its_only_entry(reference, settings)
     if reference.scheme != "name":
         raise _elsewhere(reference, settings)
     opened = registry if isinstance(registry, Registry) else _open(reference, registry, settings)
@@ -171,6 +173,16 @@ def yanked(what: str, release: Release) -> str:
 def _name(reference: Reference) -> str:
     """Return what an adapter outside registries is called: the last part of its place."""
     return (reference.folder or reference.name).rpartition("/")[2]
+
+
+def _of_its_only_entry(reference: Reference, settings: Settings) -> tuple[Reference, Registry]:
+    """Return what `oci://host/name:1.0.0` means in the repository that it names."""
+    from .oci import named
+
+    url, version = named(reference)
+    opened = open_registry(url, settings=settings)
+    name = next(opened.index.names())
+    return Reference.parse(f"{name}@{version}" if version else name), opened
 
 
 def _elsewhere(reference: Reference, settings: Settings) -> AdapterHubError:

@@ -12,13 +12,14 @@ from .bundled import Bundled
 from .folder import Folder
 from .hf import Hub, HubRegistry
 from .http import Http, HttpRegistry
+from .oci import Oci, OciRegistry
 from .remote import Remote, Source
 from .s3 import S3, S3Registry
 
 if TYPE_CHECKING:
     from .copies import Place
 
-REMOTES: tuple[Remote, ...] = (Bundled(), Folder(), Http(), Hub(), S3())
+REMOTES: tuple[Remote, ...] = (Bundled(), Folder(), Http(), Hub(), S3(), Oci())
 """The first that takes a url reads it."""
 
 
@@ -54,13 +55,13 @@ def joined(home: str, path: str) -> str:
 
 def registry_at(url: str) -> Place | None:
     """Return the registry at a URL, or None where this version reads none from such a place."""
-    kinds = ((Http(), HttpRegistry), (Hub(), HubRegistry), (S3(), S3Registry))
+    kinds = ((Http(), HttpRegistry), (Hub(), HubRegistry), (S3(), S3Registry), (Oci(), OciRegistry))
     return next((registry(url) for remote, registry in kinds if remote.takes(url)), None)
 
 
 def unsupported(place: str) -> UnsupportedError:
     """Return the error that says that this version cannot read a place."""
     return UnsupportedError(
-        f"{place} cannot be read: this version reads the bundled registry, folders, https://, hf:// and s3://",
+        f"{place} cannot be read: this version reads the bundled registry, folders, https://, hf://, s3:// and oci://",
         hint="download it, and name it by its path: ./folder or ./file",
     )

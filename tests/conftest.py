@@ -12,6 +12,7 @@ import pytest
 import s3_server
 from cli_session import BASE_ID, make_base, sentences, type_command, write_csv
 from hypothesis import settings
+from oci_server import OciServer, docker_registry
 
 
 @pytest.fixture(scope="session")
@@ -96,6 +97,19 @@ def bucket(seaweed: str, online: None, monkeypatch: pytest.MonkeyPatch) -> Itera
     """The URL of an empty place in a bucket of a real store."""
     with s3_server.empty_prefix(seaweed, monkeypatch) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def oci_server() -> Iterator[OciServer]:
+    """A real registry of OCI that lets everybody in."""
+    with docker_registry() as found:
+        yield found
+
+
+@pytest.fixture
+def oci_repository(oci_server: OciServer, online: None) -> str:
+    """The URL of a repository that is not there yet."""
+    return f"oci://{oci_server.host}/me/a{os.urandom(8).hex()}"
 
 
 @pytest.fixture

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, TypeVar
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,31 @@ class StaticHost(Application):
             return Answer(status=304, headers={"ETag": etag})
         fresh = request.headers.get("if-range", etag) == etag
         return ranged(data, {"ETag": etag}, request.headers.get("range", "") if fresh else "")
+
+
+class Proxy(Application):
+    """Hands requests on as they are, so that their signatures stay right."""
+
+    def __init__(self, behind: str) -> None:
+        super().__init__()
+        self.behind = behind
+
+    def proper(self, request: Request) -> Answer:
+        """Return what the server behind answers."""
+        connection = http.client.HTTPConnection(urlsplit(self.behind).netloc, timeout=60)
+        query = urlencode([(name, value) for name, values in request.query.items() for value in values])
+        path = f"{request.path}?{query}" if query else request.path
+        headers = {name: value for name, value in request.headers.items() if name != "transfer-encoding"}
+        with closing(connection):
+            connection.request(
+                request.method, path, request.body, {**headers, "content-length": str(len(request.body))}
+            )
+            answer = connection.getresponse()
+            body = answer.read()
+        left = {"transfer-encoding", "connection", "content-length"}
+        kept = {name: value for name, value in answer.getheaders() if name.lower() not in left}
+        length = {"Content-Length": answer.headers["Content-Length"]} if request.method == "HEAD" else {}
+        return Answer(body, answer.status, {**kept, **length})
 
 
 def ranged(data: bytes, headers: Mapping[str, str], asked: str) -> Answer:
@@ -183,3 +210,20 @@ def running(application: A) -> Iterator[A]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def free_port() -> int:
+    """Return a port that nobody listens at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def wait_for(port: int) -> None:
+    """Wait until somebody listens."""
+    for _ in range(200):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise AssertionError("the server does not start")

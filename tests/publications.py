@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from adapterhub.registry import ArtifactBase, Offer, Publication
+from adapterhub.registry import ArtifactBase, Offer, Publication, Settings, open_registry, publisher_at, pull
 
 BASE = ArtifactBase(id="acme/tiny-bert", architecture="bert")
 
@@ -27,3 +27,26 @@ def a_publication(folder: Path, name: str = "me/a", version: str = "1.0.0", data
         card=lambda old: b"# card\n" if old is None else old,
         license="MIT",
     )
+
+
+def publish(
+    place: str,
+    folder: Path,
+    name: str = "me/a",
+    version: str = "1.0.0",
+    data: bytes = b"bytes",
+    *,
+    create: bool = False,
+) -> bool:
+    """Publish such a publication, and return whether it was new."""
+    publisher = publisher_at(place, settings=Settings.load(), create=create)
+    return publisher.publish(a_publication(folder / "sources", name, version, data)).new
+
+
+def is_right(place: str, name: str, version: str, data: bytes = b"bytes") -> bool:
+    """Return whether both artifacts of such a version can be pulled and are right."""
+    opened = open_registry(place)
+    native = pull(f"{name}@{version}", registry=opened).path
+    peft = pull(f"{name}@{version}", registry=opened, format="peft").path
+    read = (native.read_bytes(), (peft / "adapter_model.safetensors").read_bytes())
+    return read == (b"native " + data, b"peft " + data)

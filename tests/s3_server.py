@@ -15,10 +15,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlencode, urlsplit
 
 import pytest
-from local_server import Answer, Application, Request
 
 BUCKET = "adapters"
 KEY, SECRET = "tester", "tester-secret-key"
@@ -91,31 +89,6 @@ def wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> 
                     return
         time.sleep(0.1)
     raise AssertionError(f"the store does not start: {log.read_text(errors='replace')[-2000:]}")
-
-
-class Proxy(Application):
-    """Hands requests on as they are, so that their signatures stay right."""
-
-    def __init__(self, behind: str) -> None:
-        super().__init__()
-        self.behind = behind
-
-    def proper(self, request: Request) -> Answer:
-        """Return what the server behind answers."""
-        connection = http.client.HTTPConnection(urlsplit(self.behind).netloc, timeout=60)
-        query = urlencode([(name, value) for name, values in request.query.items() for value in values])
-        path = f"{request.path}?{query}" if query else request.path
-        headers = {name: value for name, value in request.headers.items() if name != "transfer-encoding"}
-        with contextlib.closing(connection):
-            connection.request(
-                request.method, path, request.body, {**headers, "content-length": str(len(request.body))}
-            )
-            answer = connection.getresponse()
-            body = answer.read()
-        left = {"transfer-encoding", "connection", "content-length"}
-        kept = {name: value for name, value in answer.getheaders() if name.lower() not in left}
-        length = {"Content-Length": answer.headers["Content-Length"]} if request.method == "HEAD" else {}
-        return Answer(body, answer.status, {**kept, **length})
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from local_server import Answer, Request, StaticHost, once, running
+from local_server import Answer, Request, StaticHost, free_port, once, running, wait_for
 from remote_cases import BIG, FOLDER, a_file, a_registry, sha
 
 from adapterhub.errors import (
@@ -50,9 +50,7 @@ def nginx(tmp_path: Path) -> Iterator[str]:
         (root / path).write_bytes(data)
     for folder in (tmp_path, *tmp_path.parents[:3]):
         folder.chmod(0o755)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     work = tmp_path / "nginx"
     work.mkdir()
     places = " ".join(f"{kind}_temp_path {work};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
@@ -68,16 +66,6 @@ def nginx(tmp_path: Path) -> Iterator[str]:
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait()
-
-
-def wait_for(port: int) -> None:
-    """Wait until somebody listens."""
-    for _ in range(200):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise AssertionError("the server does not start")
 
 
 def asked(host: StaticHost, end: str) -> list[Request]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from hub_double import TOKEN, Hub
 from local_server import Answer, Request, once, running
-from publications import a_publication
+from publications import a_publication, is_right, publish
 
 from adapterhub.errors import (
     AdapterHubError,
@@ -71,21 +71,6 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def made(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def publish(place: str, tmp_path: Path, name: str = "me/a", version: str = "1.0.0", data: bytes = b"bytes") -> bool:
-    """Publish something, and return whether it was new."""
-    publisher = publisher_at(place, settings=Settings.load())
-    return publisher.publish(a_publication(tmp_path / "sources", name, version, data)).new
-
-
-def is_right(place: str, name: str, version: str, data: bytes = b"bytes") -> bool:
-    """Return whether both artifacts of a version can be pulled and are right."""
-    opened = open_registry(place)
-    native = pull(f"{name}@{version}", registry=opened).path
-    peft = pull(f"{name}@{version}", registry=opened, format="peft").path
-    read = (native.read_bytes(), (peft / "adapter_model.safetensors").read_bytes())
-    return read == (b"native " + data, b"peft " + data)
 
 
 # One after the other.

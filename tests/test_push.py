@@ -93,10 +93,11 @@ def header(data: bytes) -> dict[str, Any]:
 # From one machine to another.
 
 
-@pytest.fixture(params=["registry", "hf://me/registry", "hf://me/tiny", "s3"])
+@pytest.fixture(params=["registry", "hf://me/registry", "hf://me/tiny", "s3", "oci"])
 def place(request: pytest.FixtureRequest) -> str:
     """Somewhere to push to, where nothing is yet."""
-    return str(request.getfixturevalue("bucket") if request.param == "s3" else request.param)
+    fixture = {"s3": "bucket", "oci": "oci_repository"}.get(request.param)
+    return str(request.getfixturevalue(fixture) if fixture else request.param)
 
 
 def test_what_was_pushed_answers_the_same_on_another_machine(

@@ -9,10 +9,10 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from local_server import Answer, Application, Fault, Request, once, running
-from publications import a_publication
+from local_server import Answer, Application, Fault, Proxy, Request, once, running
+from publications import publish
 from remote_cases import BIG, FOLDER, a_registry
-from s3_server import SECRET, Proxy
+from s3_server import SECRET
 
 from adapterhub.errors import (
     AdapterHubError,
@@ -52,12 +52,6 @@ def at(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     s3_client.client().close()
     s3_client.client.cache_clear()
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", url)
-
-
-def publish(place: str, tmp_path: Path, *, create: bool = False, version: str = "1.0.0") -> bool:
-    """Publish something, and return whether it was new."""
-    publisher = publisher_at(place, settings=Settings.load(), create=create)
-    return publisher.publish(a_publication(tmp_path / "sources", version=version)).new
 
 
 # A store that works.
