@@ -30,14 +30,16 @@ Names that the archived AdapterHub used are found as well: @ukp/<card>, and sent
 
 ENVIRONMENT = """\
 Flags go before the environment, that before adapterhub.toml in this folder or above, that before
-~/.config/adapterhub/config.toml. Both files know: registry, cache, offline, [registries]; the first also [adapters],
-what `adapterhub lock` pins.
+~/.config/adapterhub/config.toml. Both files know: registry, cache, offline, [registries], [trust]; the first also
+[adapters], what `adapterhub lock` pins.
 
-  ADAPTERHUB_REGISTRY       the registry: a folder, https://… or hf://user/repo; default: the one included
+  ADAPTERHUB_REGISTRY       the registry: a folder, https://…, hf://…, s3://… or oci://…; default: the one included
   ADAPTERHUB_CACHE          folder of what was pulled; default: ~/.cache/adapterhub
   ADAPTERHUB_OFFLINE        1: never use the network
   ADAPTERHUB_DEBUG          1: show where an error comes from, and the warnings of libraries
   HF_HUB_OFFLINE            1: the same as ADAPTERHUB_OFFLINE, unless that is set
+  AWS_PROFILE, AWS_…        who you are on S3, and AWS_ENDPOINT_URL_S3 where that is
+  DOCKER_CONFIG             folder of what `docker login` keeps, for oci://; default: ~/.docker
   HF_HOME, HF_TOKEN         where base models are kept, and who you are on the Hugging Face Hub
   HF_ENDPOINT               address of the Hub, if it is another one
   NO_COLOR                  no colours

@@ -107,6 +107,7 @@ def pull(
         found = Pulled(path=path, name=_name(reference), version=None, artifact=None, cached=cached, content=content)
         return _completed(found, home=home, settings=settings, store=store)
     if reference.scheme == "hf":
+        _refuse_unsigned(reference, settings)
         found = _from_the_hub(reference, format, store, settings.offline, progress)
         return _completed(found, home=home, settings=settings, store=store)
     if reference.scheme == "oci":
@@ -173,6 +174,21 @@ def yanked(what: str, release: Release) -> str:
 def _name(reference: Reference) -> str:
     """Return what an adapter outside registries is called: the last part of its place."""
     return (reference.folder or reference.name).rpartition("/")[2]
+
+
+def _refuse_unsigned(reference: Reference, settings: Settings) -> None:
+    """Raise where a repository must be signed: what is pulled past its index is not.
+
+    Raises:
+        UnsupportedError: it must.
+    """
+    from . import trust
+
+    place = f"hf://{reference.name}"
+    if settings.trust and trust.key_of(place, settings) is not None:
+        raise UnsupportedError(
+            f"{place} must be signed, and its files are, by its index alone", hint=f"NAME --registry {place}"
+        )
 
 
 def _of_its_only_entry(reference: Reference, settings: Settings) -> tuple[Reference, Registry]:

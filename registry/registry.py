@@ -128,11 +128,16 @@ def open_registry(
         NotFoundError: there is no index.
         SchemaError, FormatError: the index is not valid.
         OfflineError, UnsupportedError, AuthenticationError: it lies on the network, and cannot be read.
+        IntegrityError: the settings say that it must be signed, and it is not.
     """
     settings = settings or Settings.load()
     place = str(settings.registry if location is None else location)
     remote = _remote(place, settings) if _URL.match(place) else None
     path, home = remote_copy(remote, settings) if remote is not None else (locate(place, settings=settings), "")
+    if settings.trust:
+        from . import trust
+
+        trust.check(place, path, home, settings)
     index = derived.open_index(path, settings.cache, progress)
     if index.sharded:
         index = _sharded(path, home, remote, settings, progress)

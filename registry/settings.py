@@ -8,8 +8,11 @@ Flag > environment > project file (`adapterhub.toml`, the nearest one upwards) >
     offline = true
     [registries]
     acme = "path or URL"            # for references such as acme::sst2-bert
+    [trust]
+    acme = "acme.pub"               # the index of this registry, or of this path or URL, must be signed by this key
 
-A relative path in a file is relative to that file. The project file alone has a table of what the project needs:
+A relative path in a file is relative to that file. What the user file trusts, no project can change. The project file
+alone has a table of what the project needs:
 
     [adapters]
     reviews = "sst2-bert@^1"        # name in the project = reference
@@ -33,7 +36,7 @@ BUNDLED = "bundled"
 PROJECT_FILE = "adapterhub.toml"
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-_TYPES = {"registry": str, "cache": str, "offline": bool, "registries": dict, "adapters": dict}
+_TYPES = {"registry": str, "cache": str, "offline": bool, "registries": dict, "trust": dict, "adapters": dict}
 _KINDS = {str: "text", bool: "true or false", dict: "a table"}
 _TRUE = frozenset({"1", "on", "yes", "true"})
 _FALSE = frozenset({"0", "off", "no", "false"})
@@ -50,6 +53,7 @@ class Settings:
         registries: name → path or URL of further registries.
         project: the project file, or None where there is none.
         adapters: what the project needs, as its file says; project.py reads it.
+        trust: name, path or URL of a registry → public key that its index must be signed by.
         origins: name of each of these attributes → who set it, for people.
     """
 
@@ -59,6 +63,7 @@ class Settings:
     registries: Mapping[str, str] = field(default_factory=dict)
     project: Path | None = None
     adapters: Mapping[str, Any] = field(default_factory=dict)
+    trust: Mapping[str, str] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -103,6 +108,8 @@ class Settings:
             },
             project=project,
             adapters=dict(files).get(str(project), {}).get("adapters", {}),
+            # The other way round: what the user trusts goes before what a project says.
+            trust={who: key for _, layer in layers for who, key in layer.get("trust", {}).items()},
             origins={key: origin for key, (_, origin) in found.items()},
         )
 
@@ -167,8 +174,11 @@ def _read(path: Path) -> Mapping[str, Any]:
         for key, kind in _TYPES.items()
         if key in data and not isinstance(data[key], kind)
     ]
-    if not faults and not all(isinstance(where, str) for where in data.get("registries", {}).values()):
-        faults.append("registries holds something that is not text")
+    faults += [
+        f"{table} holds something that is not text"
+        for table in ("registries", "trust")
+        if not faults and not all(isinstance(value, str) for value in data.get(table, {}).values())
+    ]
     if faults:
         raise UsageError(f"{path}: {', '.join(faults)}", hint=f"its keys are {', '.join(_TYPES)}")
     return _resolved(data, path.parent)
@@ -178,7 +188,11 @@ def _resolved(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Return the settings of a file with its relative paths joined to the file's folder."""
     places = {key: _place(data[key], folder) for key in ("registry", "cache") if key in data}
     registries = {name: _place(where, folder) for name, where in data.get("registries", {}).items()}
-    return {**data, **places, "registries": registries}
+    trust = {
+        who if "/" not in who else _place(who, folder): _place(key, folder)
+        for who, key in data.get("trust", {}).items()
+    }
+    return {**data, **places, "registries": registries, "trust": trust}
 
 
 def _place(where: str, folder: Path) -> str:

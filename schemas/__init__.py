@@ -17,7 +17,7 @@ __all__ = ["NAMES", "canonical", "check", "dumps", "is_integer", "is_number", "l
 
 JSON: TypeAlias = Any
 
-NAMES = ("composition", "index", "lock", "manifest")
+NAMES = ("composition", "index", "lock", "manifest", "snapshot")
 """The schemas there are; each lies in `<name>.schema.json`."""
 
 

@@ -51,11 +51,13 @@ ANNEXES = {"arrangement": "composition", "composition_file": "composition", "com
 # Libraries that only some floors may import, at whatever depth.
 OUTSIDE: dict[str, tuple[str, ...]] = {
     "botocore": ("registry",),
+    "cryptography": ("registry",),
     "click": ("cli",),
     "filelock": ("registry",),
     "httpx2": ("registry",),
     "huggingface_hub": ("registry",),
     "jsonschema": ("schemas",),
+    "model_signing": ("registry",),
     "peft": ("peft_plugin",),
     "torch": ("methods", "converters", "loader", "merging", "hub", "cli", "peft_plugin"),
     "transformers": ("methods", "loader", "hub", "cli", "peft_plugin"),
@@ -63,6 +65,8 @@ OUTSIDE: dict[str, tuple[str, ...]] = {
 }
 
 HEAVY = {
+    "model_signing",
+    "cryptography",
     "botocore",
     "torch",
     "transformers",

@@ -21,7 +21,7 @@ from referencing.jsonschema import DRAFT202012
 
 from adapterhub import adapter, arrangement, composition, schemas
 from adapterhub.errors import FormatError, SchemaError, UsageError
-from adapterhub.registry import index, lock, records
+from adapterhub.registry import index, lock, records, snapshots
 from adapterhub.schemas import checker, faults
 
 STEADY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -123,7 +123,20 @@ def a_lock() -> dict[str, Any]:
     return {"format": 1, "adapters": adapters, "bases": {"google-bert/bert-base-uncased": base}}
 
 
-VALID = {"index": an_index, "manifest": a_manifest, "composition": a_composition, "lock": a_lock}
+def a_snapshot() -> dict[str, Any]:
+    """Return a valid signed snapshot that has every field."""
+    ancestors = [{"number": 1, "digest": DIGEST}]
+    snapshot = {"number": 2, "time": "2026-11-23T10:00:00Z", "index": DIGEST, "size": 9, "ancestors": ancestors}
+    return {"format": 1, "snapshot": snapshot, "signature": {"any": [1]}}
+
+
+VALID = {
+    "snapshot": a_snapshot,
+    "index": an_index,
+    "manifest": a_manifest,
+    "composition": a_composition,
+    "lock": a_lock,
+}
 
 
 # The schemas themselves.
@@ -169,7 +182,7 @@ def test_a_document_with_every_field_is_valid(name: str) -> None:
 
 
 def test_an_unknown_schema_is_a_usage_error() -> None:
-    with pytest.raises(UsageError, match="no schema 'indx'; there are composition, index, lock, manifest"):
+    with pytest.raises(UsageError, match="no schema 'indx'; there are composition, index, lock, manifest, snapshot"):
         schemas.check({}, "indx")
 
 
@@ -196,6 +209,9 @@ RECORDS: dict[tuple[str, str], type] = {
     ("lock", "adapter"): lock.LockedAdapter,
     ("lock", "content"): records.Content,
     ("lock", "base"): lock.LockedBase,
+    ("snapshot", ""): snapshots.Signed,
+    ("snapshot", "snapshot"): snapshots.Snapshot,
+    ("snapshot", "ancestor"): snapshots.Ancestor,
     ("composition", ""): arrangement.Arrangement,
     ("composition", "pin"): arrangement.Pin,
     **{("composition", kind.type): kind for kind in composition.KINDS},

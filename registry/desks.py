@@ -1,0 +1,163 @@
+"""Desks: where the index of a registry is signed. Each replaces what was signed only if it is what it was.
+
+A snapshot comes first, then what names it; so whoever dies in between leaves a file that nothing names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from ..errors import NotFoundError, OfflineError, UnsupportedError
+from . import atomic, hf_client, hf_commits, s3_client, s3_publisher
+from .contention import Stale
+from .copies import INDEX, MOST
+from .hf import Hub, HubRegistry
+from .hf_client import Snapshot
+from .paths import is_url
+from .registry import locate
+from .s3 import S3, S3Registry
+from .s3_client import NEW
+from .settings import Settings
+from .snapshots import SIGNED
+
+
+class Desk(Protocol):
+    """A registry in which an index can be signed."""
+
+    @property
+    def place(self) -> str:
+        """What it is called."""
+        ...
+
+    def look(self) -> None:
+        """Begin with the registry as it is now."""
+        ...
+
+    def read(self, path: str) -> bytes | None:
+        """Return a file beside the index, or None.
+
+        Raises:
+            AuthenticationError, OfflineError, AdapterHubError: it cannot be read.
+        """
+        ...
+
+    def write(self, files: Mapping[str, bytes]) -> None:
+        """Write files in their order; the last is SIGNED.
+
+        Raises:
+            Stale: that is not what was read; it was not written.
+            AuthenticationError, OfflineError, AdapterHubError: they cannot be written.
+        """
+        ...
+
+
+class FolderDesk:
+    """A registry in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.place = str(folder)
+        self._folder = folder
+        self._read: dict[str, bytes | None] = {}
+
+    def look(self) -> None:
+        """Forget what was read; see Desk."""
+        self._read = {}
+
+    def read(self, path: str) -> bytes | None:
+        """Return a file beside the index; see Desk."""
+        self._read[path] = self._now(path)
+        return self._read[path]
+
+    def write(self, files: Mapping[str, bytes]) -> None:
+        """Write files under the lock of the index; see Desk."""
+        with atomic.held(self._folder / INDEX):
+            if any(self._now(path) != self._read.get(path) for path in (INDEX, SIGNED)):
+                raise Stale(self.place)
+            for path, data in files.items():
+                target = self._folder / path
+                try:
+                    target.parent.mkdir(exist_ok=True)
+                except OSError as error:
+                    raise atomic.unwritable(target, error) from error
+                atomic.write(target, data)
+
+    def _now(self, path: str) -> bytes | None:
+        try:
+            return atomic.read(self._folder / path, missing=NotFoundError(path))
+        except NotFoundError:
+            return None
+
+
+class S3Desk:
+    """A registry in a bucket."""
+
+    def __init__(self, url: str) -> None:
+        self._home = S3Registry(url).home
+        self.place = str(self._home)
+        self._etag = NEW
+
+    def look(self) -> None:
+        """Do nothing: the state of what is replaced comes with it; see Desk."""
+
+    def read(self, path: str) -> bytes | None:
+        """Return a file beside the index; see Desk."""
+        try:
+            found = s3_client.document(self._home / path, most=MOST)
+        except NotFoundError:
+            found = None
+        if path == SIGNED:
+            self._etag = NEW if found is None else found.etag
+        return None if found is None else found.data
+
+    def write(self, files: Mapping[str, bytes]) -> None:
+        """Write files, the last only if nobody else has; see Desk."""
+        s3_publisher.refuse_without_conditions(self._home)
+        for path, data in files.items():
+            s3_client.put(self._home / path, data, match=self._etag if path == SIGNED else None)
+
+
+class HubDesk:
+    """A registry in a repository on the Hub."""
+
+    def __init__(self, url: str) -> None:
+        self.place = HubRegistry(url).url
+        self._found = Snapshot(repo=hf_client.parse(self.place).name, commit="", files=())
+
+    def look(self) -> None:
+        """Begin with the newest commit; see Desk."""
+        self._found = hf_client.snapshot(self._found.repo)
+
+    def read(self, path: str) -> bytes | None:
+        """Return a file at the commit; see Desk."""
+        return None if self._found.find(path) is None else hf_client.small_file(self._found, path, most=MOST)
+
+    def write(self, files: Mapping[str, bytes]) -> None:
+        """Commit files on top of the commit that was read; see Desk."""
+        hf_commits.commit(self._found, dict(files), (), "Sign the index")
+
+
+def desk_at(place: str, settings: Settings) -> Desk:
+    """Return where the index of a registry is signed.
+
+    Args:
+        place: a folder, its index file, a URL, or the name of a registry in the settings.
+        settings: the settings.
+
+    Raises:
+        UnsupportedError: this version does not sign there.
+        OfflineError: the network is needed, and switched off.
+        NotFoundError: there is no registry.
+    """
+    where = settings.registries.get(place, place)
+    if not is_url(where):
+        return FolderDesk(locate(where, settings=settings).parent)
+    if not (S3().takes(where) or Hub().takes(where)):
+        raise UnsupportedError(
+            f"{where} is not signed there: this version signs in folders, s3:// and hf://",
+            hint="sign the folder that is copied there",
+        )
+    if settings.offline:
+        raise OfflineError(f"{where} needs the network, which is switched off", hint="try again with the network")
+    return S3Desk(where) if S3().takes(where) else HubDesk(where)
