@@ -54,8 +54,8 @@ registry = click.option(
     "--registry",
     metavar="PLACE",
     is_eager=True,
-    help="The registry: a folder, https://…, hf://user/repo, s3://… or oci://host/name. Default: $ADAPTERHUB_REGISTRY, the "
-    "settings, or the one included.",
+    help="The registry: a folder, https://…, hf://user/repo, s3://… or oci://host/name. Default: $ADAPTERHUB_REGISTRY, "
+    "the settings, or the one included.",
 )
 
 limit = click.option("--limit", type=click.IntRange(1), metavar="N", help="Show only the first N.")
