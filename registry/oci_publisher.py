@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from .. import schemas
-from ..errors import NotFoundError, StateError
+from ..errors import NotFoundError, StateError, UnsupportedError
 from . import digest, oci, oci_client
 from .folder_publisher import file_name
 from .index import Index
@@ -51,7 +51,15 @@ class OciPublisher:
         return None
 
     def publish(self, publication: Publication, *, dry_run: bool = False) -> Outcome:
-        """Publish a version; see publication.Publisher."""
+        """Publish a version; see publication.Publisher.
+
+        Raises:
+            UnsupportedError: it is not about a new version: what is there stays as it is.
+        """
+        if not publication.offers:
+            raise UnsupportedError(
+                f"what was published to {self.place} cannot be changed or taken back", hint="publish a higher version"
+            )
         artifacts = tuple(offer.record(_url_of(publication, offer)) for offer in publication.offers)
         files = _files(publication.offers, artifacts)
         sizes = {path: file.stat().st_size for path, file in files.items()}

@@ -55,7 +55,9 @@ class S3Publisher:
         self.home = s3_client.parse(url)
         self.place = str(self.home)
         self._written: set[Location] = set()
-        if self._look().etag == NEW and not create:
+        self._found = self._look()
+        self._fresh = True
+        if self._found.etag == NEW and not create:
             raise NotFoundError(f"there is no registry at {self.place}", hint="--create makes one")
 
     def card(self) -> bytes | None:
@@ -70,7 +72,7 @@ class S3Publisher:
         """
         artifacts = tuple(_record(publication, offer) for offer in publication.offers)
         if dry_run:
-            return self._outcome(publication, artifacts, self._look().index)
+            return self._outcome(publication, artifacts, self._found.index)
         refuse_without_conditions(self.home)
         try:
             outcome = between_others(lambda: self._attempt(publication, artifacts), self.place)
@@ -81,12 +83,14 @@ class S3Publisher:
         return outcome
 
     def _attempt(self, publication: Publication, artifacts: tuple[Artifact, ...]) -> Outcome:
-        """Bring files and index there, on top of the index as it is now.
+        """Bring files and index there, on top of the index that was read, or of a new look.
 
         Raises:
-            Stale: somebody else has replaced the index meanwhile.
+            Stale: somebody else has replaced it meanwhile.
         """
-        found = self._look()
+        # What was read serves once: after the wait for others there is something newer.
+        self._found, self._fresh = (self._found if self._fresh else self._look()), False
+        found = self._found
         outcome = self._outcome(publication, artifacts, found.index)
         if outcome.new:
             changed = publication.added_to(found.index, artifacts)
@@ -94,7 +98,8 @@ class S3Publisher:
             for offer, artifact in zip(publication.offers, artifacts, strict=True):
                 if artifact not in known:
                     self._upload(offer, artifact)
-            s3_client.put(self.home / INDEX, changed.dumps(), match=found.etag)
+            etag = s3_client.put(self.home / INDEX, changed.dumps(), match=found.etag)
+            self._found = Found(index=changed, etag=etag)
         return outcome
 
     def _outcome(self, publication: Publication, artifacts: tuple[Artifact, ...], index: Index) -> Outcome:
@@ -123,7 +128,7 @@ class S3Publisher:
 
     def _sweep(self, publication: Publication) -> None:
         """Remove the files of other bytes for what is published now, which nothing can name any more."""
-        published = publication.known(self._look().index)
+        published = publication.known(self._found.index)
         named = {str(self.home / artifact.url) for artifact in published}
         kinds = {(artifact.base.id, artifact.format) for artifact in published}
         for offer in publication.offers:

@@ -197,7 +197,9 @@ def _canonical(place: str) -> str:
 
 
 def _path(place: str, settings: Settings) -> Path:
-    return settings.cache / "trust" / f"{digest.of_bytes(_canonical(place).encode())[7:39]}.json"
+    """Return what is remembered of a registry; each revision that is asked for has a history of its own."""
+    revision = place.partition("@")[2] if place.startswith("hf:") else ""
+    return settings.cache / "trust" / f"{digest.of_bytes(f'{_canonical(place)}@{revision}'.encode())[7:39]}.json"
 
 
 def _digest_of_key(key: Path) -> str:

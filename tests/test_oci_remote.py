@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import random
 import signal
@@ -122,6 +123,13 @@ def test_the_same_again_is_no_change_and_other_bytes_are_refused(place: str, tmp
         publish(place, tmp_path, name="me/b")
     assert oci_client.manifest(oci_client.parse(place)[0], "1.0.0") == before
     assert oci_client.tags(oci_client.parse(place)[0]) == ["1.0.0"]
+
+
+def test_what_was_published_cannot_be_taken_back(place: str, tmp_path: Path) -> None:
+    publish(place, tmp_path)
+    change = dataclasses.replace(a_publication(tmp_path / "s"), offers=())
+    with pytest.raises(UnsupportedError, match="cannot be changed or taken back"):
+        publisher_at(place, settings=Settings.load()).publish(change)
 
 
 def test_a_dry_run_sends_nothing(place: str, tmp_path: Path) -> None:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import random
+import shutil
+import signal
 import socket
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
@@ -11,7 +17,7 @@ from urllib.parse import unquote
 import pytest
 from local_server import Answer, Application, Fault, Proxy, Request, once, running
 from publications import publish
-from remote_cases import BIG, FOLDER, a_registry
+from remote_cases import BIG, FOLDER, a_file, a_registry
 from s3_server import SECRET
 
 from adapterhub.errors import (
@@ -156,6 +162,12 @@ def test_a_store_that_stays_busy_is_given_up_and_nothing_has_changed(proxy: Prox
     assert publish(filled, tmp_path)
 
 
+def test_a_push_reads_the_index_once(proxy: Proxy, filled: str, tmp_path: Path) -> None:
+    publish(filled, tmp_path)
+    asked = [r.method for r in proxy.requests if r.path.endswith("index.json")]
+    assert asked == ["GET", "PUT"]
+
+
 def test_a_change_whose_answer_was_lost_is_not_made_twice(proxy: Proxy, filled: str, tmp_path: Path) -> None:
     lost: list[Answer] = []
 
@@ -238,6 +250,41 @@ def test_a_store_that_is_silent_is_given_up(filled: str, monkeypatch: pytest.Mon
         at(f"http://127.0.0.1:{silent.getsockname()[1]}", monkeypatch)
         with pytest.raises(OfflineError, match="cannot be reached"):
             s3_client.put(s3_client.parse(filled) / "x", b"x")
+
+
+PULL = """
+import sys
+from adapterhub.registry import open_registry, pull
+opened = open_registry(sys.argv[1])
+print("ready", flush=True)
+pull("large", registry=opened)
+pull("lora", registry=opened)
+"""
+
+
+@pytest.mark.parametrize("times", [pytest.param(50, marks=pytest.mark.slow), 6])
+def test_a_pull_that_is_killed_leaves_a_store_that_works(filled: str, times: int) -> None:
+    data, chance, home = os.urandom(8_000_000), random.Random(times), s3_client.parse(filled)
+    s3_client.put(home / "large", data)
+    index = Index.loads(a_registry()["index.json"])
+    s3_client.put(
+        home / "index.json", index.add("large", "1.0.0", a_file("large", data), published="2026-01-01").dumps()
+    )
+    cache = Settings.load().cache
+    for _ in range(times):
+        process = subprocess.Popen([sys.executable, "-c", PULL, filled], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(chance.uniform(0, 0.15))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert pull("large", registry=filled).path.read_bytes() == data
+        assert (pull("lora", registry=filled).path / "adapter_config.json").read_bytes() == FOLDER[
+            "adapter_config.json"
+        ]
+        # The next one begins anew; what other processes left in tmp/ is kept for a day.
+        for name in ("objects", "artifacts"):
+            shutil.rmtree(cache / name)
 
 
 # One that heeds no conditions.

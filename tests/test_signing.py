@@ -439,6 +439,20 @@ def test_indexes_elsewhere_are_signed_where_they_are(
     assert pull("me/a", registry=opened).path.read_bytes() == b"native bytes"
 
 
+def test_an_old_revision_that_is_asked_for_is_used_as_it_was_signed(hub: Hub, keys: Path, tmp_path: Path) -> None:
+    hub.storage.put("me/registry", {"index.json": Index().dumps()})
+    sign("hf://me/registry", keys)
+    old = hub.storage.get("me/registry").head
+    publish("hf://me/registry", tmp_path)
+    unsigned = hub.storage.get("me/registry").head
+    sign("hf://me/registry", keys)
+    settings = trusting("hf://me/registry", keys)
+    assert len(open_registry("hf://me/registry", settings=settings).index) == 1
+    assert len(open_registry(f"hf://me/registry@{old}", settings=settings).index) == 0
+    refused(f"hf://me/registry@{unsigned}", settings, "was changed after it was signed", DigestError)
+    assert len(open_registry("hf://me/registry", settings=settings).index) == 1
+
+
 @pytest.mark.parametrize("made", [on_the_hub, in_a_bucket, lambda request: str(request.getfixturevalue("folder"))])
 def test_of_several_signers_at_once_each_state_gets_one_number(
     request: pytest.FixtureRequest, made: Callable[[pytest.FixtureRequest], str], keys: Path
