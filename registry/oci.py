@@ -70,7 +70,7 @@ class OciRegistry:
         if versions and tag == _state(versions):
             return None
         tasks = [functools.partial(found, self.repository, version) for version in versions]
-        there = [one for one in receiving.at_once(tasks, receiving.Meter(0, None)) if one is not None]
+        there = [one for one in receiving.at_once(tasks, receiving.Meter((), None)) if one is not None]
         if not there:
             raise NotFoundError(f"there is no adapter at {self.url}", hint="`adapterhub push` makes one")
         index = index_of(self.repository, there)

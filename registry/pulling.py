@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..composition_file import document_of
 from ..errors import AdapterHubError, NotFoundError, OfflineError, UnsupportedError
-from . import remotes, sources
+from . import sources
 from .receiving import Progress
 from .records import Artifact, Content, Release
 from .reference import Reference
@@ -119,8 +119,9 @@ def pull(
     artifact, what = resolved.artifact, f"{resolved.name}@{resolved.version}"
     if resolved.release.yanked:
         warnings.warn(yanked(what, resolved.release), UserWarning, stacklevel=2)
+    pinned = opened.alone or opened.signed
     got = sources.obtain(
-        opened, artifact, what, store=store, offline=settings.offline, progress=progress, pinned=opened.alone
+        opened, artifact, what, store=store, offline=settings.offline, progress=progress, pinned=pinned
     )
     pulled = Pulled(
         path=got.path,

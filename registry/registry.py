@@ -38,11 +38,13 @@ class Registry:
         location: the index file; of a registry on the network, its copy.
         index: what it says.
         home: URL that relative urls begin at; "" where that is the folder of the index.
+        signed: whether its index had to be signed, and is; then only what it has digests of is used.
     """
 
     location: Path
     index: Lookup
     home: str = ""
+    signed: bool = False
 
     @property
     def place(self) -> str:
@@ -134,14 +136,15 @@ def open_registry(
     place = str(settings.registry if location is None else location)
     remote = _remote(place, settings) if _URL.match(place) else None
     path, home = remote_copy(remote, settings) if remote is not None else (locate(place, settings=settings), "")
+    signed = False
     if settings.trust:
         from . import trust
 
-        trust.check(place, path, home, settings)
+        signed = trust.check(place, path, home, settings)
     index = derived.open_index(path, settings.cache, progress)
     if index.sharded:
         index = _sharded(path, home, remote, settings, progress)
-    return Registry(location=path, index=index, home=home)
+    return Registry(location=path, index=index, home=home, signed=signed)
 
 
 def _sharded(path: Path, home: str, remote: Place | None, settings: Settings, progress: Progress | None) -> Lookup:

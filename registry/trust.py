@@ -55,8 +55,8 @@ class Seen:
         )
 
 
-def check(place: str, index: Path, home: str, settings: Settings) -> None:
-    """Return if an index may be used: the settings ask for no signature of its registry, or it has it.
+def check(place: str, index: Path, home: str, settings: Settings) -> bool:
+    """Return whether the settings ask for a signature of the index of a registry, which then has it.
 
     Args:
         place: where the registry lies, as it was asked for.
@@ -73,11 +73,11 @@ def check(place: str, index: Path, home: str, settings: Settings) -> None:
     """
     key = key_of(place, settings)
     if key is None:
-        return
+        return False
     seen = _seen(_path(place, settings))
-    if seen is not None and seen.key == _digest_of_key(key) and seen.index == verified.digest_of(index):
-        return
-    verify(place, index, home, key, settings)
+    if seen is None or seen.key != _digest_of_key(key) or seen.index != verified.digest_of(index):
+        verify(place, index, home, key, settings)
+    return True
 
 
 def key_of(place: str, settings: Settings) -> Path | None:

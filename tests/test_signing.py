@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -400,6 +401,20 @@ def test_keys_of_settings_are_beside_them_and_other_values_are_refused(keys: Pat
         Settings.load()
 
 
+def test_what_a_signed_index_has_no_digest_of_is_not_used(
+    folder: Path, keys: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.storage.put("me/moved", {"adapterhub.safetensors": b"other bytes"})
+    artifact = dataclasses.replace(a_file(f"{hub.url}/gone", BIG[:-1]), sources=("hf://me/moved@main",))
+    Index().add("gone", "1.0.0", artifact, published="2026-01-02").write(folder / "index.json")
+    assert pull("gone", registry=folder).path.read_bytes() == b"other bytes"
+    sign(folder, keys)
+    trusting(folder, keys)
+    monkeypatch.setenv("ADAPTERHUB_CACHE", str(folder.parent / "fresh"))
+    with pytest.raises(NotFoundError, match=r"there is no http.*/gone"):
+        pull("gone", registry=folder)
+
+
 # Places.
 
 
@@ -510,7 +525,7 @@ def test_of_a_history_every_state_follows_every_earlier_one_and_no_later_one(len
     known = Ancestor(number=first + 1, digest=history[first].digest)
     if second >= first:
         snapshots.follows(history[second], known, fetch)
-        assert len(read) <= length.bit_length()
+        assert len(read) <= (second - first).bit_length()
     else:
         with pytest.raises(IntegrityError, match="older"):
             snapshots.follows(history[second], known, fetch)
