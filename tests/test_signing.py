@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from hub_double import TOKEN, Hub
 from hypothesis import given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 from local_server import StaticHost, running
 from publications import publish
