@@ -4,6 +4,7 @@
 #   make check     format, lint, types, documents, tests
 #   make docs      write docs/cli.md, peft-types.md and conversions.md anew from the program
 #   make bench     ratios against adapters and PEFT, measured in the same run
+#   make peers     what is written for adapters and PEFT, loaded by them, with the outputs compared
 #   make fuzz      look for inputs that break the readers, FUZZ_SECONDS long (600)
 #   make adapters  train the four bundled adapters again
 #   make clean     remove everything that is made here
@@ -13,7 +14,7 @@ VENV := .venv
 PIP_INSTALL = -m pip install --disable-pip-version-check --quiet -c constraints.txt
 BIN := $(VENV)/bin
 
-.PHONY: demo test quick check docs bench fuzz adapters clean
+.PHONY: demo test quick check docs bench peers fuzz adapters clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -40,6 +41,10 @@ docs: $(VENV)/.demo
 bench: $(VENV)/$(if $(ADAPTERHUB_BENCH_PEFT_PYTHON),.demo,.bench) \
        $(if $(ADAPTERHUB_BENCH_ADAPTERS_PYTHON),,.venv-adapters/.ready)
 	$(BIN)/python -P -m adapterhub.benchmarks $(BENCH)
+
+# The same interpreters as for `bench`; PEFT is in the environment of the tests.
+peers: $(VENV)/.test $(if $(ADAPTERHUB_BENCH_ADAPTERS_PYTHON),,.venv-adapters/.ready)
+	$(BIN)/python -P tests/peers $(PEERS)
 
 FUZZ_SECONDS ?= 600
 fuzz: $(VENV)/.fuzz

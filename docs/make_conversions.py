@@ -37,7 +37,8 @@ BLOCK = re.compile(r"(?<=^<!-- table -->\n).*?(?=^<!-- end of table -->$)", re.M
 HELD = """\
 Other formats hold low-rank updates and nothing else, for the model families that their programs run: {count} kinds have
 words in one of them, and {others} are refused by all, unless `--approximate lora` makes a LoRA of them first. The
-examples are of a llama for MLX-LM, GGUF and vLLM, and of a text encoder for kohya and diffusers, where there can be such.
+examples are of a llama for MLX-LM, GGUF and vLLM, and of a text encoder for kohya and diffusers, where there can be
+such.
 """
 COUNTED = "Of {count} kinds, {adapters} have words in adapters and {peft} in PEFT; {lora} can become a LoRA.\n"
 

@@ -2,28 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from ..adapter import Adapter, Manifest
-from . import pushing
-from .base_models import PACKAGED, BaseModel, is_folder, load_base, load_model
-from .composing import Composed, compose
-from .converting import convert
-from .describing import Described, describe, read_architecture
-from .fetching import fetch
-from .merging import merge
-from .pushing import Pushed, Wanted
-from .running import Opened, Verdict, classify, open_adapter
-from .training import FUSION, HOULSBY, Trained, train
-from .verifying import Check, verify
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from ..adapter import JSON, Adapter, Manifest
     from ..architectures import Architecture
     from ..loader import AdapterSet
+    from .base_models import PACKAGED, BaseModel, is_folder, load_base, load_model
+    from .composing import Composed, compose
+    from .converting import convert
+    from .describing import Described, describe, read_architecture
+    from .fetching import fetch
+    from .merging import merge
+    from .pushing import Pushed, Wanted
+    from .running import Opened, Verdict, classify, open_adapter
+    from .training import FUSION, HOULSBY, Trained, train
+    from .verifying import Check, verify
+else:
+    _HOMES = {
+        "base_models": ("PACKAGED", "BaseModel", "is_folder", "load_base", "load_model"),
+        "composing": ("Composed", "compose"),
+        "converting": ("convert",),
+        "describing": ("Described", "describe", "read_architecture"),
+        "fetching": ("fetch",),
+        "merging": ("merge",),
+        "pushing": ("Pushed", "Wanted"),
+        "running": ("Opened", "Verdict", "classify", "open_adapter"),
+        "training": ("FUSION", "HOULSBY", "Trained", "train"),
+        "verifying": ("Check", "verify"),
+    }
+
+    def __getattr__(name: str) -> object:
+        """Return a name from the module that defines it, and keep it here (PEP 562): a command loads what it needs."""
+        for home, names in _HOMES.items():
+            if name in names:
+                found = globals()[name] = getattr(import_module(f".{home}", __name__), name)
+                return found
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "FUSION",
@@ -81,7 +102,9 @@ def pull(
     method: str | None = None,
 ) -> Path:
     """Return the path of an adapter on this machine, fetched if need be, its digest checked; see `fetching.fetch`."""
-    return fetch(reference, base=base, format=format, method=method).path
+    from . import fetching
+
+    return fetching.fetch(reference, base=base, format=format, method=method).path
 
 
 def push(
@@ -115,22 +138,31 @@ def push(
         UsageError, StateError, FormatError, SchemaError, BaseMismatchError, UnsupportedError, NotFoundError,
         AuthenticationError, OfflineError: see `hub.pushing.push`.
     """
-    wanted = Wanted(name=name, formats=formats, base=base, base_id=base_id, license=license)
+    from . import pushing
+
+    wanted = pushing.Wanted(name=name, formats=formats, base=base, base_id=base_id, license=license)
     return pushing.push(source, to, wanted=wanted, create=create, private=private, dry_run=dry_run)
 
 
-def read(path: str | Path) -> Adapter:
+def read(path: str | Path, *, options: Mapping[str, JSON] | None = None) -> Adapter:
     """Return the adapter in a file or folder of any known format; see `converters.read`."""
     from .. import converters
 
-    return converters.read(Path(path))
+    return converters.read(Path(path), options=options)
 
 
-def write(adapter: Adapter, path: str | Path, *, format: str = "native", force: bool = False) -> Path:  # noqa: A002
+def write(
+    adapter: Adapter,
+    path: str | Path,
+    *,
+    format: str = "native",  # noqa: A002
+    force: bool = False,
+    options: Mapping[str, JSON] | None = None,
+) -> Path:
     """Write an adapter to a file or folder and return its path; see `converters.write`."""
     from .. import converters
 
-    return converters.write(adapter, Path(path), format=format, force=force)
+    return converters.write(adapter, Path(path), format=format, force=force, options=options)
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..errors import UnsupportedError
 from ..methods import factoring
 from ..methods.deltas import Block, Delta, weight_of
-from ..methods.low_rank import Magnitude
+from ..methods.low_rank import Magnitude, is_transposed
 from ..sites import Linear
 from . import products
 from .combination import Combination, Options, total
@@ -71,6 +71,8 @@ class Mixer:
         by_parts: whether parts of a map keep factors of their own.
         read: the base model's parameters, or None.
         report: whether the distance to the exact sum is measured.
+        turns: whether methods on entries see updates as their modules keep weights, as PEFT does: it decides which
+            entries a seed drops.
         dtype: of the factors that are kept.
     """
 
@@ -82,6 +84,7 @@ class Mixer:
     by_parts: bool = False
     read: Read | None = None
     report: bool = False
+    turns: bool = False
     dtype: torch.dtype = torch.float32
 
     def at(self, linear: Linear, deltas: Sequence[Delta | None], weights: Sequence[float]) -> Made:
@@ -184,7 +187,10 @@ class Mixer:
         present = [(w, delta) for w, delta in zip(weights, deltas, strict=True) if delta is not None]
         numbers = [w for w, _ in present]
         weight = self._weight(linear, deltas)
-        merged = matrix((delta.matrix(weight) for _, delta in present), numbers, self.options)
+        if self.turns and is_transposed(linear):
+            merged = matrix((delta.matrix(weight).t() for _, delta in present), numbers, self.options).t()
+        else:
+            merged = matrix((delta.matrix(weight) for _, delta in present), numbers, self.options)
         biases = [self._bias([(1.0, delta)]) for _, delta in present]
         size = linear.outputs
         bias = None

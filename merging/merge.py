@@ -246,6 +246,7 @@ def _mixer(
         by_parts=by_parts and row.coefficients is not None,
         read=None if base is None else base.parameter,
         report=request.report,
+        turns=request.compat == "peft",
         dtype=tensors.dtype([tensor for parent in parents for tensor in _own(parent)]),
     )
 

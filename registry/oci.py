@@ -19,7 +19,8 @@ from ..errors import FormatError, NotFoundError, UsageError
 from . import digest, oci_client, paths, receiving
 from .copies import INDEX, MOST, State
 from .index import Entries, Index
-from .oci_client import JSON, SCHEME, Repository
+from .oci_client import JSON
+from .oci_transport import SCHEME, Repository
 from .records import Artifact, Entry
 from .reference import Reference
 from .remote import Source

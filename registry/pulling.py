@@ -119,14 +119,9 @@ def pull(
     artifact, what = resolved.artifact, f"{resolved.name}@{resolved.version}"
     if resolved.release.yanked:
         warnings.warn(yanked(what, resolved.release), UserWarning, stacklevel=2)
+    pinned = opened.alone or opened.signed
     got = sources.obtain(
-        opened,
-        artifact,
-        what,
-        store=store,
-        offline=settings.offline,
-        progress=progress,
-        pinned=opened.alone or opened.signed,
+        opened, artifact, what, store=store, offline=settings.offline, progress=progress, pinned=pinned
     )
     pulled = Pulled(
         path=got.path,

@@ -136,20 +136,15 @@ def open_registry(
     place = str(settings.registry if location is None else location)
     remote = _remote(place, settings) if _URL.match(place) else None
     path, home = remote_copy(remote, settings) if remote is not None else (locate(place, settings=settings), "")
-    signed = _signed(place, path, home, settings)
+    signed = False
+    if settings.trust:
+        from . import trust
+
+        signed = trust.check(place, path, home, settings)
     index = derived.open_index(path, settings.cache, progress)
     if index.sharded:
         index = _sharded(path, home, remote, settings, progress)
     return Registry(location=path, index=index, home=home, signed=signed)
-
-
-def _signed(place: str, path: Path, home: str, settings: Settings) -> bool:
-    """Return whether the settings ask for a signature of an index, which then has it; see trust.check."""
-    if not settings.trust:
-        return False
-    from . import trust
-
-    return trust.check(place, path, home, settings)
 
 
 def _sharded(path: Path, home: str, remote: Place | None, settings: Settings, progress: Progress | None) -> Lookup:

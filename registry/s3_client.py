@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import AdapterHubError, AuthenticationError, NotFoundError, OfflineError, UnsupportedError, UsageError
 from . import digest, paths, streaming
@@ -163,7 +163,7 @@ def put(location: Location, body: Path | bytes, *, match: str | None = None) -> 
     condition = {} if match is None else {"IfNoneMatch": "*"} if match == NEW else {"IfMatch": match}
 
     def send() -> str:
-        with _opened(body) as data:
+        with streaming.sent_body(body) as data:
             written = client().put_object(**_named(location), Body=data, ContentMD5=checksum, **condition)
             return str(written.get("ETag", ""))
 
@@ -262,13 +262,3 @@ def _status(error: ClientError) -> int:
 
 def _named(location: Location) -> dict[str, str]:
     return {"Bucket": location.bucket, "Key": location.key}
-
-
-@contextmanager
-def _opened(body: Path | bytes) -> Iterator[Any]:
-    """Yield a body as botocore takes it, from its beginning."""
-    if isinstance(body, bytes):
-        yield body
-        return
-    with body.open("rb") as file:
-        yield file

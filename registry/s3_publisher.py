@@ -16,7 +16,7 @@ import contextlib
 import os
 from dataclasses import dataclass, replace
 
-from ..errors import AuthenticationError, NotFoundError, StateError, UnsupportedError
+from ..errors import AdapterHubError, AuthenticationError, NotFoundError, StateError, UnsupportedError
 from . import digest, s3_client
 from .contention import Stale, between_others
 from .copies import INDEX, MOST
@@ -177,7 +177,9 @@ def refuse_without_conditions(home: Location) -> None:
     except Stale:
         heeds = False
     finally:
-        s3_client.remove([trial])
+        # What cannot be removed now goes later.
+        with contextlib.suppress(AdapterHubError):
+            s3_client.remove([trial])
     if not heeds:
         raise UnsupportedError(
             f"{home} does not heed the conditions If-Match and If-None-Match: of two who publish at once, one is lost",

@@ -11,8 +11,8 @@ Flag > environment > project file (`adapterhub.toml`, the nearest one upwards) >
     [trust]
     acme = "acme.pub"               # the index of this registry, or of this path or URL, must be signed by this key
 
-A relative path in a file is relative to that file. What the user file trusts, no project can change. The
-project file alone has a table of what the project needs:
+A relative path in a file is relative to that file. What the user file trusts, no project can change. The project file
+alone has a table of what the project needs:
 
     [adapters]
     reviews = "sst2-bert@^1"        # name in the project = reference
@@ -51,9 +51,9 @@ class Settings:
         cache: root of the store.
         offline: whether the network is switched off.
         registries: name → path or URL of further registries.
-        trust: name, path or URL of a registry → public key that its index must be signed by.
         project: the project file, or None where there is none.
         adapters: what the project needs, as its file says; project.py reads it.
+        trust: name, path or URL of a registry → public key that its index must be signed by.
         origins: name of each of these attributes → who set it, for people.
     """
 
@@ -61,9 +61,9 @@ class Settings:
     cache: Path
     offline: bool = False
     registries: Mapping[str, str] = field(default_factory=dict)
-    trust: Mapping[str, str] = field(default_factory=dict)
     project: Path | None = None
     adapters: Mapping[str, Any] = field(default_factory=dict)
+    trust: Mapping[str, str] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod

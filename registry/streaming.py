@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, TypeVar
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from ..errors import AdapterHubError, AuthenticationError, NotFoundError, OfflineError
@@ -242,6 +243,16 @@ def opened(url: str, headers: Mapping[str, str]) -> Iterator[httpx2.Response]:
             finally:
                 response.close()
     raise AdapterHubError(f"{shown(url)} redirects more than {REDIRECTS} times")
+
+
+@contextmanager
+def sent_body(body: Path | bytes | None) -> Iterator[IO[bytes] | bytes | None]:
+    """Yield a body as clients take it: a file from its beginning, bytes as they are."""
+    if not isinstance(body, Path):
+        yield body
+        return
+    with body.open("rb") as file:
+        yield file
 
 
 @contextmanager

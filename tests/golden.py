@@ -142,6 +142,7 @@ HEADS = Archive("head-cases.tar.gz")
 PREFIXES = Archive("prefix-cases.tar.gz")
 PEFT_PROMPTS = Archive("peft-prompt-cases.tar.gz")
 SETUPS = Archive("setup-cases.tar.gz")
+MERGES = Archive("merge-cases.tar.gz")
 PEFTS = Archive("peft-cases.tar.gz")
 
 

@@ -156,6 +156,8 @@ def test_what_is_no_update_is_averaged_tensor_by_tensor(name: str) -> None:
             assert torch.allclose(tensor, 0.25 * a.tensors[key] + 0.75 * b.tensors[key], atol=1e-7), key
         else:
             assert torch.equal(tensor, a.tensors[key])
+    swapped = merge([b, a], weights=[0.75, 0.25])
+    assert all(torch.allclose(swapped.tensors[key], made.tensors[key], atol=1e-7) for key in made.tensors)
     adapters.load(made, name="made", set_active=True)
     assert torch.isfinite(hidden(adapters.model)).all()
 
@@ -316,6 +318,36 @@ def test_density_one_and_twice_the_same_adapter_is_that_adapter(method: str) -> 
     made = merge([a, again], method=method, weights=weights, **options)
     base = KnownBase(adapters.model)
     assert distance(effects(made, base), effects(a, base)) < 1e-6
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_whatever_the_variant_order_signs_and_seeds_mean_the_same(name: str) -> None:
+    adapters, a, b = pair(LINEAR[name])
+    base = KnownBase(adapters.model)
+
+    def of(method: str, parents: Sequence[Adapter], weights: Sequence[float]) -> Adapter:
+        options = {"density": 0.5} if method != "linear" else {}
+        options |= {"seed": 5} if "dare" in method else {}
+        return merge(parents, method=method, weights=weights, base=adapters.model, **options)  # type: ignore[arg-type]
+
+    for method in ("linear", "ties", "magnitude_prune"):
+        one, two = of(method, [a, b], [0.3, 0.7]), of(method, [b, a], [0.7, 0.3])
+        assert distance(effects(one, base), effects(two, base)) < 1e-6, method
+    for method in ("ties", "dare_linear", "dare_ties"):
+        one, opposite = of(method, [a, b], [0.3, 0.7]), of(method, [a, b], [-0.3, -0.7])
+        assert distance(effects(opposite, base), combined([(-1.0, effects(one, base))])) < 1e-6, method
+        again = of(method, [a, b], [0.3, 0.7])
+        assert all(torch.equal(again.tensors[key], one.tensors[key]) for key in one.tensors), method
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_whatever_the_variant_one_adapter_is_itself_by_every_kind_of_method(name: str) -> None:
+    adapters, a, _ = pair(LINEAR[name])
+    base = KnownBase(adapters.model)
+    adapters.activate(None)
+    for method, options in (("linear", {"rank": 64}), ("svd", {"rank": 64}), ("ties", {"density": 1.0})):
+        made = merge([a], method=method, weights=[1.0], base=adapters.model, **options)  # type: ignore[arg-type]
+        assert distance(effects(made, base), effects(a, base)) < 1e-6, method
 
 
 @pytest.mark.parametrize("method", ["dare_linear", "dare_ties", "dare", "dare_ties_svd"])

@@ -31,7 +31,17 @@ from adapterhub.errors import (
     UnsupportedError,
     UsageError,
 )
-from adapterhub.registry import Registry, Settings, Store, oci, oci_client, open_registry, publisher_at, pull
+from adapterhub.registry import (
+    Registry,
+    Settings,
+    Store,
+    oci,
+    oci_client,
+    oci_transport,
+    open_registry,
+    publisher_at,
+    pull,
+)
 
 pytestmark = pytest.mark.usefixtures("online")
 
@@ -57,13 +67,13 @@ def nobody(online: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Pat
     folder = tmp_path / "docker"
     folder.mkdir()
     monkeypatch.setenv("DOCKER_CONFIG", str(folder))
-    monkeypatch.setattr(oci_client, "_tickets", {})
+    monkeypatch.setattr(oci_transport, "tickets", {})
     return folder
 
 
 def behind(proxy: Proxy, place: str) -> str:
     """Return the same repository, asked through the proxy."""
-    return str(oci_client.Repository(host=proxy.url.removeprefix("http://"), name=oci_client.parse(place)[0].name))
+    return str(oci_transport.Repository(host=proxy.url.removeprefix("http://"), name=oci_client.parse(place)[0].name))
 
 
 def log_in(folder: Path, host: str, password: str = PASSWORD) -> None:
@@ -211,7 +221,7 @@ def test_who_comes_while_another_is_about_to_publish_goes_away(
     really = oci_client.put_manifest
     seen: list[str] = []
 
-    def put(repository: oci_client.Repository, tag: str, data: bytes) -> None:
+    def put(repository: oci_transport.Repository, tag: str, data: bytes) -> None:
         if tag == "1.0.0" and not seen:
             seen.append(tag)
             with pytest.raises(StateError, match=r"somebody else has begun to publish me/a@1\.0\.0"):
@@ -230,7 +240,7 @@ def test_who_looked_before_another_published_sees_it_in_the_end(
     really = oci_client.put_manifest
     seen: list[str] = []
 
-    def put(repository: oci_client.Repository, tag: str, data: bytes) -> None:
+    def put(repository: oci_transport.Repository, tag: str, data: bytes) -> None:
         if tag.startswith("claim.") and not seen:
             seen.append(tag)
             assert publish(place, tmp_path / "other", data=b"other")
@@ -417,12 +427,12 @@ def test_a_registry_with_a_password_asks_for_it(nobody: Path, tmp_path: Path, mo
                 publish(place, tmp_path)
             assert caught.value.exit_code == 4
             assert "wrong-password" not in str(caught.value)
-            monkeypatch.setattr(oci_client, "_tickets", {})
+            monkeypatch.setattr(oci_transport, "tickets", {})
         log_in(nobody, server.host)
         assert publish(place, tmp_path)
         assert is_right(place, "me/a", "1.0.0")
         (nobody / "config.json").unlink()
-        monkeypatch.setattr(oci_client, "_tickets", {})
+        monkeypatch.setattr(oci_transport, "tickets", {})
         with pytest.raises(AuthenticationError):
             open_registry(place)
 
@@ -436,7 +446,7 @@ def test_a_program_may_keep_the_password(nobody: Path, tmp_path: Path, monkeypat
     with docker_registry(password=True) as server:
         (nobody / "config.json").write_text(json.dumps({"credHelpers": {server.host: "safe"}}))
         assert publish(f"oci://{server.host}/me/a", tmp_path)
-        monkeypatch.setattr(oci_client, "_tickets", {})
+        monkeypatch.setattr(oci_transport, "tickets", {})
         (nobody / "config.json").write_text(json.dumps({"credsStore": "missing"}))
         with pytest.raises(UsageError, match="docker-credential-missing gives no credentials"):
             publish(f"oci://{server.host}/me/a", tmp_path)

@@ -1,0 +1,102 @@
+"""Load what was written for one library with that library, and keep where its outputs are not those of the cases.
+
+python load.py adapters|peft FOLDER      in an environment with the library and without this project
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors.torch import load_file
+
+
+def main() -> None:
+    """Run every case."""
+    name, place = sys.argv[1], Path(sys.argv[2])
+    library = importlib.import_module(name)
+    warnings.simplefilter("ignore")
+    transformers.logging.set_verbosity_error()
+    same, other = [], {}
+    bases: dict[Any, Any] = {}
+    for row in json.loads((place / f"{name}.json").read_text("utf-8")):
+        try:
+            with torch.no_grad():
+                fault = LOADERS[name](library, row, bases)
+        except Exception as error:  # noqa: BLE001 (whatever a library says of what it is given)
+            fault = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        if fault:
+            other[row["name"]] = fault
+        else:
+            same.append(row["name"])
+    found = {"library": f"{name} {library.__version__}", "same": same, "other": other}
+    (place / f"{name}-found.json").write_text(json.dumps(found), "utf-8")
+
+
+def with_adapters(library: Any, row: dict[str, Any], bases: dict[Any, Any]) -> str:
+    """Return what is wrong with a folder as `adapters` loads it, "" if nothing."""
+    folder = Path(row["folder"])
+    flexible = (folder / "head_config.json").exists() and "AdapterModel" in (folder / "head_config.json").read_text()
+    if flexible:
+        model = base_of(row, bases, library.AutoAdapterModel)
+    else:
+        model = base_of(row, bases, getattr(transformers, row["base_class"]))
+        library.init(model)
+    info: dict[str, Any] = {}
+    if (folder / "adapter_config.json").exists():
+        safe = (folder / "adapter.safetensors").exists()
+        name = model.load_adapter(row["folder"], use_safetensors=safe, loading_info=info)
+        model.set_active_adapters(name)
+    else:
+        safe = (folder / "model_head.safetensors").exists()
+        name = model.load_head(row["folder"], use_safetensors=safe)
+    if flexible:
+        model.active_head = name
+    # Every attention names the pool of prefixes once more, which is one.
+    lost = [key for keys in info.values() if isinstance(keys, list) for key in keys if ".pool." not in key]
+    return compared(model.eval(), row) or (f"keys that are missing or left over: {lost[:3]}" if lost else "")
+
+
+def with_peft(library: Any, row: dict[str, Any], bases: dict[Any, Any]) -> str:
+    """Return what is wrong with a folder as PEFT loads it, "" if nothing."""
+    if "PEFT_PLUGIN" in (Path(row["folder"]) / "adapter_config.json").read_text("utf-8"):
+        importlib.import_module("adapterhub.peft_plugin")
+    model = base_of(row, bases, getattr(transformers, row["base_class"]))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*missing adapter keys.*")
+        return compared(library.PeftModel.from_pretrained(model, row["folder"]).eval(), row)
+
+
+def base_of(row: dict[str, Any], bases: dict[Any, Any], kind: Any) -> Any:
+    """Return a fresh base model."""
+    attention = row["attn_implementation"]
+    key = row["base"], kind.__name__, attention
+    if key not in bases:
+        words = {"attn_implementation": attention} if attention else {}
+        bases[key] = kind.from_pretrained(row["base"], **words).eval()
+    return copy.deepcopy(bases[key])
+
+
+def compared(model: Any, row: dict[str, Any]) -> str:
+    """Return how far a model's output is off, "" where it is the expected one."""
+    expected = load_file(row["expected"])
+    inputs = {name: torch.tensor(value) for name, value in (row["inputs"] or {}).items()}
+    inputs |= {name: expected[name] for name in row["float_inputs"] or ()}
+    found, wanted = model(**inputs)[row["output_key"]], expected["output"]
+    tolerance = row["tolerance"] or {"atol": 1e-4, "rtol": 1e-4}
+    if found.shape != wanted.shape:
+        return f"an output of shape {tuple(found.shape)} in place of {tuple(wanted.shape)}"
+    return "" if torch.allclose(found, wanted, **tolerance) else f"off by {float((found - wanted).abs().max()):.2g}"
+
+
+LOADERS = {"adapters": with_adapters, "peft": with_peft}
+
+if __name__ == "__main__":
+    main()
