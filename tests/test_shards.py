@@ -35,6 +35,7 @@ from adapterhub.registry import (
     open_registry,
     publisher_at,
     pull,
+    s3_client,
     shard_database,
     sharding,
     shards,
@@ -455,6 +456,21 @@ def test_a_host_that_fails_is_an_error_and_not_an_unknown_name(host: StaticHost)
     with pytest.raises(AdapterHubError) as caught:
         opened(host.url).find("n007")
     assert caught.value.exit_code == 4
+
+
+def test_a_sharded_registry_in_a_bucket_is_read_and_not_published_to(many: Path, tmp_path: Path, bucket: str) -> None:
+    publish(many, tmp_path, "me/a")
+    sharding.pack(many)
+    for path, data in files(many).items():
+        s3_client.put(s3_client.parse(bucket) / path, data)
+    assert pull("me/a", registry=bucket).path.read_bytes() == b"native 1.0.0"
+    assert opened(bucket).find("n007") == "n007"
+    assert len(opened(bucket)) == 151
+    with pytest.raises(NotFoundError, match="there is no adapter 'absent'"):
+        opened(bucket).find("absent")
+    with pytest.raises(UnsupportedError, match="keeps its entries in one file per name"):
+        publish(bucket, tmp_path, "me/b")
+    assert opened(bucket).find("n007") == "n007"
 
 
 # On the Hub.
