@@ -40,3 +40,8 @@ class S3Registry:
                 f"there is no registry at {self.url}", hint="`adapterhub push --create` makes one"
             ) from error
         return None if found is None else State(tag=found.etag, home=self.url, data=found.data)
+
+    def part(self, path: str, home: str, tag: str) -> State | None:
+        """Return a file beside the index, or None; see copies.Sharing."""
+        found = document(self.home / path, most=MOST, etag=tag)
+        return None if found is None else State(tag=found.etag, home=home, data=found.data)
