@@ -29,8 +29,10 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 PEERS = {"adapters": "ADAPTERHUB_BENCH_ADAPTERS_PYTHON", "peft": "ADAPTERHUB_BENCH_PEFT_PYTHON"}
-KINDS = ("adapters-loader", "convert-pair", "convert-inexact", "peft-loader", "legacy", "head", "head-only")
-KINDS = (*KINDS, "static-head", "legacy-head")
+KINDS = (
+    *("adapters-loader", "convert-pair", "convert-inexact", "peft-loader", "legacy"),
+    *("head", "head-only", "static-head", "legacy-head"),
+)
 
 KNOWN: dict[str, str] = {}
 """Case → why the other library computes something else, which is no fault of what is written."""
