@@ -69,7 +69,7 @@ def _impossible(row: Architecture, why: str) -> UsageError:
     )
 
 
-def _count(indices: Collection[tuple[int, ...]]) -> int:
+def _count(indices: set[tuple[int, ...]]) -> int:
     return max((index[0] for index in indices), default=-1) + 1
 
 
