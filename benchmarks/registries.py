@@ -137,10 +137,11 @@ def make(home: Path, count: int, layout: str) -> None:
         (home / "index.json").write_bytes(Index(adapters=Entries(dict(entries))).dumps())
         return
     (home / "index.json").write_bytes(shards.MARKER.dumps())
+    for group in range(256):
+        (home / shards.FOLDER / f"{group:02x}").mkdir(parents=True)
     for name, entry in entries:
-        for path, data in shards.all_of(Index(adapters=Entries({name: entry}))):
-            (home / path).parent.mkdir(parents=True, exist_ok=True)
-            (home / path).write_bytes(data)
+        document = {"format": 1, "adapters": {name: entry}}
+        (home / shards.path_of(name)).write_text(json.dumps(document, indent=2), "utf-8")
     if count <= 100_000:
         from adapterhub.registry import sharding
 

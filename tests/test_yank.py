@@ -27,10 +27,12 @@ def hub(online: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         yield found
 
 
-@pytest.fixture(params=["folder", "registry on the hub", "adapter on the hub"])
+@pytest.fixture(params=["folder", "registry on the hub", "adapter on the hub", "s3"])
 def place(request: pytest.FixtureRequest, hub: Hub, tmp_path: Path) -> str:
     """A place with versions 1.0.0 and 1.1.0 of me/a."""
     where = str(tmp_path / "hub") if request.param == "folder" else "hf://me/a-bert"
+    if request.param == "s3":
+        where = f"{request.getfixturevalue('bucket')}/registry"
     for version in ("1.0.0", "1.1.0"):
         create = version == "1.0.0" and request.param != "adapter on the hub"
         publisher = publisher_at(where, settings=Settings.load(), create=create)
