@@ -59,10 +59,24 @@ def row(name: str, entry: Entry, base: str | None = None) -> tuple[str, ...]:
         version or "(yanked)",
         entry.task,
         first.base.id.rpartition("/")[2] + more,
-        re.sub(r"\[[^]]*\]", "", first.method),
+        without_fields(first.method),
         size(first.total_size),
         first.summary or entry.summary,
     )
+
+
+def without_fields(method: str) -> str:
+    """Return a method, or a composition, without what stands in its brackets and behind its names.
+
+    >>> without_fields("seq_bn[leave_out=[0],ranks={'a':[1]}]+layer_norm")
+    'seq_bn+layer_norm'
+    >>> without_fields("stack(a, average(b, c, weights=[0.3, 0.7], normalize_weights=false))")
+    'stack(a, average(b, c))'
+    """
+    before = ""
+    while method != before:
+        before, method = method, re.sub(r"\[[^\[\]]*\]", "", method)
+    return re.sub(r", \w+=[^,()]*", "", method)
 
 
 def as_json(name: str, entry: Entry) -> dict[str, Any]:

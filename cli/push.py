@@ -73,6 +73,9 @@ def command(
     version and licence, and fingerprint and probe if the base model is on this machine. A version is published in one
     step or not at all, and never changes afterwards.
 
+    A saved composition, or a setup folder of the library adapters, is checked on its base model and published into a
+    folder; adapters that the registry there does not offer lie beside it.
+
     A repository of its own has the files of PEFT at its root, those of the library adapters at the root or in the
     folder adapters, a native file, a model card that keeps what was written there, and a tag for each version.
     """

@@ -17,7 +17,7 @@ from ..registry import Reference, Version
 from .base_models import choose_base, load_model
 from .drafts import Draft, draft
 from .leaves import Gathered, Part, Search, gather
-from .publishing import identity, publish
+from .publishing import identity, publish, registry_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -246,7 +246,7 @@ def _write(found: Arrangement, gathered: Gathered, out: str | Path | None, force
 
 
 def _pushed(whole: Arrangement, beside: Mapping[str, bytes], place: str, dry_run: bool) -> Composed:
-    path = publish(whole, beside, Path(place).expanduser(), _file_name(whole, beside), dry_run=dry_run)
+    path = publish(whole, beside, registry_folder(place), _file_name(whole, beside), dry_run=dry_run)
     return Composed(whole, identity(whole, beside), () if dry_run else (path,), _size(whole, beside))
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ..arrangement import Arrangement
 from ..composition_file import DOCUMENT, NAME
-from ..errors import NotFoundError, StateError, UsageError
-from ..registry import Artifact, ArtifactBase, ArtifactFile, Index, digest, editing
+from ..errors import NotFoundError, StateError, UnsupportedError, UsageError
+from ..registry import Artifact, ArtifactBase, ArtifactFile, Index, Settings, digest, editing
 
 INDEX = "index.json"
 LONGEST = 2000
@@ -56,6 +56,21 @@ def publish(
     else:
         editing.edit(place, [whole.name], change, create=True)
     return path
+
+
+def registry_folder(place: str | Path) -> Path:
+    """Return the folder that is meant by a place: a folder, or the name in the settings of one.
+
+    Raises:
+        UnsupportedError: it is another kind of place.
+    """
+    where = Settings.load().registries.get(str(place), str(place))
+    if "://" in where:
+        raise UnsupportedError(
+            f"compositions are published into folders, and {where} is none",
+            hint="publish into a folder, and copy that",
+        )
+    return Path(where).expanduser()
 
 
 def entered(index: Index, whole: Arrangement, artifact: Artifact, published: str = "") -> Index:

@@ -15,9 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import converters, registry
-from ..adapter import Adapter, Manifest
-from ..converters import native_head
+from .. import arrangement, converters, registry
+from ..adapter import Adapter, Base, Manifest
+from ..composition_file import document_of
+from ..converters import native_head, setup_folder
 from ..converters.identity import hub_id, manifest_name
 from ..errors import NotFoundError, UnsupportedError, UsageError
 from ..registry import ArtifactBase, Offer, Outcome, Publication, Publisher, Reference, Settings, Version
@@ -106,8 +107,10 @@ def push(
         NotFoundError, AuthenticationError, OfflineError: source or place cannot be reached.
     """
     wanted, settings = wanted or Wanted(), Settings.load(offline=offline)
-    publisher = registry.publisher_at(str(to), settings=settings, create=create, private=private)
     path = _path(source, settings)
+    if document_of(path) is not None or setup_folder.detect(path):
+        return _composition(path, to, wanted, create=create, dry_run=dry_run, offline=offline)
+    publisher = registry.publisher_at(str(to), settings=settings, create=create, private=private)
     adapter = converters.read(path, row=wanted.architecture)
     cards = (publisher.card(), _card_beside(path))
     name, manifest = _described(adapter.manifest, wanted, *cards)
@@ -124,6 +127,54 @@ def push(
         outcome=outcome,
         left_out=left_out,
         remarks=tuple(remarks),
+    )
+
+
+def _composition(
+    path: Path, to: str | Path, wanted: Wanted, *, create: bool, dry_run: bool, offline: bool | None
+) -> Pushed:
+    """Publish a composition, or a setup folder of `adapters`: it is made anew and checked on its base model.
+
+    Adapters that the registry does not offer lie beside it there.
+
+    Raises:
+        UsageError: it has no name or version, or a format is asked for.
+        UnsupportedError: the place is no folder.
+    """
+    from .composing import compose
+    from .publishing import INDEX, registry_folder
+
+    if wanted.formats is not None:
+        raise UsageError("a composition has a format of its own", hint="leave --formats away")
+    document = document_of(path)
+    said = None if document is None else arrangement.read(document)
+    name, _, version = (wanted.name or "").partition("@")
+    name, version = name or (said.name if said else ""), version or (said.version if said else "")
+    if not (name and version):
+        raise UsageError(f"{path} has no name or no version", hint="give both: --as moods@1.0.0")
+    place = registry_folder(to)
+    if not (create or (place / INDEX).is_file()):
+        raise NotFoundError(f"there is no registry at {place}", hint="--create makes one")
+    known = Manifest(name=name, base=Base(architecture=""), license=wanted.license or "")
+    with tempfile.TemporaryDirectory(prefix="adapterhub-") as nowhere:
+        if not dry_run:
+            place.mkdir(parents=True, exist_ok=True)
+        made = compose(
+            f"{name}@{version}",
+            document or str(path),
+            base=wanted.base,
+            manifest=known,
+            push=place if place.is_dir() else nowhere,
+            offline=offline,
+            architecture=wanted.architecture,
+            dry_run=dry_run,
+        )
+    files = {one.relative_to(place).as_posix(): made.size for one in made.paths}
+    return Pushed(
+        name=name,
+        version=version,
+        formats=("composition",),
+        outcome=Outcome(place=str(place), artifacts=(), files=files),
     )
 
 

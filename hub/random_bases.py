@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +69,7 @@ def _impossible(row: Architecture, why: str) -> UsageError:
     )
 
 
-def _count(indices: Collection[tuple[int, ...]]) -> int:
+def _count(indices: set[tuple[int, ...]]) -> int:
     return max((index[0] for index in indices), default=-1) + 1
 
 
@@ -128,7 +128,7 @@ def _inner(layout: Layout, width: int) -> int:
     return next((size for size in said if size not in (0, width)), said[0] if said and said[0] else 2 * width)
 
 
-def _of_towers(row: Architecture, layout: Layout, indices: Sequence[Collection[layers.Index]]) -> dict[str, Any]:
+def _of_towers(row: Architecture, layout: Layout, indices: Sequence[set[layers.Index]]) -> dict[str, Any]:
     """Return what each configuration inside that of the base model says, {} for models of one tower."""
     found = {}
     for stack, named in zip(row.layers, indices, strict=True):

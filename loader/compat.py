@@ -45,6 +45,7 @@ from ..errors import UnsupportedError, UsageError
 from ..methods import Binding, Chainable, FusionOp, PrefixOp
 from .combined import TaskIds
 from .combined_prefixes import is_uneven
+from .norms import Own
 
 C = TypeVar("C", bound=Composition)
 
@@ -231,7 +232,9 @@ class CompatLinear:
         self.ops = dict(ops)
         parts = [op for op in ops.values() if not (isinstance(op, Chainable) and op.chains)]
         if parts:
-            raise UnsupportedError(f"{type(parts[0]).__name__} does not go into compositions of `adapters`")
+            where, op = next((path, op) for path, op in ops.items() if op is parts[0])
+            what = "parameters of its own (trained layer norms)" if isinstance(op, Own) else type(op).__name__
+            raise UnsupportedError(f"{where!r} has {what}, which `adapters` does not put into compositions")
         for kind in (Fuse, Split):
             if any(name in ops for found in _nodes(node, kind) for name in leaves(found)):
                 raise UnsupportedError(f"{kind.__name__} holds bottleneck adapters only in `adapters`")

@@ -43,5 +43,5 @@ class S3Registry:
 
     def part(self, path: str, home: str, tag: str) -> State | None:
         """Return a file beside the index, or None; see copies.Sharing."""
-        found = document(parse(home) / path, most=MOST, etag=tag)
+        found = document(self.home / path, most=MOST, etag=tag)
         return None if found is None else State(tag=found.etag, home=home, data=found.data)

@@ -1,6 +1,6 @@
 """Publishing into a bucket of S3, or of a store that speaks like it.
 
-    index.json                                                  replaced only if it is the one that was read
+    index.json, or the shard of the adapter's name              replaced only if it is the one that was read
     adapters/<name>/<version>/<base model>/<format>/<mark>/…    the files of an artifact; the mark is their digest
 
 Files come first, to a place that no other bytes can have, so that two who publish one version do not write over each
@@ -13,11 +13,13 @@ of that version: once it is published, no other bytes can become it any more.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from ..errors import AdapterHubError, AuthenticationError, NotFoundError, StateError, UnsupportedError
-from . import digest, s3_client
+from . import digest, s3_client, shards
 from .contention import Stale, between_others
 from .copies import INDEX, MOST
 from .folder_publisher import file_name, home_of, sizes
@@ -34,10 +36,10 @@ LEFTOVER_SECONDS = 3600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """An index in a bucket, and what the store calls its state: NEW where there is none yet."""
+    """An index in a bucket, or a part of one, and what the store calls the states of its documents."""
 
     index: Index
-    etag: str
+    etags: Mapping[str, str]
 
 
 class S3Publisher:
@@ -55,9 +57,9 @@ class S3Publisher:
         self.home = s3_client.parse(url)
         self.place = str(self.home)
         self._written: set[Location] = set()
-        self._found = self._look()
+        self._found = self._head = self._look()
         self._fresh = True
-        if self._found.etag == NEW and not create:
+        if INDEX not in self._head.etags and not create:
             raise NotFoundError(f"there is no registry at {self.place}", hint="--create makes one")
 
     def card(self) -> bytes | None:
@@ -72,7 +74,7 @@ class S3Publisher:
         """
         artifacts = tuple(_record(publication, offer) for offer in publication.offers)
         if dry_run:
-            return self._outcome(publication, artifacts, self._found.index)
+            return self._outcome(publication, artifacts, self._part(self._head, publication.name).index)
         refuse_without_conditions(self.home)
         try:
             outcome = between_others(lambda: self._attempt(publication, artifacts), self.place)
@@ -89,8 +91,8 @@ class S3Publisher:
             Stale: somebody else has replaced it meanwhile.
         """
         # What was read serves once: after the wait for others there is something newer.
-        self._found, self._fresh = (self._found if self._fresh else self._look()), False
-        found = self._found
+        self._head, self._fresh = (self._head if self._fresh else self._look()), False
+        self._found = found = self._part(self._head, publication.name)
         outcome = self._outcome(publication, artifacts, found.index)
         if outcome.new:
             changed = publication.added_to(found.index, artifacts)
@@ -98,9 +100,24 @@ class S3Publisher:
             for offer, artifact in zip(publication.offers, artifacts, strict=True):
                 if artifact not in known:
                     self._upload(offer, artifact)
-            etag = s3_client.put(self.home / INDEX, changed.dumps(), match=found.etag)
-            self._found = Found(index=changed, etag=etag)
+            self._replace(found, changed)
         return outcome
+
+    def _replace(self, found: Found, changed: Index) -> None:
+        """Replace the index, or the one shard that is another one now.
+
+        Raises:
+            Stale: somebody else has replaced it meanwhile.
+            UnsupportedError: several shards are other ones, which cannot be replaced at once.
+        """
+        documents = shards.changes(found.index, changed) if self._head.index.layout else {INDEX: changed.dumps()}
+        if len(documents) != 1:
+            raise UnsupportedError(
+                f"{self.place} would need {', '.join(documents)} to be replaced at once", hint="change a copy of it"
+            )
+        for path, data in documents.items():
+            s3_client.put(self.home / path, data, match=found.etags.get(path, NEW))
+        self._found = Found(index=changed, etags={})
 
     def _outcome(self, publication: Publication, artifacts: tuple[Artifact, ...], index: Index) -> Outcome:
         """Return what publishing to the index as it is changes."""
@@ -117,14 +134,30 @@ class S3Publisher:
                 self._written.add(target)
 
     def _look(self) -> Found:
-        """Return the index as it is now, an empty one where there is none."""
+        """Return what index.json is now, an empty index where there is none."""
+        etags: dict[str, str] = {}
+        data = self._read(etags, INDEX)
+        index = Index() if data is None else Index.loads(data, f"{INDEX} of {self.place}")
+        return Found(index=index, etags=etags)
+
+    def _part(self, head: Found, name: str) -> Found:
+        """Return the index; of a sharded one what a name stands for."""
+        if not head.index.layout:
+            return head
+        etags: dict[str, str] = {}
+        index = shards.partial([name], functools.partial(self._read, etags), self.place)
+        return Found(index=index, etags=etags)
+
+    def _read(self, etags: dict[str, str], path: str) -> bytes | None:
+        """Return a document, or None where there is none, and note what the store calls its state."""
         try:
-            document = s3_client.document(self.home / INDEX, most=MOST)
+            document = s3_client.document(self.home / path, most=MOST)
         except NotFoundError:
-            return Found(index=Index(), etag=NEW)
+            return None
         if document is None or not document.etag:
-            raise UnsupportedError(f"{self.place} gives its index no ETag, and cannot be published to")
-        return Found(index=Index.loads(document.data, f"{INDEX} of {self.place}"), etag=document.etag)
+            raise UnsupportedError(f"{self.place} gives {path} no ETag, and cannot be published to")
+        etags[path] = document.etag
+        return document.data
 
     def _sweep(self, publication: Publication) -> None:
         """Remove the files of other bytes for what is published now, which nothing can name any more."""

@@ -282,6 +282,40 @@ def test_what_a_registry_does_not_offer_goes_beside_when_it_is_pushed_there(
     assert type_command("index", "check", str(tmp_path / "mine")).status == 0
 
 
+def test_push_publishes_a_composition_that_was_saved(place: Path, base: Path, tmp_path: Path) -> None:
+    on = ("--base", str(base))
+    whole = "average(movies, low, weights=[0.3, 0.7])"
+    (path,) = adapterhub.compose("both@1.0.0", whole, base=str(base), head="movies").paths
+    other = tmp_path / "other"
+    typed = type_command("push", f"./{path}", "--to", str(other), *on)
+    assert (typed.status, "there is no registry" in typed.err) == (3, True)
+    typed = type_command("push", f"./{path}", "--to", str(other), *on, "--create", "--dry-run")
+    assert (typed.status, other.exists()) == (0, False), typed.err
+    typed = type_command("push", f"./{path}", "--to", str(other), *on, "--create", "--license", "CC0-1.0")
+    assert typed.status == 0, typed.err
+    assert "published both@1.0.0" in typed.out
+    assert Index.load(other / "index.json").entry("both").license == "CC0-1.0"
+    assert type_command("verify", "both", "--run", *on, "--registry", str(other)).status == 0
+    assert "average(movies, low)" in type_command("list", "--registry", str(other)).out
+    assert type_command("push", f"./{path}", "--to", str(place), *on, "--as", "again@2.0.0").status == 2
+    (again,) = adapterhub.compose("mine", "stack(movies)", base=str(base), out="mine.json").paths
+    typed = type_command("push", f"./{again}", "--to", str(place), *on)
+    assert (typed.status, "has no name or no version" in typed.err) == (2, True)
+    assert type_command("push", f"./{again}", "--to", str(place), *on, "--as", "mine@1.0.0").status == 0
+    assert type_command("run", "mine", *on, *TEXTS).status == 0
+    assert type_command("push", f"./{path}", "--to", str(place), *on, "--formats", "peft").status == 2
+
+
+@pytest.mark.parametrize("command", ["push", "compose"])
+def test_a_place_that_takes_no_compositions_is_refused_by_name(place: Path, base: Path, command: str) -> None:
+    on = ("--base", str(base))
+    adapterhub.compose("both@1.0.0", "stack(movies, low)", base=str(base))
+    words = ("./both-1.0.0.json", "--to") if command == "push" else ("more@1.0.0", "stack(movies)", "--push")
+    typed = type_command(command, *words, "hf://acme/compositions", *on)
+    assert typed.status == 6
+    assert "compositions are published into folders, and hf://acme/compositions is none" in typed.err
+
+
 def test_a_published_composition_never_changes(place: Path, base: Path) -> None:
     for _ in range(2):
         adapterhub.compose("both@1.0.0", "stack(movies, low)", base=str(base), push=place)

@@ -14,7 +14,7 @@ from golden import SETUPS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_hostile_input import confined, ends_in_ours
-from test_saved_compositions import place_of, setup_base
+from transformers import BertModel
 
 from adapterhub.converters import setup_folder
 from adapterhub.errors import AdapterHubError
@@ -24,7 +24,7 @@ ONE = {"type": "single", "children": ["a"]}
 
 
 def copied(tmp_path: Path, case: str = "stack") -> Path:
-    return Path(shutil.copytree(place_of(SETUPS.case(case)), tmp_path / "setup"))
+    return Path(shutil.copytree(SETUPS.case(case).folder / "setup", tmp_path / "setup"))
 
 
 def changed(folder: Path, document: Any) -> Path:
@@ -34,7 +34,7 @@ def changed(folder: Path, document: Any) -> Path:
 
 
 def loads(folder: Path) -> Callable[[], object]:
-    model = setup_base()
+    model = BertModel.from_pretrained(SETUPS.folder() / "base").eval()
     return lambda: attach(model).load(folder)
 
 
@@ -235,7 +235,7 @@ values = st.recursive(
 def test_any_document_is_read_or_refused(node: Any, head: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.getbasetemp() / "any"
     if not folder.exists():
-        shutil.copytree(place_of(SETUPS.case("stack")), folder)
+        shutil.copytree(SETUPS.case("stack").folder / "setup", folder)
     changed(folder, setup(node, head))
     try:
         found = setup_folder.read(folder)

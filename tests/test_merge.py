@@ -346,7 +346,7 @@ def test_whatever_the_variant_one_adapter_is_itself_by_every_kind_of_method(name
     base = KnownBase(adapters.model)
     adapters.activate(None)
     for method, options in (("linear", {"rank": 64}), ("svd", {"rank": 64}), ("ties", {"density": 1.0})):
-        made = merge([a], method=method, weights=[1.0], base=adapters.model, **options)  # type: ignore[arg-type]
+        made = merge([a], method=method, weights=[1.0], base=adapters.model, **options)
         assert distance(effects(made, base), effects(a, base)) < 1e-6, method
 
 

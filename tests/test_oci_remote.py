@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import json
 import random
 import signal
@@ -35,6 +34,7 @@ from adapterhub.registry import (
     Registry,
     Settings,
     Store,
+    Yank,
     oci,
     oci_client,
     oci_transport,
@@ -137,7 +137,7 @@ def test_the_same_again_is_no_change_and_other_bytes_are_refused(place: str, tmp
 
 def test_what_was_published_cannot_be_taken_back(place: str, tmp_path: Path) -> None:
     publish(place, tmp_path)
-    change = dataclasses.replace(a_publication(tmp_path / "s"), offers=())
+    change = Yank(name="me/a", version="1.0.0")
     with pytest.raises(UnsupportedError, match="cannot be changed or taken back"):
         publisher_at(place, settings=Settings.load()).publish(change)
 
@@ -259,7 +259,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 from publications import a_publication
-from adapterhub.registry import Registry, Settings, publisher_at
+from adapterhub.registry import Settings, publisher_at
 publisher = publisher_at(sys.argv[1], settings=Settings.load())
 publication = a_publication(Path(sys.argv[2]), version=sys.argv[4], data=b"x" * 200_000)
 print("ready", flush=True)

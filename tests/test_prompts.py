@@ -95,7 +95,9 @@ def test_a_prompt_behind_the_embeddings_lengthens_the_output_and_leaves_no_trace
         assert found[-1].shape == (2, before.shape[1] + 3, before.shape[2])
         assert not torch.allclose(found[-1][:, 3:], before, atol=1e-3)
         adapters.activate(None)
-    assert torch.allclose(found[0], found[-1], atol=1e-5)
+    # What padding does to a prompt it does under sdpa alone.
+    same = text == BEHIND or name.startswith("deberta")
+    assert torch.allclose(found[0], found[-1], atol=1e-5) == same
     adapters.detach()
     assert torch.allclose(answers(base, batch), before, atol=1e-5)
 

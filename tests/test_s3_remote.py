@@ -11,12 +11,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 from local_server import Answer, Application, Fault, Proxy, Request, once, running
-from publications import publish
+from publications import is_right, publish
 from remote_cases import BIG, FOLDER, a_file, a_registry
 from s3_server import SECRET
 
@@ -26,10 +27,23 @@ from adapterhub.errors import (
     DigestError,
     NotFoundError,
     OfflineError,
+    StateError,
     UnsupportedError,
     UsageError,
 )
-from adapterhub.registry import Index, Settings, open_registry, publisher_at, pull, s3_client, s3_publisher, streaming
+from adapterhub.registry import (
+    Index,
+    Settings,
+    Yank,
+    open_registry,
+    publisher_at,
+    pull,
+    s3_client,
+    s3_publisher,
+    sharding,
+    shards,
+    streaming,
+)
 
 pytestmark = pytest.mark.usefixtures("online")
 
@@ -96,6 +110,38 @@ def test_a_registry_is_made_only_if_asked_for(bucket: str, tmp_path: Path) -> No
         publish(bucket, tmp_path)
     assert publish(bucket, tmp_path, create=True)
     assert pull("me/a", registry=bucket).path.read_bytes() == b"native bytes"
+
+
+def test_a_sharded_index_is_published_to_name_by_name(proxy: Proxy, filled: str, tmp_path: Path) -> None:
+    home, folder = s3_client.parse(filled), tmp_path / "sharded"
+    folder.mkdir()
+    (folder / "index.json").write_bytes(a_registry()["index.json"])
+    sharding.shard(folder)
+    for path in folder.rglob("*.json"):
+        s3_client.put(home / path.relative_to(folder).as_posix(), path)
+    with ThreadPoolExecutor(8) as pool:
+        names = [f"me/{'a' if number % 2 else 'b'}" for number in range(8)]
+        versions = [f"1.0.{number}" for number in range(8)]
+        assert all(pool.map(lambda name, version: publish(filled, tmp_path, name, version), names, versions))
+    index = open_registry(filled).index
+    assert [len(index.entry(name).versions) for name in ("me/a", "me/b", "big")] == [4, 4, 1]
+    assert is_right(filled, "me/b", "1.0.2")
+    assert Index.loads(s3_client.document(home / "index.json", most=1 << 20).data).layout
+    proxy.requests.clear()
+    assert not publish(filled, tmp_path, "me/a", "1.0.1")
+    with pytest.raises(StateError, match="never change"):
+        publish(filled, tmp_path, "me/a", "1.0.1", b"other")
+    assert publish(filled, tmp_path, "me/c")
+    written = {r.path.partition("index/")[2] for r in proxy.requests if r.method == "PUT" and "/index/" in r.path}
+    assert written == {shards.path_of("me/c").removeprefix("index/")}
+
+
+def test_a_version_in_a_bucket_can_be_yanked(filled: str) -> None:
+    change = Yank(name="big", version="1.0.0", reason="broken")
+    assert publisher_at(filled, settings=Settings.load()).publish(change).new
+    assert not publisher_at(filled, settings=Settings.load()).publish(change).new
+    release = open_registry(filled).index.entry("big").versions["1.0.0"]
+    assert (release.yanked, release.reason) == (True, "broken")
 
 
 # One that fails.

@@ -458,7 +458,9 @@ def test_a_host_that_fails_is_an_error_and_not_an_unknown_name(host: StaticHost)
     assert caught.value.exit_code == 4
 
 
-def test_a_sharded_registry_in_a_bucket_is_read_and_not_published_to(many: Path, tmp_path: Path, bucket: str) -> None:
+def test_a_sharded_registry_in_a_bucket_is_read_listed_and_published_to(
+    many: Path, tmp_path: Path, bucket: str
+) -> None:
     publish(many, tmp_path, "me/a")
     sharding.pack(many)
     for path, data in files(many).items():
@@ -468,9 +470,10 @@ def test_a_sharded_registry_in_a_bucket_is_read_and_not_published_to(many: Path,
     assert len(opened(bucket)) == 151
     with pytest.raises(NotFoundError, match="there is no adapter 'absent'"):
         opened(bucket).find("absent")
-    with pytest.raises(UnsupportedError, match="keeps its entries in one file per name"):
-        publish(bucket, tmp_path, "me/b")
-    assert opened(bucket).find("n007") == "n007"
+    assert publish(bucket, tmp_path, "me/b")
+    assert pull("me/b", registry=bucket).path.read_bytes() == b"native 1.0.0"
+    assert type_command("yank", "me/b@1.0.0", "--registry", bucket).status == 0
+    assert opened(bucket).entry("me/b").versions["1.0.0"].yanked
 
 
 # On the Hub.

@@ -1,6 +1,7 @@
 """Make cases drawn at random as the library `adapters` computes them: what nobody thought of.
 
     python make_drawn_cases.py FOLDER DIMENSION FIRST LAST    needs adapters 1.3.0 and transformers 4.57.6
+    python make_drawn_cases.py sample [ARCHIVE]               those of tests/data/drawn-cases.tar.gz
 
 FOLDER gets a folder for each case with what the library wrote, cases.json and expected.safetensors. A case follows from
 its dimension and its number (drawn_options.py).
@@ -10,16 +11,38 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import sys
+import tempfile
 import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from drawn_models import answers, configuration, head_class, inputs, plain, set_attention, taken_by
 from drawn_options import LATER, MODELS, Options, composition_case, dated_case, default_case, method_case
 from families import settle, values
+from make_bottleneck_cases import pack
 from make_family_cases import MUTED, without_made_up_biases
 from reference_models import CRASHES, LARGEST_OUTPUT, stand_in_for_torchvision
+
+ARCHIVE = Path(__file__).parent.parent / "data" / "drawn-cases.tar.gz"
+FOUND: dict[str, list[int]] = {
+    "default": [83, 108],
+    "method": [
+        *(976, 1000, 1176, 1180, 1188, 1286, 1334, 1355, 1420, 1436, 1487, 1512, 1516, 1620, 1667, 1691, 1704),
+        *(1844, 1917, 1931, 1932, 1991, 2013, 2150, 2193, 2195, 2387),
+    ],
+    "composition": [
+        *(8, 11, 17, 63, 77, 82, 83, 148, 198, 215, 239, 281, 327, 338, 347, 373, 390, 393, 413, 416, 470, 514, 517),
+        *(525, 533, 538, 545, 588, 600, 611, 621, 624, 668, 677, 1500, 1511, 2160),
+    ],
+    "dated": [276, 313, 376],
+}
+"""Dimension → numbers of the cases that found a fault of ours."""
+
+STEPS = {"default": 29, "method": 23, "composition": 19, "dated": 37}
+"""Dimension → every which case is in the sample besides."""
 
 DIMENSIONS = {"default": default_case, "method": method_case, "composition": composition_case, "dated": dated_case}
 UNTOUCHED = 1e-5
@@ -119,22 +142,11 @@ def node(data: Any) -> Any:
     return made(data)
 
 
-def make_case(root: Path, identity: str, case: Options) -> tuple[dict[str, Any], Options]:
-    """Save the adapters of a case; return its outputs and what is known of it.
-
-    The outputs are those of a new model with the files; ValueError tells that the files do not hold the adapter.
-    """
-    import torch
+def saved(root: Path, identity: str, case: Options) -> tuple[Any, Any, dict[str, bool]]:
+    """Save what a case has; return the model with it, the bare one in it, and name → whether as safetensors."""
     from adapters.configuration import DynamicAdapterFusionConfig
 
-    torch.manual_seed(0)
-    _, before = plain(case["family"], "bare", case["attention"])
-    given = inputs(identity, case["shape"], taken_by(before))
-    model, bare, kind = adapted(case)
-    base = answers(before, given)
-    idle = answers(bare, given)
-    if case["family"] not in MUTED and distance(base, idle) > UNTOUCHED:
-        raise ValueError("the library changes the model, whatever is active")
+    model, bare, _ = adapted(case)
     safe = {}
     for name, members in case["adapters"].items():
         model.add_adapter(name, config=config_of(members))
@@ -149,8 +161,11 @@ def make_case(root: Path, identity: str, case: Options) -> tuple[dict[str, Any],
         folder.mkdir(parents=True)
         model.save_adapter_fusion(str(folder), name.split(","), use_safetensors=True)
     model.set_active_adapters(setup_of(case))
-    model.eval()
-    first = answers(bare, given)
+    return model.eval(), bare, safe
+
+
+def reloaded(root: Path, identity: str, case: Options, safe: dict[str, bool]) -> tuple[Any, Any, str, list[str]]:
+    """Return a new model with the files of a case, the bare one in it, of which kind it is, and keys that are amiss."""
     model, bare, kind = adapted(case)
     lost: list[str] = []
     for name in case["adapters"]:
@@ -160,18 +175,32 @@ def make_case(root: Path, identity: str, case: Options) -> tuple[dict[str, Any],
     for name in case.get("fusions", {}):
         model.load_adapter_fusion(str(folder_of(root, identity, name)), use_safetensors=True)
     model.set_active_adapters(setup_of(case))
-    model.eval()
+    return model.eval(), bare, kind, lost
+
+
+def make_case(root: Path, identity: str, case: Options) -> tuple[dict[str, Any], Options]:
+    """Save the adapters of a case; return the outputs of a new model with the files, and what is known of it."""
+    import torch
+
+    torch.manual_seed(0)
+    _, before = plain(case["family"], "bare", case["attention"])
+    given = inputs(identity, case["shape"], taken_by(before))
+    base, idle = answers(before, given), answers(adapted(case)[1], given)
+    if case["family"] not in MUTED and distance(base, idle) > UNTOUCHED:
+        raise ValueError("the library changes the model, whatever is active")
+    _, bare, safe = saved(root, identity, case)
+    first = answers(bare, given)
+    model, bare, kind, lost = reloaded(root, identity, case, safe)
     found = answers(bare, given)
     told: Options = {"lost": lost[:1]} if lost else {}
-    if distance(first, found) > 0:
-        told["reloads_otherwise"] = True
+    told |= {"reloads_otherwise": True} if distance(first, found) > 0 else {}
     if kind == "head" and not lost:
         found |= {f"head.{key}": value for key, value in answers(model, given).items()}
     largest = max(float(value.abs().max()) for value in found.values())
     if not largest < LARGEST_OUTPUT:
         raise ValueError(f"the output is as large as {largest}")
-    found |= {f"base.{key}": value for key, value in base.items()}
-    return found, case | told | {"id": identity, "class": kind, "change": distance(base, found)}
+    told |= {"id": identity, "class": kind, "change": distance(base, found)}
+    return found | {f"base.{key}": value for key, value in base.items()}, case | told
 
 
 def distance(one: dict[str, Any], other: dict[str, Any]) -> float:
@@ -180,8 +209,11 @@ def distance(one: dict[str, Any], other: dict[str, Any]) -> float:
     return max((float((one[key] - other[key]).abs().max()) for key in both), default=0.0)
 
 
-def make(root: Path, dimension: str, first: int, last: int) -> None:
-    """Make the cases of a dimension from one number to another, the last left out."""
+def make(root: Path, numbers: Mapping[str, Iterable[int]], *, bases: bool = True) -> None:
+    """Make cases of these numbers.
+
+    numbers: dimension → those of its cases; bases: keep what the plain models compute too.
+    """
     import torch
     from safetensors.torch import save_file
 
@@ -193,21 +225,34 @@ def make(root: Path, dimension: str, first: int, last: int) -> None:
     cases: list[Options] = []
     refused: list[Options] = []
     expected: dict[str, Any] = {}
-    for number in range(first, last):
+    for dimension, number in ((dimension, number) for dimension, all_ in numbers.items() for number in all_):
         identity, case = f"{dimension}-{number}", DIMENSIONS[dimension](number)
         try:
             found, fields = make_case(root, identity, case)
         except (*CRASHES, IndexError, AssertionError, NotImplementedError) as error:
             text = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:150]}"
             refused.append(case | {"id": identity, "error": text})
+            shutil.rmtree(root / identity, ignore_errors=True)
             continue
         cases.append(fields)
-        expected |= {f"{identity} {key}": value for key, value in found.items()}
+        expected |= {f"{identity} {key}": value for key, value in found.items() if bases or not key.startswith("base.")}
     save_file(expected, root / "expected.safetensors")
     document = {"cases": cases, "refused": refused}
     (root / "cases.json").write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     print(len(cases), "cases,", len(refused), "refused")
 
 
+def sample(archive: Path) -> None:
+    """Pack the cases that found faults, and a fair sample of all."""
+    with tempfile.TemporaryDirectory() as folder:
+        numbers = {name: sorted({*FOUND[name], *range(0, 600, step)}) for name, step in STEPS.items()}
+        make(Path(folder), numbers, bases=False)
+        pack(Path(folder), archive, "drawn-cases")
+    print(archive, archive.stat().st_size)
+
+
 if __name__ == "__main__":
-    make(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    if sys.argv[1:2] == ["sample"]:
+        sample(Path(sys.argv[2]) if len(sys.argv) > 2 else ARCHIVE)
+    else:
+        make(Path(sys.argv[1]), {sys.argv[2]: range(int(sys.argv[3]), int(sys.argv[4]))})
