@@ -73,3 +73,11 @@ def test_outputs_and_generated_texts_are_those_of_peft(case: Case, implementatio
         if name in expected:
             tensors = {key: torch.as_tensor(value) for key, value in inputs.items()}
             assert torch.equal(base.generate(**tensors, max_new_tokens=5, do_sample=False), expected[name]), name
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["bert", "distilbert", "llama"])
+def test_a_prompt_of_our_own_is_loaded_by_peft_in_every_family(name: str, tmp_path: Path) -> None:
+    adapter = with_adapters(family(name), x="prompt_tuning[place=tokens,prompt_length=3]").adapter("x")
+    folder = write(adapter, tmp_path / "x", "peft")
+    assert peft.PeftModel.from_pretrained(family(name), folder).active_peft_config.token_dim == 32

@@ -160,3 +160,10 @@ def test_what_the_library_does_in_a_family_stands_in_the_configuration() -> None
     assert isinstance(t5, PrefixTuningConfig)
     assert isinstance(llama, PrefixTuningConfig)
     assert (t5.positions, llama.positions) == ("adapters", "kept")
+
+
+@pytest.mark.parametrize("name", ["gemma2", "gemma3_text", "modernbert", "phi", "qwen2", "qwen3"])
+def test_families_that_the_library_has_no_prefixes_for_are_refused(name: str, tmp_path: Path) -> None:
+    adapter = with_adapters(family(name), x="prefix_tuning_flat[prefix_length=3]").adapter("x")
+    with pytest.raises(UnsupportedError, match=f"the library has none for {name} models"):
+        write(adapter, tmp_path / "x", "adapters")

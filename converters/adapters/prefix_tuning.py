@@ -45,6 +45,10 @@ FLAT = (("control_trans", ""),)
 GATES = (("weight", "prefix_gate.weight"), ("bias", "prefix_gate.bias"))
 
 
+WITHOUT = ("gemma2", "gemma3_text", "modernbert", "phi", "qwen2", "qwen3")
+"""Families that the library knows by an interface alone, which has no word for prefixes."""
+
+
 def claims(fields: Fields) -> bool:
     """Return whether a configuration is one of prefixes."""
     return fields.get("architecture") == "prefix_tuning"
@@ -75,8 +79,13 @@ def encode(config: PrefixTuningConfig, source: Source) -> dict[str, JSON]:
     """Return the fields of a configuration in the current spelling.
 
     Raises:
-        UnsupportedError: the positions are treated in another way than the library's.
+        UnsupportedError: the library has no prefixes for the family, or treats positions in another way.
     """
+    if source.row.name in WITHOUT:
+        raise UnsupportedError(
+            f"the adapters format cannot say this prefix: the library has none for {source.row.name} models",
+            hint="write it in the native format",
+        )
     data = config.to_json()
     others = [f"{name}={value!r}" for name, value in _habits(source.row).items() if data[name] != value]
     if others:

@@ -203,7 +203,8 @@ def encode_prompt(
         raise UnsupportedError(
             "PEFT cannot say this prompt: it stands behind the embedding module, where PEFT's has positions and norms"
         )
-    return _fields(config.prompt_length, config.spare), _vectors(tensors)
+    vectors = _vectors(tensors)
+    return _fields(config.prompt_length, config.spare, vectors), vectors
 
 
 def encode_p_tuning(
@@ -214,11 +215,14 @@ def encode_p_tuning(
 
     if config.encoder != "none":
         tensors = ejected(config, tensors, nn.Identity().eval())
-    return _fields(config.prompt_length, config.spare), _vectors(tensors)
+    vectors = _vectors(tensors)
+    return _fields(config.prompt_length, config.spare, vectors), vectors
 
 
-def _fields(length: int, spare: int) -> dict[str, JSON]:
-    return {"num_virtual_tokens": length, "num_transformer_submodules": 1 + spare // length}
+def _fields(length: int, spare: int, vectors: torch.Tensor) -> dict[str, JSON]:
+    """Return the fields of a prompt. PEFT finds the size of tokens by itself, but not in every family."""
+    submodules = 1 + spare // length
+    return {"num_virtual_tokens": length, "num_transformer_submodules": submodules, "token_dim": vectors.shape[1]}
 
 
 def _vectors(tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:

@@ -35,7 +35,7 @@ KINDS = (
 )
 
 KNOWN: dict[str, str] = {
-    "golden/c-cross-cls2base-seqbn": "the folder is for the class that the adapter was saved from, the case for another",
+    "golden/c-cross-cls2base-seqbn": "the folder is for the class that it was saved from, the case for another",
     "golden/c-roberta-cls": "the folder is for a class with this head, the case for the bare model",
     "golden/d-vit-lora-saved-with-tf4": "modules keep the names of transformers 4 that the source has",
 }

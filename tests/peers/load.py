@@ -43,6 +43,10 @@ def main() -> None:
 def with_adapters(library: Any, row: dict[str, Any], bases: dict[Any, Any]) -> str:
     """Return what is wrong with a folder as `adapters` loads it, "" if nothing."""
     folder = Path(row["folder"])
+    config = folder / "adapter_config.json"
+    if config.exists() and '"prefix_tuning"' in config.read_text("utf-8"):
+        # Under other attentions the library loses the prefix in decoders.
+        row = {**row, "attn_implementation": "eager"}
     flexible = (folder / "head_config.json").exists() and "AdapterModel" in (folder / "head_config.json").read_text()
     if flexible:
         model = base_of(row, bases, library.AutoAdapterModel)
@@ -50,7 +54,7 @@ def with_adapters(library: Any, row: dict[str, Any], bases: dict[Any, Any]) -> s
         model = base_of(row, bases, getattr(transformers, row["base_class"]))
         library.init(model)
     info: dict[str, Any] = {}
-    if (folder / "adapter_config.json").exists():
+    if config.exists():
         safe = (folder / "adapter.safetensors").exists()
         name = model.load_adapter(row["folder"], use_safetensors=safe, loading_info=info)
         model.set_active_adapters(name)
