@@ -41,6 +41,11 @@ class Bank(nn.Module):
                 found[key] = tensor
         return found
 
+    @property
+    def trains(self) -> bool:
+        """Whether some parameter is being trained."""
+        return any(one is not None and one.requires_grad for one in self._parameters.values())
+
     def trainable(self) -> dict[str, nn.Parameter]:
         """Return canonical key → parameter, without what is never trained."""
         return {key: tensor for key, tensor in self.tensors().items() if isinstance(tensor, nn.Parameter)}

@@ -86,7 +86,7 @@ class Plans:
                 f"{loaded.manifest.name!r} is a fusion layer, which does nothing alone",
                 hint="activate Fuse(…) of its adapters",
             )
-        trains = any(p.requires_grad for p in loaded.bank.tensors().values())
+        trains = loaded.bank.trains
         return build(
             self._ground,
             self._installation,
@@ -111,7 +111,7 @@ class Plans:
             self._installation,
             made.binding,
             self._labels_of(made.binding.head, parts),
-            trains=any(p.requires_grad for one in loaded.values() for p in one.bank.tensors().values()),
+            trains=any(one.bank.trains for one in loaded.values()),
             mutes=compat or any(self._roster.mutes(one) for one in loaded.values()),
             copies=made.copies,
             tasks=made.tasks,

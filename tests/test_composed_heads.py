@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import inputs, model
+from tiny_models import family, inputs, model, with_adapters
 from torch import Tensor
 from transformers import GPT2Config, GPT2Model
 
@@ -69,6 +69,23 @@ def test_parallel_gives_one_answer_for_each_head_and_the_sum_of_their_losses(ada
     assert len(found["outputs"]) == 2
     assert torch.allclose(found["outputs"][1]["logits"], logits(adapters, "three"), atol=1e-5)
     assert torch.allclose(found["loss"], torch.stack(losses).sum(), atol=1e-5)
+
+
+def test_heads_of_an_encoder_decoder_that_make_their_decoders_text_stand_side_by_side() -> None:
+    base = family("bart")
+    made = with_adapters(
+        base,
+        two="lora+classification_head[num_labels=2]",
+        three="seq_bn+classification_head[num_labels=3,layers=1]",
+    )
+    ids = torch.tensor([[39, 26, 46, 55, 2], [36, 96, 13, 28, 2]])
+    wanted = []
+    for name in ("two", "three"):
+        made.activate(name)
+        wanted.append(base(input_ids=ids)["logits"])
+    made.activate(Parallel("two", "three"))
+    found = base(input_ids=ids)["outputs"]
+    assert all(torch.allclose(one["logits"], want, atol=1e-5) for one, want in zip(found, wanted, strict=True))
 
 
 def test_heads_of_different_kinds_stand_side_by_side(adapters: AdapterSet) -> None:

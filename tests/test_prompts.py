@@ -96,7 +96,7 @@ def test_a_prompt_behind_the_embeddings_lengthens_the_output_and_leaves_no_trace
         assert not torch.allclose(found[-1][:, 3:], before, atol=1e-3)
         adapters.activate(None)
     # What padding does to a prompt it does under sdpa alone.
-    same = text == BEHIND or name.startswith("deberta")
+    same = text == BEHIND or name.startswith("deberta") or "attention_mask" not in batch
     assert torch.allclose(found[0], found[-1], atol=1e-5) == same
     adapters.detach()
     assert torch.allclose(answers(base, batch), before, atol=1e-5)

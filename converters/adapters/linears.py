@@ -164,7 +164,7 @@ def merged(row: Architecture) -> tuple[str, ...]:
 def _scaled(chosen: Iterable[str], row: Architecture) -> list[str]:
     """Return what was scaled before 1.1.0 too: merged projections, by their names where no stack has others."""
     parts = [role for role in chosen if role in merged(row)]
-    mixed = any(part.query != part.key for stack in row.layers for part in stack.attentions)
+    mixed = any(all(part.query != part.key for part in stack.attentions) for stack in row.layers)
     return [JOINT] if parts and mixed else parts
 
 
