@@ -134,7 +134,7 @@ class _Attempt:
         for place in self.places:
             try:
                 return self.at(place, offline=True)
-            except OfflineError:
+            except (OfflineError, NotFoundError):
                 continue
         return None
 

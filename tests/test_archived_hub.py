@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import subprocess
 import sys
@@ -483,6 +484,17 @@ def test_where_only_what_the_index_vouches_for_is_wanted_the_hub_is_not_asked(
     with pytest.raises(NotFoundError, match=r"there is no .*/1\.zip"):
         sources.obtain(registry, artifact, "it", store=Store(), offline=False, progress=None, pinned=True)
     assert not double.requests
+
+
+def test_a_file_that_is_gone_from_its_folder_comes_from_another_source(host: StaticHost, tmp_path: Path) -> None:
+    data = b"bytes"
+    host.files["copy.safetensors"] = data
+    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    artifact = dataclasses.replace(MINI, digest=digest, size=len(data), sources=(f"{host.url}/copy.safetensors",))
+    Index().add("mine", "1.0.0", artifact, published="2026-01-01").write(tmp_path / "index.json")
+    with pytest.raises(OfflineError, match="not on this machine"):
+        pull("mine", registry=tmp_path, offline=True)
+    assert pull("mine", registry=tmp_path).path.read_bytes() == data
 
 
 def test_each_place_that_fails_is_named(one: Card, host: StaticHost, double: Hub) -> None:
