@@ -21,9 +21,10 @@ from .words import counted
     """,
 )
 @click.argument("place", metavar="REGISTRY")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and write nothing.")
 @options.offline
 @options.with_output
-def shard(output: Output, place: str, offline: bool | None) -> None:
+def shard(output: Output, place: str, dry_run: bool, offline: bool | None) -> None:
     """Keep the index of a registry in one small file per name, for registries with very many adapters.
 
     A publish then writes one of them, and who looks a name up reads one, over the network too. REGISTRY is a folder or
@@ -32,9 +33,10 @@ def shard(output: Output, place: str, offline: bool | None) -> None:
     """
     from ..registry import Settings, sharding
 
-    count = sharding.shard_at(place, Settings.load(offline=offline))
-    text = f"{place} keeps its index in {counted(count, 'file')}" if count is not None else f"{place} does so already"
-    output.result({"registry": place, "shards": count}, ids=[place], text=[text])
+    count = sharding.shard_at(place, Settings.load(offline=offline), dry_run=dry_run)
+    verb = "would keep" if dry_run else "keeps"
+    text = f"{place} {verb} its index in {counted(count, 'file')}" if count is not None else f"{place} does so already"
+    output.result({"registry": place, "shards": count, "dry_run": dry_run}, ids=[place], text=[text])
 
 
 @click.command(
@@ -45,8 +47,9 @@ def shard(output: Output, place: str, offline: bool | None) -> None:
     """,
 )
 @click.argument("folder", metavar="FOLDER", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and write nothing.")
 @options.with_output
-def pack(output: Output, folder: Path) -> None:
+def pack(output: Output, folder: Path, dry_run: bool) -> None:
     """Write index/all.json.gz: all entries of an index of one file per name.
 
     The files of a web server cannot be listed, so that `list` and `search` read this one. They find what there was when
@@ -54,6 +57,7 @@ def pack(output: Output, folder: Path) -> None:
     """
     from ..registry import sharding
 
-    count, length = sharding.pack(folder)
-    text = f"{folder}: {counted(count, 'adapter')} in {size(length)}"
-    output.result({"registry": str(folder), "adapters": count, "size": length}, ids=[str(folder)], text=[text])
+    count, length = sharding.pack(folder, dry_run=dry_run)
+    text = f"{folder}: {counted(count, 'adapter')} {'would be ' if dry_run else ''}in {size(length)}"
+    data = {"registry": str(folder), "adapters": count, "size": length, "dry_run": dry_run}
+    output.result(data, ids=[str(folder)], text=[text])

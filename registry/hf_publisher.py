@@ -63,7 +63,7 @@ class HubPublisher:
         """Return the model card of the repository, or None; that of a registry with very many adapters is its own."""
         return None if self._found is None or self._sharded else _file(self._found, CARD)
 
-    def shard(self) -> int | None:
+    def shard(self, *, dry_run: bool = False) -> int | None:
         """Make the index of a registry a sharded one, in one commit; see sharding.shard_at.
 
         Raises:
@@ -74,6 +74,8 @@ class HubPublisher:
             raise StateError(f"{self.place} is the repository of one adapter", hint="make a new one for a registry")
         if self._sharded:
             return None
+        if dry_run:
+            return len(dict(shards.all_of(_index(self._found)))) if self._found else 0
         found = self._found or self._made()
         documents = dict(shards.all_of(_index(found)))
         try:

@@ -14,8 +14,10 @@ from .registry import INDEX
 from .settings import Settings
 
 
-def shard_at(place: str, settings: Settings) -> int | None:
+def shard_at(place: str, settings: Settings, *, dry_run: bool = False) -> int | None:
     """Make the index at a place a sharded one; return how many shards it has, or None where it was one already.
+
+    dry_run: only say it.
 
     Raises:
         UnsupportedError, UsageError: the place is neither a folder nor a repository on the Hub.
@@ -23,15 +25,15 @@ def shard_at(place: str, settings: Settings) -> int | None:
     """
     publisher = publisher_at(place, settings=settings, create=True)
     if isinstance(publisher, FolderPublisher):
-        return shard(publisher.folder)
+        return shard(publisher.folder, dry_run=dry_run)
     from .hf_publisher import HubPublisher
 
     if isinstance(publisher, HubPublisher):
-        return publisher.shard()
+        return publisher.shard(dry_run=dry_run)
     raise UnsupportedError(f"{place} cannot be sharded", hint="shard a copy of it in a folder")
 
 
-def shard(folder: Path) -> int | None:
+def shard(folder: Path, *, dry_run: bool = False) -> int | None:
     """Make the index in a folder a sharded one, or a new one where there is none; see shard_at.
 
     It is one file until all shards are there. Whoever publishes meanwhile waits.
@@ -41,6 +43,9 @@ def shard(folder: Path) -> int | None:
         AdapterHubError: it cannot be written.
     """
     place = folder / INDEX
+    if dry_run:
+        index = editing.load(place, create=True)
+        return None if index.layout else len(dict(shards.all_of(index)))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with atomic.held(place):
@@ -67,8 +72,10 @@ def whole(folder: Path) -> Index:
         raise atomic.unreadable(folder, error) from error
 
 
-def pack(folder: Path) -> tuple[int, int]:
+def pack(folder: Path, *, dry_run: bool = False) -> tuple[int, int]:
     """Write all entries of a sharded registry into one compressed file; return their number and its size.
+
+    dry_run: only say it.
 
     Raises:
         AdapterHubError: it is no sharded registry, or cannot be read or written.
@@ -79,7 +86,8 @@ def pack(folder: Path) -> tuple[int, int]:
     index = whole(folder)
     index.check(str(folder))
     data = shards.pack(index)
-    atomic.write(folder / shards.PACKED, data)
+    if not dry_run:
+        atomic.write(folder / shards.PACKED, data)
     return len(index), len(data)
 
 

@@ -493,6 +493,9 @@ def test_a_registry_on_the_hub_is_sharded_published_to_yanked_and_read(hub: Hub,
     if old:
         first = a_publication(tmp_path / "s", "first")
         publisher_at(place, settings=Settings.load(), create=True).publish(first)
+    before = {path: file.data for path, file in hub.storage.get("me/hub").files("main").items()} if old else {}
+    assert type_command("index", "shard", place, "--dry-run", "--json").json["shards"] == old
+    assert not old or before == {path: file.data for path, file in hub.storage.get("me/hub").files("main").items()}
     assert type_command("index", "shard", place, "--json").json["shards"] == old
     assert type_command("index", "shard", place, "--json").json["shards"] is None
     assert publish(place, tmp_path, "me/a")
@@ -578,6 +581,21 @@ def test_an_alias_that_a_dead_process_left_is_no_fault_and_goes_with_its_next_ow
     editing.edit(place / "index.json", ["movies", "ghost"], change)
     assert opened(place).find("ghost") == "movies"
     assert shards.parse((place / shards.path_of("ghost")).read_bytes(), "x").alias_of == ("movies",)
+
+
+def test_a_dry_run_shards_and_packs_nothing(many: Path, tmp_path: Path) -> None:
+    def files(folder: Path) -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    before = files(many)
+    said = type_command("index", "pack", str(many), "--dry-run", "--json").json
+    assert files(many) == before
+    assert type_command("index", "pack", str(many), "--json").json == {**said, "dry_run": False}
+    flat = tmp_path / "flat"
+    publisher_at(str(flat), settings=Settings.load(), create=True).publish(a_publication(tmp_path / "s"))
+    before = files(flat)
+    assert type_command("index", "shard", str(flat), "--dry-run").out == f"{flat} would keep its index in 1 file\n"
+    assert files(flat) == before
 
 
 def test_what_cannot_be_sharded_or_packed_says_why(tmp_path: Path) -> None:
