@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from functools import cached_property
 
 import torch
@@ -12,7 +13,10 @@ from transformers.pytorch_utils import Conv1D
 from ..architectures import Architecture
 from ..errors import NotFoundError, UnsupportedError
 from ..sites import Attention, Layout
-from .layout import Ground, survey
+from .layout import Ground, setting, survey
+
+WINDOW = "sliding_window"
+"""What configurations call how far an attention reaches back, where it does not reach all."""
 
 
 class KnownBase:
@@ -60,12 +64,18 @@ class KnownBase:
         """Return keys (length, heads · size) of an attention as they are so many places further on.
 
         Raises:
-            UnsupportedError: the attention does not turn its keys by their positions.
+            UnsupportedError: the attention does not turn its keys by their positions, or does not reach all of them.
         """
         attention = self._attentions[path]
         module = self._ground.modules.get(attention.positions) if attention.positions else None
         if module is None or not _is_rotation(module):
             raise UnsupportedError(f"{path} does not turn its keys by their positions, or in a way of its own")
+        window, longest = (setting(self._ground.bare.config, name) for name in (WINDOW, "max_position_embeddings"))
+        if window is not None and window < (longest or math.inf):
+            raise UnsupportedError(
+                f"{path} reaches {window} positions back, and a prefix that counts among them is out of its reach",
+                hint="write it in the native format",
+            )
         split = keys.detach().double().view(len(keys), -1, attention.head_size)
         with torch.no_grad():
             cosine, sine = module(split.new_zeros(1, 1, 1), torch.tensor([[abs(places)]]))

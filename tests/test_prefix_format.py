@@ -12,6 +12,7 @@ from golden import GOLDEN, PREFIXES, Case
 from test_adapters_format import same
 from tiny_models import family, with_adapters
 
+import adapterhub
 from adapterhub.adapter import Adapter
 from adapterhub.converters import Parts, adapters, native, read, write
 from adapterhub.errors import FormatError, UnsupportedError
@@ -167,3 +168,16 @@ def test_families_that_the_library_has_no_prefixes_for_are_refused(name: str, tm
     adapter = with_adapters(family(name), x="prefix_tuning_flat[prefix_length=3]").adapter("x")
     with pytest.raises(UnsupportedError, match=f"the library has none for {name} models"):
         write(adapter, tmp_path / "x", "adapters")
+
+
+def test_a_prefix_of_a_model_with_a_short_window_is_not_counted_among_its_positions(tmp_path: Path) -> None:
+    case = PREFIXES.case("a-mistral-flat")
+    with pytest.raises(UnsupportedError, match="PEFT counts the text's positions on behind the prefix"):
+        adapterhub.convert(case.adapter, tmp_path / "x", to="peft", base=case.base)
+    wide = family("mistral", sliding_window=None)
+    source = write(
+        with_adapters(wide, x="prefix_tuning_flat[prefix_length=3]").adapter("x"), tmp_path / "y.safetensors"
+    )
+    report = adapterhub.convert(source, tmp_path / "z", to="peft", base=wide, verify=True)
+    assert report.verified is not None
+    assert report.verified.difference < 1e-5

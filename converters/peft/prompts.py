@@ -220,9 +220,13 @@ def encode_p_tuning(
 
 
 def _fields(length: int, spare: int, vectors: torch.Tensor) -> dict[str, JSON]:
-    """Return the fields of a prompt. PEFT finds the size of tokens by itself, but not in every family."""
-    submodules = 1 + spare // length
-    return {"num_virtual_tokens": length, "num_transformer_submodules": submodules, "token_dim": vectors.shape[1]}
+    """Return the fields of a prompt.
+
+    PEFT looks for the size of tokens and the number of heads by itself, but not under the names of every family; the
+    second must be a number, and only prefixes depend on it.
+    """
+    found = {"num_virtual_tokens": length, "num_transformer_submodules": 1 + spare // length}
+    return {**found, "token_dim": vectors.shape[1], "num_attention_heads": 1}
 
 
 def _vectors(tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:

@@ -34,7 +34,10 @@ KINDS = (
     *("head", "head-only", "static-head", "legacy-head"),
 )
 
+DEBERTA = "the DeBERTa of adapters has biases that it does not save, so that every process draws its own"
+
 KNOWN: dict[str, str] = {
+    **{f"prefix-cases/a-deberta-{name}": DEBERTA for name in ("flat", "gated", "mlp", "prompt")},
     "golden/c-cross-cls2base-seqbn": "the folder is for the class that it was saved from, the case for another",
     "golden/c-roberta-cls": "the folder is for a class with this head, the case for the bare model",
     "golden/d-vit-lora-saved-with-tf4": "modules keep the names of transformers 4 that the source has",
@@ -139,7 +142,7 @@ def loaded(name: str, python: str, rows: list[dict[str, Any]], place: Path) -> I
     found = json.loads((place / f"{name}-found.json").read_text("utf-8"))
     print(f"{found['library']}: {len(found['same'])} the same, {sum('refused' in row for row in mine)} refused")
     for case, what in sorted(found["other"].items()):
-        if name == "peft" and case in KNOWN:
+        if case in KNOWN:
             print(f"{name}: {case}: {what} (known: {KNOWN[case]})")
         else:
             yield f"{name}: {case}: {what}"
