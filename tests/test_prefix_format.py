@@ -174,10 +174,9 @@ def test_a_prefix_of_a_model_with_a_short_window_is_not_counted_among_its_positi
     case = PREFIXES.case("a-mistral-flat")
     with pytest.raises(UnsupportedError, match="PEFT counts the text's positions on behind the prefix"):
         adapterhub.convert(case.adapter, tmp_path / "x", to="peft", base=case.base)
-    wide = family("mistral", sliding_window=None)
-    source = write(
-        with_adapters(wide, x="prefix_tuning_flat[prefix_length=3]").adapter("x"), tmp_path / "y.safetensors"
-    )
+    made, wide = (family("mistral", sliding_window=None) for _ in range(2))
+    adapter = with_adapters(made, x="prefix_tuning_flat[prefix_length=3]").adapter("x")
+    source = write(adapter, tmp_path / "y.safetensors")
     report = adapterhub.convert(source, tmp_path / "z", to="peft", base=wide, verify=True)
     assert report.verified is not None
     assert report.verified.difference < 1e-5
