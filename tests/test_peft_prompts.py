@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
 import transformers
 from golden import GOLDEN, PEFT_PROMPTS, Case
 from safetensors.torch import load_file
+from tiny_models import family, with_adapters
 from torch import Tensor
 
 from adapterhub.adapter import Adapter, Base, Manifest, MethodConfig
+from adapterhub.converters import write
 from adapterhub.loader import AdapterSet, attach
 from adapterhub.methods import PrefixTuningConfig, PromptTuningConfig, PTuningConfig
 from adapterhub.sites import Layout
