@@ -118,9 +118,9 @@ def bound(node: Node | PerRow | Headed, leaf: Leaf, *, compat: bool = False) -> 
     binding = _bound(node, partial(_unplaced, leaf), tasks)
     check_prefixes(binding.attentions)
     kept = {name: getattr(binding, name) for name in ("attentions", "positions", "head")}
-    made = replace(compat_bound(node, leaf, tasks), **kept)
+    whole = replace(compat_bound(node, leaf, tasks), **kept)
     # There the first module that has adapters repeats the batch.
-    return Setup(made, copies(node) if made.sites or made.linears or made.attentions else 1, tasks)
+    return Setup(whole, copies(node) if whole.sites or whole.linears or whole.attentions else 1, tasks)
 
 
 def _unplaced(leaf: Leaf, name: str) -> Binding:

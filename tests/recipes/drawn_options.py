@@ -321,7 +321,8 @@ def attention(draw: Draw, family: str, members: list[Options]) -> str | None:
     hidden = row in ("gpt2", "gptj", "llama", "mistral") or family in ("encoder-decoder-gpt2", "encoder-decoder-mixed")
     if any(m.get("architecture") == "prefix_tuning" for m in members) and (hidden or draw.random() < 0.5):
         return "eager"
-    return often(draw, None, "eager")
+    chosen: str | None = often(draw, None, "eager")
+    return chosen
 
 
 def default_case(number: int) -> Options:
@@ -383,7 +384,14 @@ POOLS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 """Name → the kinds of methods that a composition is made of, and of compositions that the library has of them."""
 
-SHARED = ("mh_adapter", "output_adapter", "cross_adapter", "original_ln_after", "is_parallel", "leave_out")
+SHARED: tuple[str, ...] = (
+    "mh_adapter",
+    "output_adapter",
+    "cross_adapter",
+    "original_ln_after",
+    "is_parallel",
+    "leave_out",
+)
 SHARED += ("selfattn_lora", "attn_matrices", "intermediate_lora", "output_lora")
 SHARED += ("encoder_prefix", "cross_prefix", "prefix_length")
 """Options that say where something stands; most adapters of a composition have them alike."""
@@ -496,7 +504,7 @@ def composition_case(number: int) -> Options:
     rows = [*MODELS] if pool not in ("prompt", "prefix", "mixed", "union") else [*WITH_PROMPT]
     family = draw.choice(rows)
     shape = shape_of(draw) | {"rows": 3}
-    tokens = SEQUENCES.get(MODELS[family].row, shape["tokens"])
+    tokens = SEQUENCES.get(MODELS[family].row) or int(shape["tokens"])
     shape |= {"tokens": tokens, "decoder": tokens}
     making = Composing(draw, methods, kinds, draw.random() < 0.8)
     active = making.node(shape["rows"], tokens, draw.choice((1, 2, 2, 3)), (kind,))

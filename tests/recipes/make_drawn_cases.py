@@ -46,7 +46,13 @@ STEPS = {"default": 29, "method": 23, "composition": 19, "dated": 37}
 
 DIMENSIONS = {"default": default_case, "method": method_case, "composition": composition_case, "dated": dated_case}
 UNTOUCHED = 1e-5
-SCALES = (".scaling", "adapter_norm_before.weight", "adapter_norm_after.weight", "m.weight", ".weights")
+SCALES: tuple[str, ...] = (
+    ".scaling",
+    "adapter_norm_before.weight",
+    "adapter_norm_after.weight",
+    "m.weight",
+    ".weights",
+)
 SCALES += ("task_specific.values",)
 
 

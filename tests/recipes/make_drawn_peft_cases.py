@@ -161,7 +161,7 @@ KINDS: dict[str, Any] = {
 }
 PROMPTS = ("PrefixTuningConfig", "PromptTuningConfig", "PromptEncoderConfig", "CPTConfig", "CartridgeConfig")
 SHARING = ("VeraConfig", "RandLoraConfig", "VBLoRAConfig")
-LAYERED = (
+LAYERED: tuple[str, ...] = (
     "LoraConfig",
     "LoHaConfig",
     "LoKrConfig",

@@ -159,8 +159,9 @@ def make(archive: Path) -> None:
 
 def default(field: dataclasses.Field[Any]) -> Any:
     """Return the JSON value of a field that nothing is said about."""
-    made = field.default_factory is not dataclasses.MISSING
-    value = field.default_factory() if made else None if field.default is dataclasses.MISSING else field.default
+    factory: Any = field.default_factory
+    made = factory is not dataclasses.MISSING
+    value = factory() if made else None if field.default is dataclasses.MISSING else field.default
     return value.value if isinstance(value, enum.Enum) else value
 
 
