@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..adapter import MethodConfig
 from ..errors import UnsupportedError
 from ..sites import Layout, Linear
-from .low_rank import Dora, PartsUpdate, Update, is_transposed, readable
+from .low_rank import Dora, GatedDora, PartsUpdate, Update, gated, is_transposed, readable
 from .method import Binding, LinearOp, Live, Method
 from .updating import Added
 
@@ -230,14 +230,14 @@ def _low_rank(op: Update | PartsUpdate, linear: Linear, base: Base | None) -> De
         )
     if isinstance(op, PartsUpdate):
         if op.gate is not None:
-            raise UnsupportedError(
-                f"the update of {linear.path} has a gate, which depends on the input: no weight computes the same"
-            )
+            raise gated(op.target)
         count = max(1, len(op.target.parts))
         pairs = zip(*(t.detach().double().chunk(count) for t in op.factors()), strict=True)
         return Delta(linear=linear, parts=op.target.parts, blocks=tuple(Block(a, b * op.scale) for a, b in pairs))
     a, b = (t.detach().double().flatten(1) for t in op.factors())
     block = Block(a, b * op.scale)
+    if isinstance(op, GatedDora):
+        raise gated(op.target)
     if isinstance(op, Dora):
         return _directed(op, block, linear, base)
     c = None if op.c is None else op.c.detach().double() * op.scale

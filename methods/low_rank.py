@@ -83,7 +83,9 @@ def operation(
     gate = (extras["gate.weight"], extras["gate.bias"]) if "gate.weight" in extras else None
     if magnitude != "none":
         m = extras["magnitude"]
-        return Dora(factors, target, live, scale=scale, dropout=dropout, m=m, magnitude=magnitude, gate=gate)
+        if gate is not None:
+            return GatedDora(factors, target, live, scale=scale, dropout=dropout, m=m, magnitude=magnitude, gate=gate)
+        return Dora(factors, target, live, scale=scale, dropout=dropout, m=m, magnitude=magnitude)
     if gate is not None or target.parts:
         return PartsUpdate(factors, target, live.mode, scale=scale, dropout=dropout, gate=gate)
     return Update(factors, target, live.mode, scale=scale, dropout=dropout, c=extras.get("bias"))
@@ -350,7 +352,7 @@ class PartsUpdate:
 class Dora(Update):
     """The update split into magnitude and direction."""
 
-    __slots__ = ("bias", "gate", "m", "norm_scale", "weight")
+    __slots__ = ("bias", "m", "norm_scale", "weight")
 
     def __init__(
         self,
@@ -362,11 +364,9 @@ class Dora(Update):
         dropout: float,
         m: Tensor,
         magnitude: Magnitude,
-        gate: tuple[Tensor, Tensor] | None,
     ) -> None:
         super().__init__(factors, target, live.mode, scale=scale, dropout=dropout)
         self.m = m
-        self.gate = gate
         self.norm_scale = scale if magnitude == "dora" else 1.0
         self.weight = readable(live.base(f"{target.path}.weight"), target.path)
         # What the magnitude leaves alone.
@@ -377,18 +377,6 @@ class Dora(Update):
         """Return the adapted y (…, outputs)."""
         a, b = self.factors()
         return self._directed(self.added(forward(x), x, a, b), a, b)
-
-    def added(self, y: Tensor, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        """Return y with the update of x, times its gate."""
-        if self.gate is None:
-            return super().added(y, x, a, b)
-        h = reduced(x, a, self.target.linear, self.dropout if self.mode.training else 0.0)
-        return joined(y, h.view(*x.shape[:-1], -1) * gates(x, self.gate), b, self.scale)
-
-    def change(self, h: Tensor | None, x: Tensor) -> Tensor:
-        """Return s g(x) B A h (…, outputs); see method.Chainable."""
-        change = super().change(h, x)
-        return change if self.gate is None else change * gates(x, self.gate)
 
     def changed(self, y: Tensor, change: Tensor) -> Tensor:
         """Return y with the last change, split into magnitude and direction; see method.Chainable."""
@@ -422,14 +410,46 @@ class Dora(Update):
 
     def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return the scaled weight; as in `adapters` the bias is scaled too with magnitude `dora_adapters`."""
-        if self.gate is not None:
-            raise gated(self.target)
         factor = self.factor(weight, *self.factors(), transposed=False)
         updated, bias = super().merged(weight, bias)
         updated = updated * factor.view(-1, *(1,) * (weight.ndim - 1))
         if bias is None or self.bias is not None:
             return updated, bias
         return updated, bias * factor
+
+
+class GatedDora(Dora):
+    """The same with a gate on the update."""
+
+    __slots__ = ("gate",)
+
+    def __init__(
+        self,
+        factors: Factors,
+        target: Target,
+        live: Live,
+        *,
+        scale: float,
+        dropout: float,
+        m: Tensor,
+        magnitude: Magnitude,
+        gate: tuple[Tensor, Tensor],
+    ) -> None:
+        super().__init__(factors, target, live, scale=scale, dropout=dropout, m=m, magnitude=magnitude)
+        self.gate = gate
+
+    def added(self, y: Tensor, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        """Return y with the update of x, times its gate."""
+        h = reduced(x, a, self.target.linear, self.dropout if self.mode.training else 0.0)
+        return joined(y, h.view(*x.shape[:-1], -1) * gates(x, self.gate), b, self.scale)
+
+    def change(self, h: Tensor | None, x: Tensor) -> Tensor:
+        """Return s g(x) B A h (…, outputs); see method.Chainable."""
+        return super().change(h, x) * gates(x, self.gate)
+
+    def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Raise: its gate depends on the input."""
+        raise gated(self.target)
 
 
 def gated(target: Target) -> UnsupportedError:

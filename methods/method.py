@@ -374,17 +374,15 @@ class Facts:
     only: tuple[int, ...] | None = None
     parameters: Shapes = field(default_factory=dict)
 
-    def lacks(self, layer: int) -> bool:
-        """Return whether a layer has no tensors of this configuration."""
-        if self.left_out is None or layer in self.left_out:
-            return True
-        return self.only is not None and layer not in self.only
-
 
 def left_out(known: Sequence[Facts]) -> set[int]:
     """Return the layers that a member of a union names although no member has tensors there."""
     named = {layer for facts in known for layer in facts.left_out or ()}
-    return {layer for layer in named if all(facts.lacks(layer) for facts in known)}
+    lacking = named
+    for facts in known:
+        if facts.left_out is not None:
+            lacking = lacking & {*facts.left_out, *(named.difference(facts.only) if facts.only is not None else ())}
+    return lacking
 
 
 Roles = Callable[[str], tuple[Projection, ...]]

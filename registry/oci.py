@@ -14,17 +14,20 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from ..errors import FormatError, NotFoundError, UsageError
 from . import digest, oci_client, paths, receiving
 from .copies import INDEX, MOST, State
-from .index import Entries, Index
 from .oci_client import JSON
 from .oci_transport import SCHEME, Repository
 from .records import Artifact, Entry
 from .reference import Reference
 from .remote import Source
 from .version import Version
+
+if TYPE_CHECKING:
+    from .index import Index
 
 ADAPTER = "application/vnd.adapterhub.adapter.v1"
 CONFIG = "application/vnd.adapterhub.index.v1+json"
@@ -163,6 +166,8 @@ def found(repository: Repository, version: str, *, actions: str = "pull") -> Fou
     what = f"{repository}:{tag_of(version)}"
     if content["config"].get("mediaType") != CONFIG:
         raise FormatError(f"{what} is no adapter", hint="adapters are pushed to repositories of their own")
+    from .index import Index
+
     data = oci_client.small_blob(repository, content["config"]["digest"], most=MOST)
     index = Index.loads(data, f"{INDEX} of {what}")
     if len(index.adapters) != 1 or list(next(iter(index.adapters.values())).versions) != [version]:
@@ -176,6 +181,8 @@ def index_of(repository: Repository, versions: list[Found]) -> Index:
     Raises:
         FormatError, SchemaError: they are of several adapters, or contradict each other.
     """
+    from .index import Entries, Index
+
     names = sorted({one.name for one in versions})
     if len(names) != 1:
         raise FormatError(f"{repository} holds versions of several adapters: {', '.join(names)}")

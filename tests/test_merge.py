@@ -452,6 +452,7 @@ def test_what_is_no_update_is_refused_by_methods_for_updates_with_every_reason()
         b="seq_bn[reduction_factor=4]",
         c="seq_bn+layer_norm",
         gated="lora[gating=true]",
+        directed="lora[gating=true,magnitude=dora_adapters]",
         rotated="loreft",
     )
     one = {name: adapters.adapter(name) for name in adapters.names}
@@ -463,6 +464,8 @@ def test_what_is_no_update_is_refused_by_methods_for_updates_with_every_reason()
         merge([one["a"], one["c"]])
     with pytest.raises(UnsupportedError, match="has a gate, which depends on the input"):
         merge([one["gated"], one["gated"]])
+    with pytest.raises(UnsupportedError, match="has a gate, which depends on the input"):
+        merge([one["directed"], one["directed"]], base=model("bert"))
     with pytest.raises(UnsupportedError, match="rotations of reft are orthogonal"):
         merge([one["rotated"], one["rotated"]])
     assert merge([one["gated"], one["gated"]], compat="adapters").config == one["gated"].config
