@@ -14,7 +14,8 @@ from urllib.parse import quote, urljoin, urlsplit
 
 from ..errors import AdapterHubError, DigestError, FormatError, NotFoundError, UsageError
 from . import digest, streaming
-from .oci_transport import SCHEME, Repository, ask, headers_for, named_errors
+from .oci import SCHEME
+from .oci_transport import Repository, ask, headers_for, named_errors
 
 JSON: TypeAlias = Any
 

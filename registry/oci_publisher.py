@@ -16,10 +16,12 @@ from pathlib import Path
 
 from .. import schemas
 from ..errors import NotFoundError, StateError, UnsupportedError
-from . import digest, oci, oci_client
+from . import digest, oci_client, oci_versions
 from .folder_publisher import file_name
 from .index import Index
+from .oci import OciRegistry
 from .oci_client import JSON, MANIFEST
+from .oci_versions import ADAPTER, CONFIG, TITLE
 from .publication import Offer, Outcome, Publication
 from .records import Artifact
 
@@ -42,7 +44,7 @@ class OciPublisher:
         Raises:
             AuthenticationError, OfflineError, AdapterHubError: it cannot be read.
         """
-        self.repository = oci.OciRegistry(url).repository
+        self.repository = OciRegistry(url).repository
         self.place = str(self.repository)
         self._tags()
 
@@ -73,14 +75,14 @@ class OciPublisher:
             # Whoever published between the first look and the claim is seen by this one.
             if self._is_there(publication, artifacts):
                 return replace(outcome, files={}, new=False)
-            oci_client.put_manifest(self.repository, oci.tag_of(publication.version), document)
+            oci_client.put_manifest(self.repository, oci_versions.tag_of(publication.version), document)
         return replace(outcome, commit=digest.of_bytes(document))
 
     def _uploaded(self, publication: Publication, artifacts: tuple[Artifact, ...], files: Mapping[str, Path]) -> bytes:
         """Bring all files there, and return the manifest that names them."""
         config = publication.added_to(Index(), artifacts).dumps()
         layers = [self._layer(path, file) for path, file in files.items()]
-        return _manifest(oci.ADAPTER, self._document(oci.CONFIG, config), layers, _annotations(publication))
+        return _manifest(ADAPTER, self._document(CONFIG, config), layers, _annotations(publication))
 
     @contextmanager
     def _claimed(self, publication: Publication, artifacts: tuple[Artifact, ...]) -> Iterator[None]:
@@ -112,7 +114,7 @@ class OciPublisher:
         Raises:
             StateError: it is there with others, or the repository is that of another adapter.
         """
-        versions = list(oci.versions_of(self._tags()))
+        versions = list(oci_versions.versions_of(self._tags()))
         there = next(filter(None, map(self._found, versions)), None)
         if there is not None and there.name != publication.name:
             raise StateError(
@@ -127,8 +129,8 @@ class OciPublisher:
             )
         return same is not None
 
-    def _found(self, version: str) -> oci.Found | None:
-        return oci.found(self.repository, version, actions=ACTIONS)
+    def _found(self, version: str) -> oci_versions.Found | None:
+        return oci_versions.found(self.repository, version, actions=ACTIONS)
 
     def _tags(self) -> list[str]:
         """Return the tags of the repository; none where there is no such repository yet."""
@@ -142,7 +144,12 @@ class OciPublisher:
         known = digest.of_file(file)
         oci_client.upload(self.repository, file, known)
         kind = _TYPES.get(Path(path).suffix, "application/octet-stream")
-        return {"mediaType": kind, "digest": known, "size": file.stat().st_size, "annotations": {oci.TITLE: path}}
+        return {
+            "mediaType": kind,
+            "digest": known,
+            "size": file.stat().st_size,
+            "annotations": {TITLE: path},
+        }
 
     def _document(self, kind: str, data: bytes) -> JSON:
         """Bring a document there, and return what a manifest says of it."""

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from ..errors import AdapterHubError, AuthenticationError, NotFoundError
 from . import oci_credentials, streaming
+from .oci import SCHEME
 from .oci_credentials import Ticket
 
-SCHEME = "oci://"
 MOST_MANIFEST = 4 << 20
 """Bytes that a manifest may have, as the specification says."""
 _HERE = frozenset({"localhost", "127.0.0.1", "[::1]"})

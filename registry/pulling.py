@@ -194,7 +194,7 @@ def _refuse_unsigned(reference: Reference, settings: Settings) -> None:
 
 def _of_its_only_entry(reference: Reference, settings: Settings) -> tuple[Reference, Registry]:
     """Return what `oci://host/name:1.0.0` means in the repository that it names."""
-    from .oci import named
+    from .oci_versions import named
 
     url, version = named(reference)
     opened = open_registry(url, settings=settings)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 from ..errors import AdapterHubError, AuthenticationError, NotFoundError, OfflineError, UnsupportedError, UsageError
 from . import digest, paths, streaming
 from .contention import Stale
+from .s3 import SCHEME
 from .streaming import Document, Passing
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SCHEME = "s3://"
 NEW = ""
 """In place of an ETag: there is no such object yet."""
 

@@ -35,9 +35,9 @@ from adapterhub.registry import (
     Settings,
     Store,
     Yank,
-    oci,
     oci_client,
     oci_transport,
+    oci_versions,
     open_registry,
     publisher_at,
     pull,
@@ -109,8 +109,8 @@ def test_the_client_that_others_use_finds_the_same_files(place: str, tmp_path: P
         "peft/adapter_model.safetensors": b"peft bytes",
     }
     manifest = client.get_manifest(target)
-    assert manifest["artifactType"] == oci.ADAPTER
-    assert manifest["config"]["mediaType"] == oci.CONFIG
+    assert manifest["artifactType"] == oci_versions.ADAPTER
+    assert manifest["config"]["mediaType"] == oci_versions.CONFIG
     assert manifest["annotations"] == {
         "org.opencontainers.image.title": "me/a",
         "org.opencontainers.image.version": "1.0.0",
@@ -189,7 +189,7 @@ def test_of_sixteen_publishers_of_versions_none_is_lost(place: str, tmp_path: Pa
     with ThreadPoolExecutor(16) as pool:
         tasks = [pool.submit(publish, place, tmp_path, "me/a", v, v.encode()) for v in versions]
         while not all(task.done() for task in tasks):
-            if oci.versions_of(oci_client.tags(oci_client.parse(place)[0])) if tasks[0].done() else ():
+            if oci_versions.versions_of(oci_client.tags(oci_client.parse(place)[0])) if tasks[0].done() else ():
                 open_registry(place, settings=Settings.load(cache=tmp_path / "reader"))
             time.sleep(0.01)
         assert all(task.result() for task in tasks)
@@ -210,7 +210,7 @@ def test_of_eight_publishers_of_one_version_at_most_one_has_published_it(tmp_pat
         publish(place, tmp_path, version="0.1.0")
         for version in ("1.0.0", "1.0.1", "1.0.2"):
             told = [number for number, new in enumerate(pool.map(one, range(8))) if new]
-            versions = oci.versions_of(oci_client.tags(oci_client.parse(place)[0]))
+            versions = oci_versions.versions_of(oci_client.tags(oci_client.parse(place)[0]))
             assert len(told) == (version in versions)
             assert all(is_right(place, "me/a", version, b"%d" % number) for number in told)
 
@@ -364,7 +364,7 @@ def test_a_push_that_fails_in_the_middle_can_be_repeated(proxy: Proxy, place: st
     proxy.faults.append(lambda r: Answer(status=400) if r.method == "PUT" and r.path.endswith("/1.0.0") else None)
     with pytest.raises(AdapterHubError, match="answers with status 400"):
         publish(url, tmp_path)
-    assert oci.versions_of(oci_client.tags(oci_client.parse(place)[0])) == {}
+    assert oci_versions.versions_of(oci_client.tags(oci_client.parse(place)[0])) == {}
     proxy.faults.clear()
     assert publish(url, tmp_path)
     assert is_right(url, "me/a", "1.0.0")
