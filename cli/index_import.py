@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from . import options
 from .command import Documented
 from .output import Output
+
+if TYPE_CHECKING:
+    from ..registry import Index
 
 
 @click.command(
@@ -39,13 +42,20 @@ def command(output: Output, kind: str, folder: Path, place: Path, dry_run: bool)
     lie; nothing is fetched. Names that its library knew (`sentiment/sst-2@ukp`, `@ukp/…`) become aliases. Once more,
     nothing changes.
     """
-    from ..hub.importing import import_archive
-    from ..registry import Index, atomic
+    from ..hub.importing import Import, Imported
+    from ..registry import editing
 
-    with contextlib.nullcontext() if dry_run else atomic.held(place):
-        imported = import_archive(folder, Index.load(place) if place.is_file() else Index())
-        if not dry_run:
-            imported.index.write(place)
+    archive, made = Import.of(folder), list[Imported]()
+
+    def change(index: Index) -> Index:
+        made.append(archive.into(index))
+        return made[-1].index
+
+    if dry_run:
+        change(editing.view(place, archive.spellings, create=True))
+    else:
+        editing.edit(place, archive.spellings, change, create=True)
+    imported = made[-1]
     data = {
         "index": str(place),
         "adapters": len(imported.names),

@@ -46,6 +46,7 @@ from adapterhub.registry import (
     open_registry,
     pull,
     receiving,
+    sharding,
     sources,
 )
 from adapterhub.registry.registry import PACKAGED
@@ -358,6 +359,18 @@ def test_the_command_writes_the_index_once(clean: None, archive: Path, tmp_path:
     again = type_command("index", "import", "adapterhub-archive", str(archive), "--index", "new.json", "--json")
     assert (again.json["added"], Path("new.json").read_bytes()) == ([], data)
     assert type_command("index", "check", "new.json").status == 0
+
+
+def test_a_sharded_index_gets_a_file_for_each_name_and_nothing_is_lost(clean: None, archive: Path) -> None:
+    place = Path("hub/index.json")
+    command = ("index", "import", "adapterhub-archive", str(archive), "--index", str(place))
+    assert type_command("index", "shard", "hub").status == 0
+    marker = place.read_bytes()
+    assert type_command(*command).out == f"13 adapters with 20 files are in {place}, 13 of them new\n"
+    assert place.read_bytes() == marker
+    assert sharding.whole(place.parent) == import_archive(archive, Index()).index
+    assert sharding.faults(place.parent, sharding.whole(place.parent)) == []
+    assert type_command(*command, "--json").json["added"] == []
 
 
 def test_a_dry_run_writes_nothing(clean: None, archive: Path) -> None:
