@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, ClassVar
 from ..sites import Linear
 from .low_rank import product
 from .method import Shapes
-from .updating import AddedOf, Base, Rule, UpdatingConfig, at, bounds, method
+from .targets import at
+from .updating import AddedOf, Base, Rule, UpdatingConfig, bounds, method
 
 if TYPE_CHECKING:
     from torch import Tensor

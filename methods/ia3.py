@@ -24,7 +24,7 @@ from .lora import alpha_faults
 from .low_rank import gates
 from .method import Binding, Facts, LinearOp, Live, Method, Roles, Shapes
 from .rows import along
-from .targets import Target, check_names, chosen, names_of, whole, widths
+from .targets import Target, at, check_names, chosen, whole, widths
 
 if TYPE_CHECKING:
     import torch
@@ -70,7 +70,7 @@ class IA3Config(Config):
 
     def factor(self, linear: Linear) -> float:
         """Return alpha at a map."""
-        return next((self.alphas[name] for name in names_of(linear) if name in self.alphas), self.alpha)
+        return at(self.alphas, linear, self.alpha)
 
 
 def places(config: IA3Config, layout: Layout) -> tuple[list[Target], list[Target]]:

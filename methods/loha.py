@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ..sites import Linear
 from .method import Shapes
-from .updating import Added, Base, Rule, UpdatingConfig, at, bounds, method
+from .targets import at
+from .updating import Added, Base, Rule, UpdatingConfig, bounds, method
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, ClassVar
 from ..sites import Linear
 from .loha import cored
 from .method import Shapes
-from .updating import Added, Base, Kind, Rule, UpdatingConfig, at, bounds, method
+from .targets import at
+from .updating import Added, Base, Kind, Rule, UpdatingConfig, bounds, method
 
 if TYPE_CHECKING:
     from torch import Tensor

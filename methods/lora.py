@@ -22,7 +22,7 @@ from ..sites import Layout, Linear, Projection
 from .config import Config
 from .low_rank import Magnitude, Pair, check, factor_shapes, magnitudes, operation
 from .method import Binding, Facts, LinearOp, Live, Method, Roles, Shapes
-from .targets import Target, check_names, chosen, names_of, whole, widths
+from .targets import Target, at, check_names, chosen, whole, widths
 
 if TYPE_CHECKING:
     import torch
@@ -84,11 +84,11 @@ class LoraConfig(Config):
 
     def rank(self, linear: Linear) -> int:
         """Return r at a map."""
-        return next((self.ranks[name] for name in names_of(linear) if name in self.ranks), self.r)
+        return at(self.ranks, linear, self.r)
 
     def alpha_at(self, linear: Linear) -> float:
         """Return alpha at a map."""
-        return next((self.alphas[name] for name in names_of(linear) if name in self.alphas), self.alpha)
+        return at(self.alphas, linear, self.alpha)
 
     def scale(self, linear: Linear) -> float:
         """Return s at a map."""

@@ -82,10 +82,8 @@ def operation(
     """
     gate = (extras["gate.weight"], extras["gate.bias"]) if "gate.weight" in extras else None
     if magnitude != "none":
-        m = extras["magnitude"]
-        if gate is not None:
-            return GatedDora(factors, target, live, scale=scale, dropout=dropout, m=m, magnitude=magnitude, gate=gate)
-        return Dora(factors, target, live, scale=scale, dropout=dropout, m=m, magnitude=magnitude)
+        kind, m = Dora if gate is None else GatedDora, extras["magnitude"]
+        return kind(factors, target, live, scale=scale, dropout=dropout, m=m, magnitude=magnitude, gate=gate)
     if gate is not None or target.parts:
         return PartsUpdate(factors, target, live.mode, scale=scale, dropout=dropout, gate=gate)
     return Update(factors, target, live.mode, scale=scale, dropout=dropout, c=extras.get("bias"))
@@ -352,7 +350,7 @@ class PartsUpdate:
 class Dora(Update):
     """The update split into magnitude and direction."""
 
-    __slots__ = ("bias", "m", "norm_scale", "weight")
+    __slots__ = ("bias", "gate", "m", "norm_scale", "weight")
 
     def __init__(
         self,
@@ -364,9 +362,11 @@ class Dora(Update):
         dropout: float,
         m: Tensor,
         magnitude: Magnitude,
+        gate: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         super().__init__(factors, target, live.mode, scale=scale, dropout=dropout)
         self.m = m
+        self.gate = gate
         self.norm_scale = scale if magnitude == "dora" else 1.0
         self.weight = readable(live.base(f"{target.path}.weight"), target.path)
         # What the magnitude leaves alone.
@@ -419,24 +419,10 @@ class Dora(Update):
 
 
 class GatedDora(Dora):
-    """The same with a gate on the update."""
+    """The same with a gate on the update; a class of its own, so that an update without one costs no question."""
 
-    __slots__ = ("gate",)
-
-    def __init__(
-        self,
-        factors: Factors,
-        target: Target,
-        live: Live,
-        *,
-        scale: float,
-        dropout: float,
-        m: Tensor,
-        magnitude: Magnitude,
-        gate: tuple[Tensor, Tensor],
-    ) -> None:
-        super().__init__(factors, target, live, scale=scale, dropout=dropout, m=m, magnitude=magnitude)
-        self.gate = gate
+    __slots__ = ()
+    gate: tuple[Tensor, Tensor]
 
     def added(self, y: Tensor, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
         """Return y with the update of x, times its gate."""

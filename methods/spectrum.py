@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UsageError
 from ..sites import Linear
 from .method import Live, Method, Shapes
-from .updating import Added, Rule, UpdatingConfig, at, bounds, method
+from .targets import at
+from .updating import Added, Rule, UpdatingConfig, bounds, method
 
 if TYPE_CHECKING:
     from torch import Tensor

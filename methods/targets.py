@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from ..errors import UsageError
 from ..sites import PROJECTIONS, Layout, Linear
 from .method import Roles
+
+V = TypeVar("V")
 
 ALL_LINEAR = "all-linear"
 """Stands for every linear map inside the layers."""
@@ -89,10 +92,10 @@ def _target(linear: Linear, targets: Sequence[str], paths: set[str]) -> Target |
     return Target(linear, parts if len(linear.roles) > 1 else ())
 
 
-def names_of(linear: Linear) -> tuple[str, ...]:
-    """Return by which names values of its own are given to a map, the most particular first."""
+def at(values: Mapping[str, V], linear: Linear, otherwise: V) -> V:
+    """Return the value for a map: that of its path, else of what it is, a joint map first, else the other one."""
     joint = (JOINT,) if len(linear.roles) > 1 else ()
-    return (linear.path, *joint, *linear.roles)
+    return next((values[name] for name in (linear.path, *joint, *linear.roles) if name in values), otherwise)
 
 
 def check_names(names: Iterable[str], targets: Iterable[Target]) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..adapter import MethodConfig
 from ..errors import FormatError, UnsupportedError
@@ -19,7 +19,7 @@ from ..sites import Layout, Linear
 from .config import Config
 from .low_rank import convolution, holds_numbers, is_transposed, readable
 from .method import Binding, Facts, LinearOp, Live, Method, Roles, Shapes
-from .targets import chosen, names_of, widths
+from .targets import chosen, widths
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     Own = Mapping[str, Tensor]
 
-V = TypeVar("V")
 Shape = tuple[int, ...]
 
 SHARED = "shared."
@@ -53,11 +52,6 @@ class UpdatingConfig(Config):
 
     targets: tuple[str, ...] = ("query", "value")
     leave_out: tuple[int, ...] = ()
-
-
-def at(values: Mapping[str, V], linear: Linear, otherwise: V) -> V:
-    """Return the value for a map: that of its path, else of what it is, else the other one."""
-    return next((values[name] for name in names_of(linear) if name in values), otherwise)
 
 
 def bounds(*, most: int = MOST, **values: int | Mapping[str, int]) -> list[str]:
