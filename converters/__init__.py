@@ -133,7 +133,7 @@ def write(
         UsageError: no format has this name, or an option is none of the format's.
     """
     chosen = by_name(format)
-    adapter = told(adapter, chosen, check(options or {}, chosen, "writes"))
+    adapter = told(adapter, chosen.name, check(options or {}, chosen, "writes"))
     return chosen.write(chosen.encode(chosen.rewritten(adapter, base)), Path(path), force)
 
 

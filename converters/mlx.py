@@ -16,18 +16,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..adapter import JSON, Adapter, Manifest
-from ..architectures import Architecture, by_name
+from ..adapter import JSON, Manifest
+from ..architectures import Architecture
 from ..errors import FormatError, UnsupportedError
 from . import json_text, safetensors_file
 from .disk import digest_of, read_bounded, sha256, write_atomic, write_folder
-from .format import Format, KnownBase, Parts
+from .format import Format, Parts
 from .identity import hub_id
 from .low_rank import notes, updates
 from .low_rank.dialect import GROUP, Dialect, Joined, Split, naming_of
-from .low_rank.one_scale import of_one_scale
+from .low_rank.one_scale import rewritten
 from .low_rank.updates import AGAIN, Means, Place, Sorting, Updates
-from .peft import equal
 from .peft.families import Naming, layers_of, naming
 from .peft.folder import DOCUMENT_LIMIT
 from .peft.targets import alike
@@ -157,11 +156,6 @@ def join(found: Updates, names: Naming, manifest: Manifest, kept: Mapping[str, J
     back = {ours: theirs for theirs, ours in LEAVES.items()}
     tensors = {f"{path}.{back[leaf]}": _turned(tensor) for (path, leaf), tensor in found.tensors.items()}
     return Joined({CONFIG: document}, tensors)
-
-
-def rewritten(adapter: Adapter, base: KnownBase | None) -> Adapter:
-    """Return an adapter that computes the same, with one scale; see Format."""
-    return of_one_scale(equal.rewritten(adapter, base), by_name(adapter.manifest.base.architecture))
 
 
 def _naming(row: Architecture, kept: Mapping[str, JSON]) -> Naming:

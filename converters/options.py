@@ -94,12 +94,12 @@ def check(options: Mapping[str, JSON], chosen: Format, side: Literal["reads", "w
     return options
 
 
-def told(adapter: Adapter, chosen: Format, options: Mapping[str, JSON]) -> Adapter:
-    """Return an adapter that carries the options for writing it."""
+def told(adapter: Adapter, target: str, options: Mapping[str, JSON]) -> Adapter:
+    """Return an adapter that carries the options for writing it; target: name of the format."""
     if not options:
         return adapter
-    own = adapter.manifest.extra.get(chosen.name, {})
-    extra = {**adapter.manifest.extra, chosen.name: {**own, "options": {**own.get("options", {}), **options}}}
+    own = adapter.manifest.extra.get(target, {})
+    extra = {**adapter.manifest.extra, target: {**own, "options": {**own.get("options", {}), **options}}}
     return dataclasses.replace(adapter, manifest=dataclasses.replace(adapter.manifest, extra=extra))
 
 

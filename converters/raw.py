@@ -16,20 +16,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..adapter import JSON, Adapter, Manifest
+from ..adapter import JSON, Manifest
 from ..architectures import Architecture, by_name
 from ..architectures.architecture import named
 from ..errors import FormatError, UnsupportedError, UsageError
 from ..sites import PROJECTIONS, Projection
 from . import torch_file
-from .format import Format, KnownBase, Parts
+from .format import Format, Parts
 from .low_rank import tensor_files
 from .low_rank.dialect import GROUP, Dialect, Joined, Split, naming_of
-from .low_rank.one_scale import of_one_scale
+from .low_rank.one_scale import rewritten
 from .low_rank.tensor_files import METADATA
 from .low_rank.updates import Means, Place, Sorting, Updates, ordered_words, padded, usual
 from .options import Option
-from .peft import equal
 from .peft.families import Naming, layers_of, naming
 
 if TYPE_CHECKING:
@@ -127,11 +126,6 @@ def join(found: Updates, names: Naming, manifest: Manifest, kept: Mapping[str, J
     said: dict[str, JSON] = {} if "alpha" in options else {ALPHA: repr(float(alpha))}
     said |= {STABLE: "true"} if found.rank_stabilised and "rank_stabilised" not in options else {}
     return Joined({METADATA: said}, tensors)
-
-
-def rewritten(adapter: Adapter, base: KnownBase | None) -> Adapter:
-    """Return an adapter that computes the same, with one scale; see Format."""
-    return of_one_scale(equal.rewritten(adapter, base), by_name(adapter.manifest.base.architecture))
 
 
 def _naming(row: Architecture, kept: Mapping[str, JSON]) -> Naming:

@@ -85,7 +85,7 @@ def serving_folder(path: str | Path, name: str | None = None) -> Serving:
 def rewritten(adapter: Adapter, base: KnownBase | None) -> Adapter:
     """Return an adapter that computes the same with one scale for all maps."""
     adapter = peft.FORMAT.rewritten(adapter, base)
-    return of_one_scale(adapter, by_name(adapter.manifest.base.architecture), plain=True)
+    return of_one_scale(adapter, plain=True)
 
 
 def encode(adapter: Adapter) -> Parts:

@@ -299,7 +299,7 @@ def _rewritten(job: _Job, adapter: Adapter, *, afresh: bool) -> Adapter:
     made = job.target.rewritten(void, job.bases.known())
     learned = {key: value for key, value in made.manifest.extra.items() if void.manifest.extra.get(key) != value}
     made = replace(made, manifest=replace(adapter.manifest, extra={**kept, **learned}))
-    return told.told(made, job.target, job.writing)
+    return told.told(made, job.target.name, job.writing)
 
 
 def _less_exact(origin: Provenance, layers: Sequence[LayerError]) -> Provenance:

@@ -18,18 +18,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...adapter import JSON, Adapter, Manifest
-from ...architectures import Architecture, by_name
+from ...architectures import Architecture
 from ...errors import FormatError, UnsupportedError, UsageError
 from .. import json_text
 from ..disk import content, open_regular, write_atomic
 from ..format import Format, KnownBase, Parts
 from ..identity import hub_id
-from ..low_rank import notes, updates
+from ..low_rank import notes, one_scale, updates
 from ..low_rank.dialect import GROUP, Dialect, Joined, Split, naming_of
-from ..low_rank.one_scale import of_one_scale
 from ..low_rank.updates import AGAIN, Means, Place, Sorting, Updates
-from ..options import Option
-from ..peft import equal
+from ..options import Option, told
 from ..peft.families import Naming
 from . import file, names
 
@@ -170,14 +168,11 @@ def join(found: Updates, naming: Naming, manifest: Manifest, kept: Mapping[str, 
 
 def rewritten(adapter: Adapter, base: KnownBase | None) -> Adapter:
     """Return an adapter that computes the same as a LoRA, and knows the heads of its base model where that is known."""
-    adapter = equal.rewritten(adapter, base)
-    adapter = of_one_scale(adapter, by_name(adapter.manifest.base.architecture))
+    adapter = one_scale.rewritten(adapter, base)
     row = adapter.manifest.base.architecture
     if base is None or not (row in names.FAMILIES and names.FAMILIES[row].turned):
         return adapter
-    own = {**adapter.manifest.extra.get(NAME, {}), "options": _spoken(base.heads())}
-    manifest = dataclasses.replace(adapter.manifest, extra={**adapter.manifest.extra, NAME: own})
-    return dataclasses.replace(adapter, manifest=manifest)
+    return told(adapter, NAME, _spoken(base.heads()))
 
 
 def _naming(row: Architecture, kept: Mapping[str, JSON]) -> Naming:

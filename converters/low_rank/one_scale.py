@@ -7,16 +7,23 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ...adapter import Adapter
-from ...architectures import Architecture
+from ...architectures import by_name
 from ...methods import LoraConfig
 from ...methods.targets import chosen
+from ..format import KnownBase
+from ..peft import equal
 from .updates import layout_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def of_one_scale(adapter: Adapter, row: Architecture, *, plain: bool = False) -> Adapter:
+def rewritten(adapter: Adapter, base: KnownBase | None) -> Adapter:
+    """Return an adapter that computes the same as a LoRA with one scale; see Format."""
+    return of_one_scale(equal.rewritten(adapter, base))
+
+
+def of_one_scale(adapter: Adapter, *, plain: bool = False) -> Adapter:
     """Return an adapter that computes the same, with a scale of 1 at every map if they have several.
 
     plain: also where ranks differ and the scale is the same, so that alpha is each map's rank.
@@ -24,7 +31,9 @@ def of_one_scale(adapter: Adapter, row: Architecture, *, plain: bool = False) ->
     config = next((config for config in adapter.config if isinstance(config, LoraConfig)), None)
     if config is None or config.gating:
         return adapter
-    targets = chosen(config.targets, layout_of(adapter, row), leave_out=config.leave_out)
+    targets = chosen(
+        config.targets, layout_of(adapter, by_name(adapter.manifest.base.architecture)), leave_out=config.leave_out
+    )
     scales = {target.path: config.scale(target.linear) for target in targets}
     if len(set(scales.values())) == 1 and not (plain and config.ranks):
         return adapter

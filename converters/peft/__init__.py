@@ -24,6 +24,7 @@ from ...sites import Layout
 from .. import accounting
 from ..format import Format, Parts
 from ..identity import origin
+from ..options import told
 from ..spelling import kept, respelled, restored
 from ..values import check_usable, identical
 from . import (
@@ -416,7 +417,8 @@ def _noted(adapter: Adapter, parts: Parts) -> Adapter:
         schemas.check({**data, "format": 1, "config": [part.to_json() for part in config]}, "manifest")
         manifest = from_json(Manifest, data)
         candidate = Adapter(config, _narrowed(adapter, config), manifest)
-        again = encode(releases.told(candidate, note.get(releases.NAME)))
+        release = note.get(releases.NAME)
+        again = encode(told(candidate, documents.NAME, {} if release is None else {releases.NAME: release}))
     except (SchemaError, FormatError, UsageError, UnsupportedError, AttributeError, TypeError):
         return adapter
     return candidate if _equal(again, parts) else adapter

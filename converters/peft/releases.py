@@ -62,15 +62,6 @@ def taken(adapter: Adapter) -> tuple[Release | None, Adapter]:
     return _parsed(options[NAME]), replace(adapter, manifest=manifest)
 
 
-def told(adapter: Adapter, release: JSON) -> Adapter:
-    """Return an adapter that is to be written for a release, or, if that is None, as it is; the reverse of taken."""
-    if release is None:
-        return adapter
-    own = {**adapter.manifest.extra.get(documents.NAME, {}), "options": {NAME: release}}
-    extra = {**adapter.manifest.extra, documents.NAME: own}
-    return replace(adapter, manifest=replace(adapter.manifest, extra=extra))
-
-
 def check_type(kind: str, number: Release) -> None:
     """Refuse a type that a release has not.
 
