@@ -17,7 +17,7 @@ _FOLDER = "projects"
 
 def remember(cache: Path, lock: Path) -> None:
     """Remember a lock; where the cache cannot be written nothing is fetched either."""
-    place = cache / _FOLDER / digest.of_bytes(str(lock).encode())[7:39]
+    place = cache / _FOLDER / digest.mark(str(lock).encode())
     with contextlib.suppress(OSError, AdapterHubError):
         place.parent.mkdir(parents=True, exist_ok=True)
         if not place.is_file():

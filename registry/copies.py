@@ -87,7 +87,7 @@ def copy_of(place: Place, cache: Path, *, offline: bool) -> tuple[Path, str]:
         SchemaError, FormatError: the index is not valid.
         NotFoundError, AuthenticationError, AdapterHubError: it cannot be had.
     """
-    folder = cache / "registries" / digest.of_bytes(place.url.encode())[7:39]
+    folder = _home(cache, place)
     known = _current(folder)
     if offline:
         if known is None:
@@ -112,7 +112,7 @@ def part_of(place: Place, path: str, home: str, cache: Path, *, offline: bool) -
         UnsupportedError: this version reads no such files from such a place.
         AuthenticationError, AdapterHubError: it cannot be had.
     """
-    kept = cache / "registries" / digest.of_bytes(place.url.encode())[7:39] / path
+    kept = _home(cache, place) / path
     tag, known = _known(kept)
     if offline:
         if known is None:
@@ -140,6 +140,11 @@ def part_of(place: Place, path: str, home: str, cache: Path, *, offline: bool) -
     return state.data
 
 
+def _home(cache: Path, place: Place) -> Path:
+    """Return the folder of all that is kept of a registry."""
+    return cache / "registries" / digest.mark(place.url.encode())
+
+
 def _known(kept: Path) -> tuple[str, bytes | None]:
     """Return tag and bytes of a file that was fetched before; "" and None where it was not."""
     try:
@@ -154,7 +159,7 @@ def _kept(state: State, folder: Path, url: str, cache: Path) -> Path:
     from .index import Index
 
     Index.loads(state.data, f"{INDEX} of {url}", verdicts=cache / "checked")
-    name = digest.of_bytes(state.data)[7:39]
+    name = digest.mark(state.data)
     path = folder / name / INDEX
     try:
         if not path.is_file():

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..errors import NotFoundError, OfflineError, UnsupportedError
-from . import atomic, hf_client, hf_commits, s3_client, s3_publisher
+from . import atomic, editing, hf_client, hf_commits, s3_client, s3_publisher
 from .contention import Stale
 from .copies import INDEX, MOST
 from .hf import Hub, HubRegistry
@@ -59,6 +59,7 @@ class FolderDesk:
     def __init__(self, folder: Path) -> None:
         self.place = str(folder)
         self._folder = folder
+        self._now = editing.reader(folder)
         self._read: dict[str, bytes | None] = {}
 
     def look(self) -> None:
@@ -82,12 +83,6 @@ class FolderDesk:
                 except OSError as error:
                     raise atomic.unwritable(target, error) from error
                 atomic.write(target, data)
-
-    def _now(self, path: str) -> bytes | None:
-        try:
-            return atomic.read(self._folder / path, missing=NotFoundError(path))
-        except NotFoundError:
-            return None
 
 
 class S3Desk:

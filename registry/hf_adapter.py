@@ -170,11 +170,11 @@ class _Memory:
 
     @property
     def folder(self) -> Path:
-        return self.root / digest.of_bytes(f"{hf_client.endpoint()}/{self.reference.name}".encode())[7:39]
+        return self.root / digest.mark(f"{hf_client.endpoint()}/{self.reference.name}".encode())
 
     @property
     def ref(self) -> Path:
-        return self.folder / f"{digest.of_bytes((self.reference.revision or BRANCH).encode())[7:39]}.ref"
+        return self.folder / f"{digest.mark((self.reference.revision or BRANCH).encode())}.ref"
 
     def recall(self) -> Snapshot | None:
         """Return the repository as it was last seen at the revision, or None."""

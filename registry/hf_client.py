@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -214,11 +215,7 @@ def asked(function: Callable[[], T], place: str) -> T:
     """
     from . import streaming
 
-    def once() -> T:
-        with our_errors(place):
-            return function()
-
-    return streaming.trying(once)
+    return streaming.asked(function, functools.partial(our_errors, place))
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from .receiving import Meter, Promise
 from .records import Artifact, Entry, Release, ascending
 from .registry import INDEX, Registry
 from .remote import Source
-from .sources import REPOSITORY
+from .sources import pinned_sources
 from .store import file_name, files_of
 
 WORK = ".mirror"
@@ -141,7 +141,7 @@ class Mirror:
         if self._stays(artifact):
             return 0
         errors: list[AdapterHubError] = []
-        for place in (artifact.url, *(source for source in artifact.sources if not source.startswith(REPOSITORY))):
+        for place in (artifact.url, *pinned_sources(artifact)):
             try:
                 return self._bring_from(self.source.absolute(place), name, artifact, url)
             except IntegrityError:
@@ -169,7 +169,7 @@ class Mirror:
 
     def _bring_file(self, read: receiving.Read, inner: str, target: Path, file: Promise, what: str) -> None:
         """Fetch one file, unless it is there already."""
-        part = self.folder / WORK / f"{digest.of_bytes(os.fsencode(target))[7:39]}.part"
+        part = self.folder / WORK / f"{digest.mark(os.fsencode(target))}.part"
         try:
             if target.is_file() and digest.of_file(target) == file.digest:
                 return

@@ -74,7 +74,7 @@ class _Copy:
     def record(self) -> Path:
         """Where digest and size of the copy are noted."""
         said = [self.by, self.found.name, self.found.version, self.artifact.base.to_json()]
-        mark = digest.of_bytes(schemas.canonical(said))[7:23]
+        mark = digest.mark(schemas.canonical(said))[:16]
         return self.store.root / "native" / f"{digest.hexadecimal(self.found.digest or '')}-{mark}.json"
 
     def content(self, digest_text: str, size: int) -> Content:

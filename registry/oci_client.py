@@ -114,14 +114,11 @@ def small_blob(repository: Repository, wanted: str, *, most: int) -> bytes:
         DigestError: it is not what its digest says.
         NotFoundError, AuthenticationError, OfflineError, AdapterHubError: it cannot be had, or is larger.
     """
-    data = bytearray()
-    for block in blob(repository, wanted):
-        data += block
-        if len(data) > most:
-            raise AdapterHubError(f"{repository} has a document of more than {most:,} bytes")
-    if (actual := digest.of_bytes(bytes(data))) != wanted:
-        raise DigestError(f"a document of {repository}", expected=wanted, actual=actual)
-    return bytes(data)
+    what = f"a document of {repository}"
+    data = streaming.bounded(blob(repository, wanted), most, what)
+    if (actual := digest.of_bytes(data)) != wanted:
+        raise DigestError(what, expected=wanted, actual=actual)
+    return data
 
 
 def digest_of(text: str) -> str:

@@ -91,8 +91,9 @@ class OciPublisher:
         Raises:
             StateError: others have announced other bytes.
         """
-        beginning = f"claim.{_mark(publication.version)}."
-        own = beginning + _mark("".join(f"{a.base.id} {a.format} {a.identity}\n" for a in artifacts))
+        beginning = f"claim.{digest.mark(publication.version.encode())}."
+        said = "".join(f"{a.base.id} {a.format} {a.identity}\n" for a in artifacts)
+        own = beginning + digest.mark(said.encode())
         nothing = self._document(EMPTY, NOTHING)
         claim = _manifest(CLAIM, nothing, [nothing], {"adapterhub.claim": own, "adapterhub.title": publication.title})
         oci_client.put_manifest(self.repository, own, claim)
@@ -195,8 +196,3 @@ def _annotations(publication: Publication) -> dict[str, str]:
         "licenses": publication.license,
     }
     return {f"org.opencontainers.image.{key}": text for key, text in said.items() if text}
-
-
-def _mark(text: str) -> str:
-    """Return what stands for a text in a tag."""
-    return digest.hexadecimal(digest.of_bytes(text.encode()))[:32]

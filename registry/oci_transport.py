@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import AdapterHubError, AuthenticationError, NotFoundError
+from ..errors import AuthenticationError, NotFoundError
 from . import oci_credentials, streaming
 from .oci import SCHEME
 from .oci_credentials import Ticket
@@ -78,12 +78,8 @@ def _once(method: str, url: str, body: Path | bytes | None, headers: Mapping[str
         try:
             if response.status_code not in {201, 202, 204}:
                 streaming.refuse(response.status_code, response.headers, url)
-            data = bytearray()
-            for block in response.iter_bytes():
-                data += block
-                if len(data) > MOST_MANIFEST:
-                    raise AdapterHubError(f"{streaming.shown(url)} is larger than {MOST_MANIFEST:,} bytes")
-            return Reply(status=response.status_code, headers=response.headers, data=bytes(data))
+            data = streaming.bounded(response.iter_bytes(), MOST_MANIFEST, streaming.shown(url))
+            return Reply(status=response.status_code, headers=response.headers, data=data)
         finally:
             response.close()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,6 @@ from . import copies, derived, paths, remotes
 from .copies import Place
 from .lookup import Lookup, Progress
 from .records import Content
-from .remote import Source
 from .settings import BUNDLED, Settings
 
 if TYPE_CHECKING:
@@ -99,12 +97,7 @@ class Registry:
             IntegrityError: its bytes are not those that the index promises.
             AdapterHubError: the store cannot be written.
         """
-        url, folder = self.absolute(artifact.url), self.folder_of(artifact)
-
-        def read(path: str, start: int) -> Iterator[bytes]:
-            source = Source(url=url, path=path, registry=folder, start=start)
-            return remotes.read(source, offline=offline)
-
+        read = remotes.reader(self.absolute(artifact.url), self.folder_of(artifact), offline=offline)
         return store.obtain(artifact, read, what, progress=progress)
 
     def absolute(self, url: str) -> str:
@@ -135,7 +128,10 @@ def open_registry(
     settings = settings or Settings.load()
     place = str(settings.registry if location is None else location)
     remote = _remote(place, settings) if _URL.match(place) else None
-    path, home = remote_copy(remote, settings) if remote is not None else (locate(place, settings=settings), "")
+    if remote is not None:
+        path, home = copies.copy_of(remote, settings.cache, offline=settings.offline)
+    else:
+        path, home = locate(place, settings=settings), ""
     signed = False
     if settings.trust:
         from . import trust
@@ -176,16 +172,6 @@ def _remote(place: str, settings: Settings) -> Place:
     if registry is None:
         raise remotes.unsupported(f"the registry {place}")
     return registry
-
-
-def remote_copy(registry: Place, settings: Settings) -> tuple[Path, str]:
-    """Return the index file of a registry on the network, as new as can be, and the URL that its urls begin at.
-
-    Raises:
-        OfflineError: the network is switched off, and there is no copy.
-        NotFoundError, AuthenticationError, AdapterHubError: it cannot be read.
-    """
-    return copies.copy_of(registry, settings.cache, offline=settings.offline)
 
 
 def locate(location: str | Path | None = None, *, settings: Settings | None = None) -> Path:

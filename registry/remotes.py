@@ -17,7 +17,10 @@ from .remote import Remote, Source
 from .s3 import S3, S3Registry
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .copies import Place
+    from .receiving import Read
 
 REMOTES: tuple[Remote, ...] = (Bundled(), Folder(), Http(), Hub(), S3(), Oci())
 """The first that takes a url reads it."""
@@ -40,6 +43,15 @@ def read(source: Source, *, offline: bool) -> Iterator[bytes]:
     if remote is None:
         raise unsupported(str(source))
     return remote.read(source)
+
+
+def reader(url: str, folder: Path, *, offline: bool) -> Read:
+    """Return what reads the files of an artifact; folder: where relative urls begin."""
+
+    def take(path: str, start: int) -> Iterator[bytes]:
+        return read(Source(url=url, path=path, registry=folder, start=start), offline=offline)
+
+    return take
 
 
 def joined(home: str, path: str) -> str:

@@ -203,12 +203,7 @@ def asked(function: Callable[[], T], place: str) -> T:
         Stale: a condition does not hold.
         NotFoundError, AuthenticationError, OfflineError, AdapterHubError: in place of its errors.
     """
-
-    def once() -> T:
-        with our_errors(place):
-            return function()
-
-    return streaming.trying(once)
+    return streaming.asked(function, functools.partial(our_errors, place))
 
 
 @contextmanager

@@ -8,7 +8,7 @@ passed over; one that gives wrong bytes ends the search.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,6 @@ from . import remotes
 from .receiving import Progress
 from .records import Artifact, Content
 from .reference import Reference
-from .remote import Source
 from .store import Store
 
 if TYPE_CHECKING:
@@ -62,8 +61,7 @@ def obtain(
         AdapterHubError: no place gives it; says why each does not.
     """
     if pinned:
-        known = tuple(source for source in artifact.sources if not source.startswith(REPOSITORY))
-        artifact = replace(artifact, sources=known)
+        artifact = replace(artifact, sources=pinned_sources(artifact))
     attempt = _Attempt(registry, artifact, what, store, progress)
     if not artifact.sources:
         return attempt.at(artifact.url, offline=offline)
@@ -77,6 +75,11 @@ def obtain(
             hint="pull it once with the network; unset ADAPTERHUB_OFFLINE and HF_HUB_OFFLINE",
         )
     return attempt.first()
+
+
+def pinned_sources(artifact: Artifact) -> tuple[str, ...]:
+    """Return the further sources of an artifact whose bytes are held against the index's own digest."""
+    return tuple(source for source in artifact.sources if not source.startswith(REPOSITORY))
 
 
 def from_hub(
@@ -95,11 +98,7 @@ def from_hub(
     from .hf_adapter import content_of
 
     content = content_of(reference, format=format, store=store, offline=offline)
-
-    def read(path: str, start: int) -> Iterator[bytes]:
-        source = Source(url=content.url, path=path, registry=store.root, start=start)
-        return remotes.read(source, offline=offline)
-
+    read = remotes.reader(content.url, store.root, offline=offline)
     path, cached = store.obtain(content, read, str(reference), progress=progress)
     return Found(path=path, cached=cached, content=content)
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import functools
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, TypeVar
@@ -127,6 +127,22 @@ def document(url: str, *, most: int, etag: str = "", headers: Mapping[str, str] 
     """
     sent = {**(headers or {}), "Accept-Encoding": "gzip"}
     return trying(lambda: _document(url, most, {**sent, "If-None-Match": etag} if etag else sent))
+
+
+def asked(function: Callable[[], T], errors: Callable[[], AbstractContextManager[None]]) -> T:
+    """Return what a function of a client's library returns, its errors turned into ours; what may pass is tried again.
+
+    errors: returns a context that turns them, such as hf_client.our_errors.
+
+    Raises:
+        AdapterHubError: in place of its errors.
+    """
+
+    def once() -> T:
+        with errors():
+            return function()
+
+    return trying(once)
 
 
 def trying(function: Callable[[], T]) -> T:
@@ -314,13 +330,30 @@ def _document(url: str, most: int, headers: Mapping[str, str]) -> Document | Non
     with opened(url, headers) as response:
         if response.status_code == 304:
             return None
-        pace, data = Pace(url), bytearray()
-        for block in response.iter_bytes():
-            pace.count(len(block))
-            data += block
-            if len(data) > most:
-                raise AdapterHubError(f"{shown(url)} is larger than {most:,} bytes")
-        return Document(data=bytes(data), etag=response.headers.get("ETag", ""))
+        data = bounded(_paced(response, url), most, shown(url))
+        return Document(data=data, etag=response.headers.get("ETag", ""))
+
+
+def _paced(response: httpx2.Response, url: str) -> Iterator[bytes]:
+    """Yield what an answer holds, as long as it comes fast enough."""
+    pace = Pace(url)
+    for block in response.iter_bytes():
+        pace.count(len(block))
+        yield block
+
+
+def bounded(blocks: Iterable[bytes], most: int, what: str) -> bytes:
+    """Return blocks as a whole.
+
+    Raises:
+        AdapterHubError: they have more bytes than allowed.
+    """
+    data = bytearray()
+    for block in blocks:
+        data += block
+        if len(data) > most:
+            raise AdapterHubError(f"{what} is larger than {most:,} bytes")
+    return bytes(data)
 
 
 def _redirected(

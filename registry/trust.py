@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..errors import AdapterHubError, DigestError, IntegrityError, NotFoundError, UnsupportedError, UsageError
-from . import atomic, copies, digest, paths, remotes, signatures, signing, snapshots, verified
+from ..errors import DigestError, IntegrityError, NotFoundError, UnsupportedError, UsageError
+from . import atomic, copies, digest, paths, remotes, signatures, signing, snapshots, streaming, verified
 from .registry import locate
 from .remote import Source
 from .settings import BUNDLED, Settings
@@ -162,12 +162,8 @@ def _reader(index: Path, home: str, settings: Settings) -> snapshots.Read:
 
     def read(path: str) -> bytes:
         url = remotes.joined(home, path) if home else path
-        data = bytearray()
-        for block in remotes.read(Source(url=url, path="", registry=index.parent), offline=settings.offline):
-            data += block
-            if len(data) > MOST:
-                raise AdapterHubError(f"{path} is larger than {MOST:,} bytes")
-        return bytes(data)
+        source = Source(url=url, path="", registry=index.parent)
+        return streaming.bounded(remotes.read(source, offline=settings.offline), MOST, path)
 
     return read
 
@@ -199,7 +195,7 @@ def _canonical(place: str) -> str:
 def _path(place: str, settings: Settings) -> Path:
     """Return what is remembered of a registry; each revision that is asked for has a history of its own."""
     revision = place.partition("@")[2] if place.startswith("hf:") else ""
-    return settings.cache / "trust" / f"{digest.of_bytes(f'{_canonical(place)}@{revision}'.encode())[7:39]}.json"
+    return settings.cache / "trust" / f"{digest.mark(f'{_canonical(place)}@{revision}'.encode())}.json"
 
 
 def _digest_of_key(key: Path) -> str:
