@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import s3_server
 from cli_session import BASE_ID, make_base, sentences, type_command, write_csv
+from hub_double import TOKEN, Hub
 from hypothesis import settings
+from local_server import running
 from oci_server import OciServer, docker_registry
 
 
@@ -83,6 +85,15 @@ def online(clean: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
     monkeypatch.setattr(streaming, "WAIT_SECONDS", 0.01)
+
+
+@pytest.fixture
+def hub(online: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """The double of the Hub, with a user who may write."""
+    with running(Hub()) as found:
+        monkeypatch.setenv("HF_ENDPOINT", found.url)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        yield found
 
 
 @pytest.fixture(scope="session")

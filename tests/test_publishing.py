@@ -8,13 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hub_double import TOKEN, Hub
-from local_server import Answer, Request, once, running
+from hub_double import Hub
+from local_server import Answer, Request, once
 from publications import a_publication, is_right, publish
 
 from adapterhub.errors import (
@@ -43,15 +42,6 @@ pytestmark = [
     # huggingface_hub 2.4.0 itself, where it uploads a large file.
     pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning"),
 ]
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """The double of the Hub, with a user who may write."""
-    with running(Hub()) as found:
-        monkeypatch.setenv("HF_ENDPOINT", found.url)
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        yield found
 
 
 @pytest.fixture(params=["folder", "hub", "s3"])

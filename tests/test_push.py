@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,7 @@ import pytest
 import torch
 import yaml
 from cli_session import BASE_ID, sentences, type_command
-from hub_double import TOKEN, Hub
-from local_server import running
+from hub_double import Hub
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedModel
 
@@ -34,15 +32,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"),
 ]
 IDS = torch.tensor([[2, 5, 7, 9, 15, 3], [2, 6, 8, 20, 10, 3]])
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """The double of the Hub, with a user who may write."""
-    with running(Hub()) as found:
-        monkeypatch.setenv("HF_ENDPOINT", found.url)
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        yield found
 
 
 def classifier(base: Path, seed: int = 0) -> PreTrainedModel:

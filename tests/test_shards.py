@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 import pytest
 from cli_session import type_command
-from hub_double import TOKEN, Hub
+from hub_double import Hub
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from local_server import Answer, Request, StaticHost, running
@@ -477,14 +477,6 @@ def test_a_sharded_registry_in_a_bucket_is_read_listed_and_published_to(
 
 
 # On the Hub.
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    with running(Hub()) as found:
-        monkeypatch.setenv("HF_ENDPOINT", found.url)
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        yield found
 
 
 @pytest.mark.parametrize("old", [False, True], ids=["new", "with entries"])

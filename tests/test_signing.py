@@ -7,7 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import pytest
 from cli_session import type_command
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from hub_double import TOKEN, Hub
+from hub_double import Hub
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
@@ -417,15 +417,6 @@ def test_what_a_signed_index_has_no_digest_of_is_not_used(
 
 
 # Places.
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """The double of the Hub, with a user who may write."""
-    with running(Hub()) as found:
-        monkeypatch.setenv("HF_ENDPOINT", found.url)
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        yield found
 
 
 def on_the_hub(request: pytest.FixtureRequest) -> str:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cli_session import type_command
-from hub_double import TOKEN, Hub
-from local_server import running
+from hub_double import Hub
 from publications import a_publication
 from remote_cases import a_file
 
@@ -17,14 +15,6 @@ from adapterhub.registry import Index, Settings, Yank, open_registry, publisher_
 
 # huggingface_hub 2.4.0 itself, where it uploads a large file.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
-
-
-@pytest.fixture
-def hub(online: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    with running(Hub()) as found:
-        monkeypatch.setenv("HF_ENDPOINT", found.url)
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        yield found
 
 
 @pytest.fixture(params=["folder", "registry on the hub", "adapter on the hub", "s3"])
