@@ -14,7 +14,7 @@ Each departure, in one place:
 Refused: prefixes of different lengths side by side, where `adapters` fills the shorter ones up with keys and values of
 `pad_token_id` that their rows see, and more of them where some other row is padded.
 
-docs/adapters.md tells this to users, with what else `adapters` computes otherwise.
+docs/compositions.md tells this to users.
 
 Source: adapters 1.3.0, methods/adapter_layer_base.py, bottleneck.py, modeling.py, lora.py and prefix_tuning.py.
 """
