@@ -7,10 +7,15 @@ that a model with a head puts in front.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal, TypeVar
+
+V = TypeVar("V")
+
+_KEPT = 64
+"""Answers that a Layout keeps."""
 
 Role = Literal["attention", "feed_forward", "cross_attention"]
 
@@ -231,6 +236,25 @@ class Layout:
     reads: Reading = "first"
     parameters: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     tied: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def once(self, key: Hashable, make: Callable[[], V]) -> V:
+        """Return what make returns, made once for a key: what is asked again with every adapter that is loaded.
+
+        Args:
+            key: what is asked; two questions never have one key.
+            make: answers it from this layout alone; its answer is never changed.
+        """
+        known = self._known
+        if key not in known:
+            if len(known) >= _KEPT:
+                known.clear()
+            known[key] = make()
+        answer: V = known[key]
+        return answer
+
+    @cached_property
+    def _known(self) -> dict[Hashable, Any]:
+        return {}
 
     @cached_property
     def linear(self) -> Mapping[str, Linear]:

@@ -10,6 +10,7 @@ import os
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -165,25 +166,22 @@ def _sha256(data: bytearray | Mapped) -> str:
 
 
 def _tensors(header: Header, data: bytearray | Mapped) -> dict[str, torch.Tensor]:
-    """Return views of data, one per tensor; one flat tensor per dtype keeps the cost per tensor to a slice."""
+    """Return views of data, one per tensor: each run of one dtype becomes one flat tensor, which is split."""
     import torch
 
-    types, flat = dtypes(), {}
+    types = dtypes()
     tensors = {}
-    for name, info in header.tensors.items():
-        dtype, width = types[info.dtype], ITEM_SIZE[info.dtype]
-        if info.begin == info.end:
-            tensors[name] = torch.empty(info.shape, dtype=dtype)
-            continue
-        start = header.data_start + info.begin
-        shift = start % width
-        if (info.dtype, shift) not in flat:
-            count = (len(data) - shift) // width
-            flat[info.dtype, shift] = torch.frombuffer(data, dtype=dtype, count=count, offset=shift)
-        first = start // width
-        view = flat[info.dtype, shift][first : first + (info.end - info.begin) // width].view(info.shape)
+    for kind, run in groupby(header.tensors.items(), key=lambda item: item[1].dtype):
+        dtype, width, infos = types[kind], ITEM_SIZE[kind], dict(run)
+        start = header.data_start + next(iter(infos.values())).begin
+        counts = [(info.end - info.begin) // width for info in infos.values()]
+        flat = torch.empty(0, dtype=dtype)
+        if sum(counts):
+            flat = torch.frombuffer(data, dtype=dtype, count=sum(counts), offset=start)
         # What lies across the alignment of its dtype is copied to where the hardware can read it.
-        tensors[name] = view.clone() if shift else view
+        flat = flat.clone() if start % width else flat
+        for (name, info), values in zip(infos.items(), flat.split(counts), strict=True):
+            tensors[name] = values.view(info.shape)
     return tensors
 
 

@@ -57,11 +57,7 @@ def check_finite(tensors: Mapping[str, torch.Tensor], what: str) -> None:
     Raises:
         FormatError: names every such tensor.
     """
-    faults = [
-        f"tensor {key!r} holds {count} values that are NaN or infinite"
-        for key in _suspects(tensors)
-        if (count := _count(tensors[key]))
-    ]
+    faults = not_finite(tensors)
     if faults:
         raise FormatError(
             f"{what} cannot be used", faults=faults, hint="the training diverged or the file is damaged; fetch it again"
@@ -79,15 +75,37 @@ def identical(a: torch.Tensor, b: torch.Tensor) -> bool:
     return torch.equal(a.reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8))
 
 
+def not_finite(tensors: Mapping[str, torch.Tensor]) -> list[str]:
+    """Return a phrase for each tensor with NaN or infinity in it."""
+    return [
+        f"tensor {key!r} holds {count} values that are NaN or infinite"
+        for key in _suspects(tensors)
+        if (count := _count(tensors[key]))
+    ]
+
+
 def _suspects(tensors: Mapping[str, torch.Tensor]) -> list[str]:
-    """Return the keys of the tensors whose sum is not finite: all that hold NaN or infinity, rarely another one."""
+    """Return the keys of the tensors whose sum is not finite: all that hold NaN or infinity, rarely another one.
+
+    The tensors of a file are views of one block of memory, which is summed in one go where it holds little else.
+    """
     import torch
 
-    keys = [key for key, tensor in tensors.items() if tensor.is_floating_point() or tensor.is_complex()]
-    if not keys:
+    numbers = {key: tensor for key, tensor in tensors.items() if tensor.is_floating_point() or tensor.is_complex()}
+    blocks = {id(block): block for tensor in numbers.values() if (block := tensor._base) is not None}
+    if sum(block.numel() for block in blocks.values()) <= sum(tensor.numel() for tensor in numbers.values()):
+        finite = {key for key, block in blocks.items() if _sum(block).isfinite()}
+        numbers = {key: tensor for key, tensor in numbers.items() if id(tensor._base) not in finite}
+    if not numbers:
         return []
-    sums = torch.stack([_real(tensors[key]).sum(dtype=torch.float32) for key in keys])
-    return [key for key, good in zip(keys, sums.isfinite().tolist(), strict=True) if not good]
+    sums = torch.stack([_sum(tensor) for tensor in numbers.values()])
+    return [key for key, good in zip(numbers, sums.isfinite().tolist(), strict=True) if not good]
+
+
+def _sum(tensor: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    return _real(tensor).sum(dtype=torch.float32)
 
 
 def _count(tensor: torch.Tensor) -> int:

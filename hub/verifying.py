@@ -105,7 +105,8 @@ def _check_composition(
 
 def _check_tensors(adapter: Adapter, base: str | None, architecture: Architecture | None) -> Iterator[Check]:
     """Yield the account of all tensors, held against the base model's shapes if its config.json is on this machine."""
-    from ..loader.account import check_account, check_architecture, not_finite
+    from ..converters.values import not_finite
+    from ..loader.account import check_account, check_architecture
 
     faults = not_finite(adapter.tensors)
     if faults:

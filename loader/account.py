@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from ..adapter import Adapter
+from ..converters.values import not_finite
 from ..errors import BaseMismatchError, FormatError, UsageError
 from ..methods import Shapes, shapes
 from ..sites import Layout
@@ -58,16 +58,6 @@ def shape_faults(tensors: Mapping[str, Tensor], wanted: Shapes) -> list[str]:
         elif tuple(tensors[key].shape) != wanted[key]:
             faults.append(f"tensor {key!r} has shape {tuple(tensors[key].shape)}, expected {wanted[key]}")
     return faults
-
-
-def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Return a phrase for each tensor with a NaN or an infinity in it."""
-    suspects = list(tensors)
-    if tensors:
-        # One sum each; a sum is finite unless a value is not (or the sum overflows: looked at below).
-        sums = torch.stack([tensor.sum(dtype=torch.float32) for tensor in tensors.values()])
-        suspects = [key for key, good in zip(tensors, sums.isfinite().tolist(), strict=True) if not good]
-    return [f"tensor {key!r} holds NaN or infinity" for key in suspects if not tensors[key].isfinite().all()]
 
 
 def check_architecture(adapter: Adapter, layout: Layout) -> None:

@@ -26,7 +26,7 @@ class Bank(nn.Module):
         self.keys = tuple(tensors)
         for key, tensor in tensors.items():
             if tensor.is_floating_point():
-                value = tensor.to(device=device, dtype=dtype)
+                value = tensor if tensor.dtype is dtype and tensor.device == device else tensor.to(device, dtype)
                 self._parameters[key.replace(".", "/")] = nn.Parameter(value, requires_grad=False)
             else:
                 self._buffers[key.replace(".", "/")] = tensor.to(device=device)

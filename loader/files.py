@@ -14,6 +14,7 @@ from ..converters.identity import own_version
 from ..errors import StateError
 from ..registry import Reference, Store, pull
 from ..registry.native_copies import native
+from ..registry.pulling import NATIVE
 from .assembly import Assembly, assembled, is_composition
 from .known_base import KnownBase
 
@@ -26,6 +27,7 @@ def fetch(reference: str | Path, base: str | None, model: KnownBase, row: Archit
     row: its family.
     """
     path = reference if isinstance(reference, Path) else None
+    is_native = False
     if path is not None and is_composition(path):
         parsed = Reference(scheme="path", name=str(path))
         return assembled(pull(parsed), row)
@@ -35,9 +37,11 @@ def fetch(reference: str | Path, base: str | None, model: KnownBase, row: Archit
             return assembled(pulled, row)
         if pulled.packed:
             pulled = native(pulled, Store(), listed.write, by=own_version())
+            is_native = True
         path = pulled.path
+        is_native = is_native or (pulled.artifact is not None and pulled.artifact.format == NATIVE)
     # Counts and values are looked at when the tensors are held against the model.
-    return read(path, finite=False, counted=False, row=row, base=model)
+    return read(path, format=NATIVE if is_native else None, finite=False, counted=False, row=row, base=model)
 
 
 def exactly(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:

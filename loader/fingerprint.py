@@ -78,4 +78,6 @@ def _loss(*dtypes: str) -> float:
 
 
 def _same(expected: tuple[float, ...], values: tuple[float, ...], loss: float) -> bool:
-    return all(abs(a - b) <= loss * max(abs(a), abs(b)) + 1e-7 for a, b in zip(expected, values, strict=True))
+    return expected == values or all(
+        abs(a - b) <= loss * max(abs(a), abs(b)) + 1e-7 for a, b in zip(expected, values, strict=True)
+    )

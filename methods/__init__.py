@@ -327,6 +327,11 @@ def shapes(configs: Iterable[MethodConfig], layout: Layout) -> Shapes:
     Raises:
         UsageError: two configurations of the union claim the same tensor.
     """
+    configs = tuple(configs)
+    return dict(layout.once(("shapes", repr(configs)), lambda: _shapes(configs, layout)))
+
+
+def _shapes(configs: tuple[MethodConfig, ...], layout: Layout) -> Shapes:
     found: Shapes = {}
     for config in configs:
         part = method_of(config).shapes(config, layout)

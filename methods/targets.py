@@ -58,6 +58,11 @@ def chosen(targets: Sequence[str], layout: Layout, *, leave_out: Iterable[int] =
     Raises:
         UsageError: a path is no linear map of the model, or nothing is left.
     """
+    key = (tuple(targets), tuple(leave_out))
+    return list(layout.once(("targets", key), lambda: _chosen(*key, layout)))
+
+
+def _chosen(targets: tuple[str, ...], leave_out: tuple[int, ...], layout: Layout) -> list[Target]:
     paths = {target for target in targets if target not in WORDS}
     unknown = sorted(paths - layout.linear.keys())
     if unknown:

@@ -203,7 +203,14 @@ def _place(where: str, folder: Path) -> str:
 
 def _project_file(folder: Path) -> Path | None:
     """Return the nearest project file, looking upwards from folder."""
-    return next((path for parent in (folder, *folder.parents) if (path := parent / PROJECT_FILE).is_file()), None)
+    # Without pathlib: every load of an adapter by name looks here.
+    here = os.path.abspath(folder)  # noqa: PTH100
+    while not os.path.isfile(found := os.path.join(here, PROJECT_FILE)):  # noqa: PTH113, PTH118
+        above = os.path.dirname(here)  # noqa: PTH120
+        if above == here:
+            return None
+        here = above
+    return Path(found)
 
 
 def _user_file(environ: Mapping[str, str]) -> Path:

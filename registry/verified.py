@@ -11,6 +11,12 @@ from . import digest
 Stamp: TypeAlias = tuple[int, int, int, int, int]
 
 _SETTLED_NANOSECONDS = 2_000_000_000
+"""How long ago a file's times must lie on file systems that count in steps of up to two seconds."""
+
+_FINE_NANOSECONDS = 100_000_000
+"""The same where they count finely, as a time that is no multiple of _COARSE_STEP shows."""
+
+_COARSE_STEP = 10_000_000
 _known: dict[Stamp, str] = {}
 
 
@@ -24,10 +30,19 @@ def digest_of(path: Path) -> str:
     if before in _known:
         return _known[before]
     actual = digest.of_file(path)
-    # Not kept while the file is so new that another change could leave it with the same times.
-    if _stamp(path) == before and time.time_ns() - max(before[3:]) > _SETTLED_NANOSECONDS:
+    if _stamp(path) == before and _settled(before[4]):
         _known[before] = actual
     return actual
+
+
+def _settled(changed: int) -> bool:
+    """Return whether a file was last changed so long ago that another change would leave it with another time.
+
+    >>> _settled(time.time_ns() // 10**9 * 10**9), _settled(time.time_ns() - 2 * 10**8 | 1)
+    (False, True)
+    """
+    fine = changed % _COARSE_STEP != 0
+    return time.time_ns() - changed > (_FINE_NANOSECONDS if fine else _SETTLED_NANOSECONDS)
 
 
 def _stamp(path: Path) -> Stamp:

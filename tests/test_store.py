@@ -144,8 +144,14 @@ def test_a_damaged_object_is_removed_and_reported(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def settles_after(nanoseconds: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a file count as settled so long after its last change, on every file system."""
+    monkeypatch.setattr(verified, "_SETTLED_NANOSECONDS", nanoseconds)
+    monkeypatch.setattr(verified, "_FINE_NANOSECONDS", nanoseconds)
+
+
 def test_a_change_that_hides_its_size_and_time_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verified, "_SETTLED_NANOSECONDS", 0)
+    settles_after(0, monkeypatch)
     here = Store(tmp_path)
     path = here.put([DATA], sha(DATA), len(DATA), "it")
     before = path.stat()
@@ -159,7 +165,7 @@ def test_a_change_that_hides_its_size_and_time_is_noticed(tmp_path: Path, monkey
 
 
 def test_a_file_is_hashed_once_while_nothing_about_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verified, "_SETTLED_NANOSECONDS", 0)
+    settles_after(0, monkeypatch)
     hashed = hashes(monkeypatch)
     here, source = Store(tmp_path), Source({"": DATA})
     here.obtain(a_file(), source, "it")
@@ -175,6 +181,7 @@ def test_a_file_is_hashed_once_while_nothing_about_it_changes(tmp_path: Path, mo
 
 
 def test_a_file_that_just_changed_is_hashed_every_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settles_after(3600 * 10**9, monkeypatch)
     hashed = hashes(monkeypatch)
     here = Store(tmp_path)
     here.put([DATA], sha(DATA), len(DATA), "it")
