@@ -230,6 +230,16 @@ def _resolve(
     try:
         return registry.index.resolve(reference, base=base, format=format, method=method)
     except NotFoundError as error:
-        if Path(reference.name).exists():
-            raise NotFoundError(error.message, hint=f"for the file or folder write ./{reference.name}") from error
+        if (here := _beside(reference.name)) is not None:
+            hints = [*([error.hint] if error.hint else []), f"for the file or folder write ./{here}"]
+            raise NotFoundError(error.message, hint="; ".join(hints)) from error
         raise
+
+
+def _beside(name: str) -> str | None:
+    """Return what lies in the working folder under a name, or as the file that `train` and `compose` write for it."""
+    if Path(name).exists():
+        return name
+    start = f"{name.rpartition('/')[2]}-"
+    written = [path.name for ending in (".json", ".safetensors") for path in Path().glob(f"*{ending}")]
+    return max((one for one in written if one.startswith(start) and one[len(start)].isdigit()), default=None)

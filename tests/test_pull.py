@@ -274,6 +274,13 @@ def test_a_path_that_is_not_there_is_not_found() -> None:
         pull("./mine")
 
 
+def test_what_was_written_here_under_a_name_is_pointed_to(registry: Path, tmp_path: Path) -> None:
+    for name in ("moods-0.9.0.json", "moods-1.0.0.json", "moods-x.json", "moods-1.0.0.txt"):
+        (tmp_path / "work" / name).touch()
+    with pytest.raises(NotFoundError, match=r"for the file or folder write \./moods-1\.0\.0\.json"):
+        pull("moods")
+
+
 def test_a_path_without_its_dot_is_explained(registry: Path, tmp_path: Path) -> None:
     (tmp_path / "work" / "mine.safetensors").touch()
     with pytest.raises(NotFoundError, match=r"for the file or folder write \./mine\.safetensors"):
