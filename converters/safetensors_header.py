@@ -136,10 +136,25 @@ def parse_header(reader: RangeReader, what: str, *, size: int | None, limit: int
         raise FormatError(f"{what} ends within its header", hint=_AGAIN)
     if not text.startswith(b"{"):
         raise FormatError(f"{what} has a header that is no JSON object", hint=_AGAIN)
-    document = json_text.loads(text, f"the header of {what}")
-    return _checked(document, what, 8 + length, size)
+    known = _parsed.get((text, size))
+    if known is None:
+        document = json_text.loads(text, f"the header of {what}")
+        known = _checked(document, what, 8 + length, size)
+        _remember(text, size, known)
+    return known
 
 
+def _remember(text: bytes, size: int | None, header: Header) -> None:
+    """Keep what a small header says: adapters that are swapped from disk come again and again."""
+    if len(text) <= _SMALL:
+        if len(_parsed) >= _KEPT:
+            _parsed.clear()
+        _parsed[text, size] = header
+
+
+_parsed: dict[tuple[bytes, int | None], Header] = {}
+_KEPT = 32
+_SMALL = 65_536
 _AGAIN = "the file is damaged or no safetensors file; fetch or write it again"
 _SHOWN = 20
 _FIELDS = frozenset({"dtype", "shape", "data_offsets"})

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from ..errors import UnsupportedError
 from ..sites import Linear
 from .method import LinearOp, Live
-from .rows import affine, along, stack
+from .rows import along, stack
 from .targets import Target
 
 if TYPE_CHECKING:
@@ -213,7 +213,10 @@ class RowsUpdate:
     def __init__(self, rows: Sequence[Update | PartsUpdate | None], dropout: float, mode: nn.Module) -> None:
         self.mode, self.dropout = mode, dropout
         factors = [None if op is None else op.whole() for op in rows]
-        self.a, self.b = (stack([None if one is None else one[place] for one in factors]) for place in (0, 1))
+        # Transposed here, so that no pass has to: (rows, inputs, r) and (rows, r, outputs).
+        self.a, self.b = (
+            stack([None if one is None else one[place] for one in factors]).transpose(1, 2) for place in (0, 1)
+        )
         biased = any(one is not None and one[2] is not None for one in factors)
         self.c = stack([None if one is None else one[2] for one in factors]) if biased else None
         scales = [op.scale for op in rows if op is not None]
@@ -235,9 +238,11 @@ class RowsUpdate:
         y = forward(x)
         if self.dropout and self.mode.training:
             x = dropout(x, self.dropout)
-        h = affine(x.reshape(x.shape[0], -1, x.shape[-1]), self.a)
-        flat = torch.baddbmm(y.reshape(y.shape[0], -1, y.shape[-1]), h, self.b.transpose(1, 2), alpha=self.scale)
-        moved = flat.view(y.shape)
+        if x.ndim == 3:
+            moved = torch.baddbmm(y, torch.bmm(x, self.a), self.b, alpha=self.scale)
+        else:
+            flat, inputs = (each.reshape(each.shape[0], -1, each.shape[-1]) for each in (y, x))
+            moved = torch.baddbmm(flat, torch.bmm(inputs, self.a), self.b, alpha=self.scale).view(y.shape)
         return moved if self.c is None else torch.add(moved, along(self.c, moved), alpha=self.scale)
 
     def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -204,6 +204,16 @@ def test_a_header_longer_than_the_first_read_is_fetched_in_a_second_one() -> Non
     assert len(read_header(remote).tensors) == 1000
 
 
+def test_a_header_that_was_read_before_is_held_against_each_file_anew(tmp_path: Path) -> None:
+    content = dumps({"a": torch.zeros(3)})
+    (tmp_path / "a").write_bytes(content)
+    assert read_header(tmp_path / "a") == read_header(tmp_path / "a")
+    for name, other in (("longer", content + b"x"), ("shorter", content[:-1])):
+        (tmp_path / name).write_bytes(other)
+        with pytest.raises(FormatError, match=f"{name} is no correct safetensors file"):
+            read_header(tmp_path / name)
+
+
 def test_reading_a_header_loads_no_torch(file: Path) -> None:
     code = (
         "import sys; from adapterhub.converters.safetensors_file import read_header; "
