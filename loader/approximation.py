@@ -22,8 +22,8 @@ from ..converters import accounting
 from ..converters.report import LayerError
 from ..errors import UnsupportedError
 from ..methods import Binding, LinearOp, Live, LoraConfig, PrefixTuningConfig, factoring, is_head, method_of, shapes
+from ..methods.linear_maps import is_transposed
 from ..methods.lora import leaves
-from ..methods.low_rank import is_transposed
 from ..methods.targets import JOINT
 from ..sites import PROJECTIONS, Layout, Linear
 from .account import check_account, check_architecture

@@ -57,7 +57,7 @@ class Moment(NamedTuple):
 class InFront:
     """The prefix of one attention, and where it finds what else it needs.
 
-    Each thread has its own moment, as in forwards.Residual.
+    Each thread has its own moment, as in site_forwards.Residual.
     """
 
     __slots__ = ("bias", "eager", "kept", "module", "op")

@@ -7,25 +7,22 @@ hidden states alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
-from threading import get_ident
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.compiler import is_compiling
 
 from ..errors import UnsupportedError, UsageError
 from ..methods import FusionOp, SiteOp
-from ..methods.rows import Stackable, versions
 
 Op = Any
 """A SiteOp, LinearOp, BlockOp or EmbeddingOp: a callable with the arguments of its kind."""
 
 Args = tuple[Any, ...]
+
 Index = slice | Tensor
 
 
@@ -86,8 +83,11 @@ def _after(op: Op, args: Args) -> Args:
 
 
 SITE = Kind("residual site", (0, 1), _first, _within)
+
 LINEAR = Kind("linear map", (1,), _plain, _around)
+
 BLOCK = Kind("layer", (0, 1, 2), _first, _after)
+
 EMBEDDING = Kind("embedding", (0,), _first, _after)
 
 
@@ -282,223 +282,3 @@ class Fused(Combined):
         t, r, _ = self.last.prepared(d, x, norm)
         ups = [op.stacked_raw(d, x, norm) if isinstance(op, Stacked) else op.raw(t) for op in self.ops]
         return self.mixing(d if self.mixing.reads_d else t, ups, r)
-
-
-class Rows(Combined):
-    """Each its rows of the batch; None leaves a row alone.
-
-    Few long runs of rows are cut out of the batch. Many short ones are computed at once: operations that are alike
-    get their weights stacked, one matrix for each row, so that the number of kernels does not depend on the number of
-    adapters.
-    """
-
-    __slots__ = ("groups",)
-
-    def __init__(self, kind: Kind, ops: Sequence[Op | None]) -> None:
-        """Make it; ops[i] is for row i."""
-        super().__init__(kind, ops)
-        runs = sum(1 for _ in groupby(ops, key=id))
-        self.groups = _runs(ops) if runs <= max(2, len(ops) // 8) else _alike(ops)
-
-    def __call__(self, *args: Any) -> Tensor:
-        """Return every row as its own operation makes it."""
-        return self._rows("__call__", args)
-
-    def within(self, *args: Any) -> Tensor:
-        """Return what a further operation takes over."""
-        return self._rows("within", args)
-
-    def inverse(self, hidden: Tensor) -> Tensor:
-        """Return every row as its own operation maps it back; see EmbeddingOp."""
-        return self._rows("inverse", (hidden,))
-
-    def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Refuse: one weight cannot hold what differs from row to row."""
-        raise UnsupportedError("adapters for the rows of a batch cannot be merged into one weight")
-
-    def _rows(self, way: str, args: Args) -> Tensor:
-        rows = self.kind.rows(args)
-        if rows != len(self.ops):
-            raise UsageError(
-                f"{len(self.ops)} rows have an adapter, and the batch has {rows}",
-                hint="let batch_sizes, or the list of adapters, add up to the size of the batch",
-            )
-        if len(self.groups) == 1:
-            return self.groups[0].run(self.kind, way, args)
-        parts = [group.run(self.kind, way, self.kind.cut(args, group.index(args))) for group in self.groups]
-        if all(group.contiguous for group in self.groups):
-            return torch.cat(parts)
-        return torch.cat(parts).index_select(0, self._order(parts[0].device))
-
-    def _order(self, device: torch.device) -> Tensor:
-        """Return where each row of the batch stands among the groups."""
-        places = [place for group in self.groups for place in group.places]
-        return torch.tensor(sorted(range(len(places)), key=places.__getitem__), device=device)
-
-
-class TaskIds:
-    """The task of each row of the batch that is being computed, as the caller gave it with the model's other inputs.
-
-    Each thread has its own, as in forwards.Residual.
-    """
-
-    __slots__ = ("kept", "names")
-
-    def __init__(self, names: Sequence[str]) -> None:
-        """Make it; names are those of the tasks, in the order of their numbers."""
-        self.names = list(names)
-        self.kept: dict[int, Tensor] = {}
-
-    def remember(self, given: Any, device: torch.device) -> None:
-        """Remember a number or name for each row (rows,).
-
-        Raises:
-            UsageError: there are none, or one is no task.
-        """
-        hint = f"pass task_ids=, a number or name of {', '.join(self.names)} for each row"
-        if given is None:
-            raise UsageError("a multi_task composition is active, and the model was called without task_ids", hint=hint)
-        if not isinstance(given, Tensor):
-            strange = [task for task in given if isinstance(task, str) and task not in self.names]
-            if strange:
-                raise UsageError(f"no task is called {strange[0]!r}", hint=hint)
-            numbers = [self.names.index(task) if isinstance(task, str) else task for task in given]
-            given = torch.tensor(numbers, device=device)
-        self.kept[0 if is_compiling() else get_ident()] = given
-
-    def get(self) -> Tensor:
-        """Return the number of each row's task (rows,)."""
-        return self.kept[0 if is_compiling() else get_ident()]
-
-
-class Tasks(Combined):
-    """Each the rows of its task."""
-
-    __slots__ = ("ids",)
-
-    def __init__(self, kind: Kind, ops: Sequence[Op | None], ids: TaskIds) -> None:
-        super().__init__(kind, ops)
-        self.ids = ids
-
-    def __call__(self, *args: Any) -> Tensor:
-        """Return every row as the operation of its task makes it."""
-        return self._rows([self.kind.nothing if op is None else op for op in self.ops], args)
-
-    def within(self, *args: Any) -> Tensor:
-        """Return what a further operation takes over."""
-        return self._rows([self.kind.nothing if op is None else op.within for op in self.ops], args)
-
-    def inverse(self, hidden: Tensor) -> Tensor:
-        """Return every row as the operation of its task maps it back; see EmbeddingOp."""
-        return self._rows([self.kind.nothing if op is None else op.inverse for op in self.ops], (hidden,))
-
-    def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Refuse: one weight cannot hold what differs from row to row."""
-        raise UnsupportedError("adapters for the rows of a batch cannot be merged into one weight")
-
-    def _rows(self, ops: Sequence[Callable[..., Tensor]], args: Args) -> Tensor:
-        ids = self.ids.get()
-        if len(ids) != self.kind.rows(args):
-            raise UsageError(f"task_ids has {len(ids)} entries, and the batch {self.kind.rows(args)} rows")
-        found, places = [], []
-        for number, op in enumerate(ops):
-            rows = (ids == number).nonzero().squeeze(1)
-            if len(rows):
-                found.append(op(*self.kind.cut(args, rows)))
-                places.append(rows)
-        order = torch.cat(places)
-        if len(order) != len(ids):
-            raise UsageError(f"task_ids must lie in 0 … {len(ops) - 1}")
-        return torch.cat(found).index_select(0, order.argsort())
-
-
-class _Group:
-    """Rows that are computed at once, and how."""
-
-    __slots__ = ("contiguous", "made", "one", "ops", "parameters", "places", "rows")
-
-    def __init__(self, places: Sequence[int], ops: Sequence[Op | None], *, contiguous: bool) -> None:
-        self.places = list(places)
-        self.ops = list(ops)
-        self.contiguous = contiguous
-        present = {id(op): op for op in ops if op is not None}
-        self.one = len(present) <= 1 and all(op is ops[0] for op in ops)
-        self.parameters = [] if self.one else [p for op in present.values() for p in op.parameters]
-        self.made: tuple[tuple[int, ...], Op] | None = None
-        self.rows: Tensor | None = None
-
-    def index(self, args: Args) -> Index:
-        """Return the rows as a slice, or as a tensor on the device of the arguments."""
-        if self.contiguous:
-            return slice(self.places[0], self.places[-1] + 1)
-        device = next(value.device for value in args if isinstance(value, Tensor))
-        if self.rows is None or self.rows.device != device:
-            self.rows = torch.tensor(self.places, device=device)
-        return self.rows
-
-    def run(self, kind: Kind, way: str, args: Args) -> Tensor:
-        """Return what the rows become."""
-        op = self.op()
-        if op is None:
-            return kind.nothing(*args)
-        if way == "inverse":
-            back: Tensor = op.inverse(*args)
-            return back
-        found: Tensor = op(*args) if way == "__call__" else op.within(*args)
-        return found
-
-    def op(self) -> Op | None:
-        """Return one operation for all the rows."""
-        if self.one:
-            return self.ops[0]
-        if torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters):
-            return self._stacked()
-        state = () if is_compiling() else versions(self.parameters)
-        if self.made is None or (state and self.made[0] != state):
-            with torch.no_grad():
-                self.made = (state, self._stacked())
-        return self.made[1]
-
-    def _stacked(self) -> Op:
-        return next(op for op in self.ops if op is not None).stacked(self.ops)
-
-
-def _runs(ops: Sequence[Op | None]) -> list[_Group]:
-    """Return a group for each run of rows with the same operation."""
-    groups, start = [], 0
-    for _, run in groupby(ops, key=id):
-        row = list(run)
-        groups.append(_Group(range(start, start + len(row)), row, contiguous=True))
-        start += len(row)
-    return groups
-
-
-_STACKABLE: dict[type, bool] = {}
-"""Kind of operation → whether several can be computed at once: asking a protocol is slow, and each row is asked."""
-
-
-def _is_stackable(kind: type, op: Op) -> bool:
-    found = _STACKABLE.get(kind)
-    if found is None:
-        found = _STACKABLE[kind] = isinstance(op, Stackable)
-    return found
-
-
-def _alike(ops: Sequence[Op | None]) -> list[_Group]:
-    """Return a group for all rows whose operations can be computed at once; rows without one join the largest."""
-    found: dict[Hashable, list[int]] = {}
-    for row, op in enumerate(ops):
-        if op is not None:
-            key = op.alike if _is_stackable(type(op), op) else None
-            found.setdefault(("op", id(op)) if key is None else ("alike", key), []).append(row)
-    bare = [row for row, op in enumerate(ops) if op is None]
-    stackable = [rows for key, rows in found.items() if isinstance(key, tuple) and key[0] != "op"]
-    if bare and stackable:
-        max(stackable, key=len).extend(bare)
-    elif bare:
-        found["nothing"] = bare
-    groups = [sorted(rows) for rows in found.values()]
-    return [
-        _Group(rows, [ops[row] for row in rows], contiguous=rows == list(range(rows[0], rows[-1] + 1)))
-        for rows in groups
-    ]

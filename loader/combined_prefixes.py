@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 
 from ..errors import UnsupportedError, UsageError
 from ..methods import Binding, Prefixed, PrefixOp
-from .combined import TaskIds
+from .combined_tasks import TaskIds
 
 Join = Callable[[Sequence[PrefixOp | None]], PrefixOp]
 """What each child of a composition has at an attention → the prefix there."""

@@ -43,8 +43,8 @@ from ..composition import (
 )
 from ..errors import UnsupportedError, UsageError
 from ..methods import Binding, Chainable, FusionOp, PrefixOp
-from .combined import TaskIds
 from .combined_prefixes import is_uneven
+from .combined_tasks import TaskIds
 from .norms import Own
 
 C = TypeVar("C", bound=Composition)

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..adapter import Fingerprint
 from ..converters.fingerprints import dtype_name, sampled, samples
 from ..errors import BaseMismatchError
-from ..methods.low_rank import holds_numbers
+from ..methods.linear_maps import holds_numbers
 from .layout import Ground
 
 LAYERS = 8

@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ..errors import StateError, UnsupportedError
 from ..methods import Binding
-from ..methods.low_rank import holds_numbers
+from ..methods.linear_maps import holds_numbers
 from .layout import Ground, setting
 
 

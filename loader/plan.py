@@ -21,31 +21,20 @@ from ..methods import Binding, BlockOp, EmbeddingOp, HeadOp, LinearOp, PrefixOp,
 from ..methods.method import Problem
 from ..sites import Site
 from .attention_forms import prefix_forward
-from .combined import TaskIds
+from .combined_tasks import TaskIds
 from .forwards import (
     BlockForward,
-    Bypass,
     EmbeddingForward,
     EmbeddingsForward,
-    ExchangedForward,
     Forward,
-    Generate,
-    HeadForward,
-    Idle,
     InverseForward,
-    LastOutput,
     LinearForward,
     Mute,
-    NoGenerate,
     PositionsForward,
-    Repeated,
-    Residual,
-    SiteForward,
-    StackInputs,
-    WithTasks,
     owner_of,
 )
 from .layout import Ground
+from .model_forwards import Generate, HeadForward, Idle, NoGenerate, Repeated, WithTasks
 from .norms import shadow
 from .prompts import (
     LengthenedEmbeddings,
@@ -55,6 +44,8 @@ from .prompts import (
     PromptedModel,
     PromptReader,
 )
+from .site_forwards import Bypass, ExchangedForward, LastOutput, Residual, SiteForward
+from .stack_inputs import StackInputs
 
 T = TypeVar("T")
 

@@ -27,7 +27,9 @@ from ..errors import UnsupportedError
 from ..methods import Binding
 from . import combined_heads as heads
 from . import combined_prefixes as prefixes
-from .combined import BLOCK, EMBEDDING, LINEAR, SITE, Averaged, Fused, Kind, Parts, Rows, Stacked, TaskIds, Tasks
+from .combined import BLOCK, EMBEDDING, LINEAR, SITE, Averaged, Fused, Kind, Parts, Stacked
+from .combined_rows import Rows
+from .combined_tasks import TaskIds, Tasks
 from .compat import bound as compat_bound
 from .compat import check_prefixes
 from .layout import Ground

@@ -22,7 +22,7 @@ from ..converters.identity import own_version
 from ..errors import BaseMismatchError, UnsupportedError, UsageError
 from ..methods import LayerNormConfig, ParametersConfig, factoring
 from ..methods.deltas import Block
-from ..methods.low_rank import is_transposed
+from ..methods.linear_maps import is_transposed
 from ..sites import Layout, Linear
 from .keeping import InMemory
 from .lora import Growing, Site

@@ -11,8 +11,8 @@ from torch import Tensor
 from ..errors import UnsupportedError
 from ..methods import LoraConfig
 from ..methods.deltas import Block
+from ..methods.dora import Magnitude
 from ..methods.lora import leaves
-from ..methods.low_rank import Magnitude
 from ..sites import Linear
 from .keeping import Keeper
 from .maps import Made

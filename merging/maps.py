@@ -19,7 +19,8 @@ from torch import Tensor
 from ..errors import UnsupportedError
 from ..methods import factoring
 from ..methods.deltas import Block, Delta, weight_of
-from ..methods.low_rank import Magnitude, is_transposed
+from ..methods.dora import Magnitude
+from ..methods.linear_maps import is_transposed
 from ..sites import Linear
 from . import products
 from .combination import Combination, Options, total

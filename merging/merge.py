@@ -13,7 +13,7 @@ from ..architectures import Architecture
 from ..errors import UnsupportedError, UsageError
 from ..methods import LoraConfig
 from ..methods.deltas import LOW_RANK, Changes
-from ..methods.low_rank import Magnitude
+from ..methods.dora import Magnitude
 from ..sites import Linear
 from . import factors, heads, tensors
 from .combination import Options

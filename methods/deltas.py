@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..adapter import MethodConfig
 from ..errors import UnsupportedError
 from ..sites import Layout, Linear
-from .low_rank import Dora, GatedDora, PartsUpdate, Update, gated, is_transposed, readable
+from .dora import Dora, GatedDora
+from .linear_maps import is_transposed, readable
+from .low_rank_updates import PartsUpdate, Update, gated
 from .method import Binding, LinearOp, Live, Method
 from .updating import Added
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..sites import Linear
-from .low_rank import readable
+from .linear_maps import readable
 from .method import Live, Shapes
 from .updating import Base, Rule, UpdatingConfig, apply, bounds, method
 

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from ..sites import Linear
-from .low_rank import product
+from .linear_maps import product
 from .method import Shapes
 from .targets import at
 from .updating import AddedOf, Base, Rule, UpdatingConfig, bounds, method

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, ClassVar
 from ..errors import UnsupportedError
 from ..sites import Layout, Linear
 from .config import Config
+from .linear_maps import gates
 from .lora import alpha_faults
-from .low_rank import gates
 from .method import Binding, Facts, LinearOp, Live, Method, Roles, Shapes
 from .rows import along
 from .targets import Target, at, check_names, chosen, whole, widths

@@ -20,7 +20,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..sites import Layout, Linear, Projection
 from .config import Config
-from .low_rank import Magnitude, Pair, check, factor_shapes, magnitudes, operation
+from .dora import Magnitude
+from .linear_maps import magnitudes
+from .low_rank import check, factor_shapes, operation
+from .low_rank_updates import Pair
 from .method import Binding, Facts, LinearOp, Live, Method, Roles, Shapes
 from .targets import Target, at, check_names, chosen, whole, widths
 

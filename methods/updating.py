@@ -17,7 +17,7 @@ from ..adapter import MethodConfig
 from ..errors import FormatError, UnsupportedError
 from ..sites import Layout, Linear
 from .config import Config
-from .low_rank import convolution, holds_numbers, is_transposed, readable
+from .linear_maps import convolution, holds_numbers, is_transposed, readable
 from .method import Binding, Facts, LinearOp, Live, Method, Roles, Shapes
 from .targets import chosen, widths
 

@@ -24,8 +24,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from ..errors import UnsupportedError
 from ..sites import Layout, Linear
 from .config import Config
+from .dora import Magnitude
+from .linear_maps import magnitudes
 from .lora import alpha_faults, rank_faults
-from .low_rank import Magnitude, check, magnitudes, operation
+from .low_rank import check, operation
 from .method import Binding, Facts, LinearOp, Live, Method, Roles, Shapes
 from .targets import Target, chosen, widths
 

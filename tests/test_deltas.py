@@ -17,7 +17,7 @@ from adapterhub.converters import accounting
 from adapterhub.errors import UnsupportedError, UsageError
 from adapterhub.loader import AdapterSet
 from adapterhub.methods import deltas, factoring, method_of
-from adapterhub.methods.low_rank import is_transposed
+from adapterhub.methods.linear_maps import is_transposed
 
 METHODS = {
     **UPDATING,

@@ -18,7 +18,7 @@ from ...architectures import Architecture
 from ...errors import FormatError, UnsupportedError, UsageError
 from ...methods import LoraConfig, shapes
 from ...methods.config import config_from_json
-from ...methods.low_rank import Magnitude
+from ...methods.dora import Magnitude
 from ...methods.targets import Target, chosen
 from ...sites import PROJECTIONS, Layout
 from .. import accounting

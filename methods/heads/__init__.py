@@ -1,7 +1,7 @@
 """Prediction heads, one file each: what turns the base model's hidden states into a task's answer.
 
 A head is a method like others; its tensors have keys that begin with `head.`. What stands around it, running the base
-model and giving its answer the class that transformers has for it, is written once, in loader/forwards.py.
+model and giving its answer the class that transformers has for it, is written once, in loader/model_forwards.py.
 """
 
 from __future__ import annotations
