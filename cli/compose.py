@@ -21,6 +21,7 @@ from .tree import tree
 if TYPE_CHECKING:
     from ..adapter import Manifest
     from ..hub import Composed
+    from ..registry import Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ card = options.collected(
     epilog="""
     adapterhub compose moods@1.0.0 "average(tweets-bert, editorials-bert)" --head tweets-bert
     adapterhub compose moods@1.0.0 "fuse(tweets-bert@^1, sst2-bert, name=./fused.safetensors)" --push ./hub
-    adapterhub compose moods@1.0.0 moods.toml
+    adapterhub compose moods@1.0.0 moods.toml --push hf://me/moods --license apache-2.0
     adapterhub compose theirs@1.0.0 ./setup-folder --base ./model
     adapterhub compose moods moods-bert --format adapters --out ./setup-folder
     """,
@@ -77,7 +78,9 @@ card = options.collected(
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="PATH", help="Where to write it.  [default: NAME-VERSION]"
 )
-@click.option("--push", metavar="FOLDER", help="Write it into a registry and enter it in its index.json.")
+@click.option("--push", metavar="PLACE", help="Publish it: to a folder, s3://…, oci://host/name, hf://user/repo.")
+@click.option("--create", is_flag=True, help="Make a registry at --push, if there is none.")
+@click.option("--private", is_flag=True, help="A repository that is made on the Hub is private.")
 @click.option(
     "--format",
     "format_",
@@ -101,6 +104,8 @@ def command(
     head: str | None,
     out: Path | None,
     push: str | None,
+    create: bool,
+    private: bool,
     format_: str,
     force: bool,
     dry_run: bool,
@@ -135,6 +140,8 @@ def command(
             architecture=None if architecture is None else hub.read_architecture(architecture),
             format=format_,
             force=force,
+            create=create,
+            private=private,
             dry_run=dry_run,
         )
     whole = made.arrangement
@@ -142,15 +149,22 @@ def command(
         "name": whole.name,
         "version": whole.version or None,
         "paths": [str(path) for path in made.paths],
+        "published": made.outcome.place if made.outcome and not dry_run else None,
+        "commit": (made.outcome.commit or None) if made.outcome else None,
         "digest": made.digest or None,
         "size": made.size,
         "dry_run": dry_run,
         "composition": whole.to_json(),
     }
-    output.result(data, ids=[str(path) for path in made.paths] or [made.digest], text=_facts(made))
+    places = [] if made.outcome is None or dry_run else [made.outcome.place]
+    output.result(data, ids=[str(path) for path in made.paths] or places or [made.digest], text=_facts(made, dry_run))
 
 
-def _facts(made: Composed) -> Iterator[str]:
+def _published(outcome: Outcome) -> str:
+    return f"{outcome.place}{'' if outcome.new else ', which had it already'}"
+
+
+def _facts(made: Composed, dry_run: bool) -> Iterator[str]:
     whole = made.arrangement
     yield style(f"{whole.name} {whole.version}".rstrip(), sys.stdout, bold=True)
     pins = [f"{name}: {pin.reference or pin.digest}" for name, pin in whole.adapters.items()]
@@ -159,7 +173,8 @@ def _facts(made: Composed) -> Iterator[str]:
         ("adapters", "\n".join(pins)),
         ("base model", "" if whole.base is None else whole.base.id or whole.base.architecture),
         ("labels", ", ".join(whole.labels)),
-        ("written", "\n".join(map(str, made.paths)) or "nothing, as asked"),
+        ("written", "nothing, as asked" if dry_run else "\n".join(map(str, made.paths))),
+        ("published", "" if made.outcome is None or dry_run else _published(made.outcome)),
         ("size", size(made.size)),
         ("digest", made.digest),
     ]

@@ -272,7 +272,11 @@ def _faults_of_composition(
         yield f"{what}: {error.message}"
         return
     base = found.base.id if found.base else ""
-    pairs = [("name", found.name, name), ("version", found.version, version), ("base model", base, artifact.base.id)]
+    pairs = [
+        ("name", found.name, name.rpartition("/")[2]),
+        ("version", found.version, version),
+        ("base model", base, artifact.base.id),
+    ]
     yield from (
         f"{what}: the file says {field} {said}, the index {listed}" for field, said, listed in pairs if said != listed
     )

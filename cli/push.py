@@ -67,14 +67,14 @@ def command(
     dry_run: bool,
     offline: bool | None,
 ) -> None:
-    """Publish an adapter: into a registry, or as a repository of its own on the Hugging Face Hub.
+    """Publish an adapter or a composition: into a registry, or as a repository of its own on the Hugging Face Hub.
 
     The adapter is read strictly, converted to the formats, and each of these read back. Its manifest gets name,
     version and licence, and fingerprint and probe if the base model is on this machine. A version is published in one
     step or not at all, and never changes afterwards.
 
-    A saved composition, or a setup folder of the library adapters, is checked on its base model and published into a
-    folder; adapters that the registry there does not offer lie beside it.
+    A saved composition, or a setup folder of the library adapters, goes to the same places, under its own name or
+    another; adapters that the registry there does not offer go with it.
 
     A repository of its own has the files of PEFT at its root, those of the library adapters at the root or in the
     folder adapters, a native file, a model card that keeps what was written there, and a tag for each version.

@@ -1,21 +1,24 @@
-"""The model card of an adapter on the Hugging Face Hub: README.md with a header in YAML.
+"""The model card of an adapter, or a composition, on the Hugging Face Hub: README.md with a header in YAML.
 
-The header follows the Hub's conventions, so that the adapter is found under its base model and its task. A card that is
+The header follows the Hub's conventions, so that it is found under its base model and its task. A card that is
 there is merged with: what it says beyond that stays, and the text below the header stays as it is, byte for byte.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..adapter import JSON, Adapter
+from ..adapter import JSON, Adapter, Manifest
+from ..arrangement import Arrangement
+from ..composition import Node
+from ..composition_file import NAME as COMPOSITION
 from ..errors import FormatError
 from . import card_text
 
-LIBRARIES = {"peft": "peft", "adapters": "adapter-transformers", "native": "adapterhub"}
-"""Format → the Hub's name of the library that loads it from the root of a repository."""
+LIBRARIES = {"peft": "peft", "adapters": "adapter-transformers", "native": "adapterhub", COMPOSITION: "adapterhub"}
+"""Format → the Hub's name of the library that loads it from the root of a repository, the first that is there."""
 
 PIPELINES = {
     "classification_head": "text-classification",
@@ -35,20 +38,24 @@ class Subject:
     """What a card is about.
 
     Attributes:
-        adapter: the adapter, its manifest complete.
-        method: its configuration string.
+        manifest: what is known of it, complete.
+        method: its configuration string; of a composition its text.
         formats: in which it is published.
         repo: the repository.
+        pipeline: the Hub's name of its task, or "".
+        composition: itself, where it is one.
     """
 
-    adapter: Adapter
+    manifest: Manifest
     method: str
     formats: Sequence[str]
     repo: str
+    pipeline: str = ""
+    composition: Arrangement | None = None
 
 
 def merged(old: bytes | None, subject: Subject) -> bytes:
-    """Return the card of an adapter, merged with the one that is there. Law: merged(merged(x, s), s) == merged(x, s).
+    """Return the card of a subject, merged with the one that is there. Law: merged(merged(x, s), s) == merged(x, s).
 
     Raises:
         FormatError: the header of the old card cannot be read.
@@ -57,7 +64,8 @@ def merged(old: bytes | None, subject: Subject) -> bytes:
     known, body = split(text)
     header = {**known, **_stated(known, subject)}
     if not body.strip():
-        body = card_text.body(subject.adapter, subject.method, subject.formats, subject.repo)
+        about = subject.manifest, subject.method, subject.formats, subject.repo
+        body = card_text.body(*about, None if subject.composition is None else subject.composition.adapters)
     return f"---\n{_yaml(header)}---\n{body}".encode()
 
 
@@ -103,10 +111,10 @@ def _yaml(header: Mapping[str, JSON]) -> str:
 
 def _stated(known: Mapping[str, JSON], subject: Subject) -> dict[str, JSON]:
     """Return the fields that are written: facts of the adapter in place of what was there, lists joined."""
-    manifest = subject.adapter.manifest
-    library = next(LIBRARIES[row] for row in ("peft", "adapters", "native") if row in subject.formats)
+    manifest = subject.manifest
+    library = next(LIBRARIES[row] for row in LIBRARIES if row in subject.formats)
     bases = known.get("base_model")
-    pipeline = known.get("pipeline_tag") or pipeline_tag(subject.adapter)
+    pipeline = known.get("pipeline_tag") or subject.pipeline
     found: dict[str, JSON] = {
         "library_name": library if known.get("library_name") in (None, *LIBRARIES.values()) else known["library_name"],
         "base_model": bases if isinstance(bases, list) and manifest.base.id in bases else manifest.base.id,
@@ -145,16 +153,26 @@ def _license(expression: str) -> dict[str, JSON]:
 
 
 def _tags(subject: Subject) -> list[str]:
-    manifest = subject.adapter.manifest
+    manifest = subject.manifest
     parts = [re.sub(r"\[[^]]*\]", "", part) for part in subject.method.split("+")]
+    if subject.composition is not None:
+        parts = [COMPOSITION, *dict.fromkeys(_kinds(subject.composition.composition))]
     adapters = ["adapter-transformers", manifest.base.architecture] if "adapters" in subject.formats else []
     task = [f"adapterhub:{manifest.task}"] if manifest.task else []
     return ["adapterhub", *adapters, *parts, "transformers", f"base_model:adapter:{manifest.base.id}", *task]
 
 
+def _kinds(node: Node) -> Iterator[str]:
+    """Yield the kinds of compositions in a composition, from without."""
+    if not isinstance(node, str):
+        yield node.type
+        for child in node.children:
+            yield from _kinds(child)
+
+
 def _results(subject: Subject, pipeline: str) -> list[JSON]:
     """Return the evaluation as the Hub writes it; () where it is not known on what."""
-    manifest = subject.adapter.manifest
+    manifest = subject.manifest
     if not manifest.metrics or not manifest.datasets:
         return []
     data = manifest.datasets[0]

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from ..adapter import Adapter, Manifest
+from ..adapter import Manifest
+from ..arrangement import Pin
+from ..composition_file import NAME as COMPOSITION
 
 
-def body(adapter: Adapter, method: str, formats: Sequence[str], repo: str) -> str:
-    """Return the text below the header."""
-    manifest = adapter.manifest
+def body(
+    manifest: Manifest, method: str, formats: Sequence[str], repo: str, pins: Mapping[str, Pin] | None = None
+) -> str:
+    """Return the text below the header; pins: the adapters of a composition, None where it is an adapter."""
     lines = [
         f"# {manifest.name}",
         "",
         *([manifest.summary, ""] if manifest.summary else []),
-        f"An adapter (`{method}`) for [`{manifest.base.id}`](https://huggingface.co/{manifest.base.id}).",
+        f"{'An adapter' if pins is None else 'A composition of adapters'} (`{method}`) for "
+        f"[`{manifest.base.id}`](https://huggingface.co/{manifest.base.id}).",
         "",
+        *_parts(pins or {}),
         *_facts(manifest),
         "## How to use",
         "",
@@ -34,12 +39,17 @@ def _facts(manifest: Manifest) -> Iterator[str]:
     yield from (*shown, "")
 
 
+def _parts(pins: Mapping[str, Pin]) -> Iterator[str]:
+    """Yield the adapters of a composition, and where each comes from."""
+    if pins:
+        shown = (f"- `{name}`: `{pin.reference or pin.digest}`" for name, pin in pins.items())
+        yield from ("It is made of", "", *shown, "")
+
+
 def _uses(manifest: Manifest, formats: Sequence[str], repo: str) -> Iterator[str]:
-    if "native" in formats or not formats:
-        yield from (
-            "With adapterhub, every tensor is accounted for, and the base model is recognised by its weights:",
-            "",
-        )
+    if {"native", COMPOSITION} & set(formats) or not formats:
+        whole = "all its adapters are loaded with it" if COMPOSITION in formats else "every tensor is accounted for"
+        yield from (f"With adapterhub, {whole}, and the base model is recognised by its weights:", "")
         yield from _python(
             "import adapterhub",
             "from transformers import AutoModel",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,13 +12,14 @@ from typing import TYPE_CHECKING
 from .. import schemas
 from ..adapter import Base, Manifest
 from ..arrangement import Arrangement, Pin
-from ..composition import Node
-from ..errors import SchemaError, StateError, UsageError
-from ..registry import Reference, Version
+from ..composition import Node, last
+from ..errors import NotFoundError, SchemaError, StateError, UsageError
+from ..registry import Outcome, Publisher, Reference, Registry, Version
+from ..registry.settings import BUNDLED
 from .base_models import choose_base, load_model
 from .drafts import Draft, draft
 from .leaves import Gathered, Part, Search, gather
-from .publishing import identity, publish, registry_folder
+from .publishing import identity, publish, publisher_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -33,14 +35,16 @@ class Composed:
     Attributes:
         arrangement: what its file holds.
         digest: its identity.
-        paths: where it was written: a file, or a folder with adapters beside it; () where nothing was to be written.
+        paths: where it was written on this machine: a file, or a folder with adapters beside it; () where nowhere.
         size: number of bytes of all its files.
+        outcome: what publishing it changed; None where it was not asked for.
     """
 
     arrangement: Arrangement
     digest: str
     paths: tuple[Path, ...]
     size: int
+    outcome: Outcome | None = None
 
 
 def compose(
@@ -57,6 +61,8 @@ def compose(
     architecture: Architecture | None = None,
     format: str = "native",  # noqa: A002 - the field's name
     force: bool = False,
+    create: bool = False,
+    private: bool = False,
     dry_run: bool = False,
 ) -> Composed:
     """Make a composition of adapters: look them up, check that they work together on their base model, and write it.
@@ -73,12 +79,16 @@ def compose(
         manifest: what is said of it besides (summary, task, license, language, metrics).
         out: file, or folder if adapters lie beside it; None is NAME-VERSION.json or NAME-VERSION here, or nothing where
             it is pushed.
-        push: folder of a registry, in whose index it is entered.
+        push: where it is published: a folder, s3://bucket/prefix, oci://host/name, hf://user/repo or the name of a
+            registry in the settings; a repository on the Hub is a registry, if it is one already, or else that of this
+            composition.
         registry: where adapters are looked up; None is that of the settings.
         offline: whether the network is switched off; None asks the settings.
         architecture: describes a base model of a family that is not known.
         format: "native", or "adapters" for a setup folder of that library at out.
         force: replace what is at out.
+        create: make a registry at push, if there is none; a folder that is there becomes one without it.
+        private: whether a repository that is made is private.
         dry_run: check all, and write nothing.
 
     Raises:
@@ -88,27 +98,60 @@ def compose(
         StateError: something is at out, or the registry has another composition of this version.
     """
     title, version = split_name(name)
+    publisher = None if push is None else publisher_of(push, create=create, private=private, offline=offline)
     written = _with_head(draft(composition), head)
     search = Search(base=base, registry=registry, offline=offline, within=(title,))
     gathered = gather(written, search)
-    chosen, revision = base_of(gathered, base)
-    model = load_model(chosen, revision=revision, offline=offline)
     known = _manifest(title, version, written, manifest)
-    adapters, named = put_on(model, gathered, known, architecture=architecture)
-    try:
+    with on_its_base(gathered, known, base=base, offline=offline, architecture=architecture) as (adapters, named):
         found = adapters.arrangement(named)
         if format != "native":
             folder = Path(out) if out is not None else Path(found.name)
             return _in_other_words(adapters, named, format, folder, force, dry_run, push)
-    finally:
-        adapters.detach()
-    targets = [None] if out is not None or push is None else []
-    done = [_write(found, gathered, out, force, dry_run) for _ in targets]
-    if push is not None:
-        whole, beside = pinned(found, gathered, reachable_from=str(push))
-        done.append(_pushed(whole, beside, str(push), dry_run))
+    done = [_write(found, gathered, out, force, dry_run)] if out is not None or publisher is None else []
+    if publisher is not None:
+        done.append(published(found, gathered, publisher, dry_run=dry_run)[0])
     paths = tuple(path for one in done for path in one.paths)
     return dataclasses.replace(done[-1], paths=paths)
+
+
+@contextmanager
+def on_its_base(
+    gathered: Gathered,
+    known: Manifest,
+    *,
+    base: str | None,
+    offline: bool | None,
+    architecture: Architecture | None,
+) -> Iterator[tuple[AdapterSet, str]]:
+    """Yield adapters attached to their base model with a composition active, and its name; detached afterwards."""
+    chosen, revision = base_of(gathered, base)
+    model = load_model(chosen, revision=revision, offline=offline)
+    adapters, named = put_on(model, gathered, known, architecture=architecture)
+    try:
+        yield adapters, named
+    finally:
+        adapters.detach()
+
+
+def published(
+    found: Arrangement, gathered: Gathered, publisher: Publisher, *, name: str = "", dry_run: bool = False
+) -> tuple[Composed, Outcome]:
+    """Publish a composition, and return it and what that changed. Raises as publish.
+
+    Adapters that neither the place nor the package offers go with it.
+
+    name: name of the entry, with an owner perhaps; "" is its own.
+    """
+    from ..registry.folder_publisher import FolderPublisher
+    from .card import pipeline_tag
+
+    whole, beside = pinned(found, gathered, reachable_from=publisher.place)
+    answers = gathered.parts[whole.head or last(whole.composition)].adapter
+    outcome = publish(whole, beside, publisher, name=name, pipeline=pipeline_tag(answers), dry_run=dry_run)
+    here = isinstance(publisher, FolderPublisher) and not dry_run
+    paths = (Path(outcome.place) / outcome.artifacts[0].url,) if here else ()
+    return Composed(whole, identity(whole, beside), paths, _size(whole, beside), outcome), outcome
 
 
 def base_of(gathered: Gathered, base: str | None) -> tuple[str, str | None]:
@@ -196,9 +239,10 @@ def pinned(
     from ..registry import digest
 
     pins, beside = {}, {}
+    offering = None if reachable_from is None else _registries(reachable_from)
     for name, part in gathered.parts.items():
         pin = part.pin()
-        if pin is None or (reachable_from is not None and not _offered(pin, reachable_from)):
+        if pin is None or (offering is not None and not _offered(pin, offering)):
             data = _bytes(part) or native.dumps(part.adapter)
             file = composed.file_name(name, data)
             beside[file] = data
@@ -214,20 +258,28 @@ def _bytes(part: Part) -> bytes | None:
     return part.pulled.path.read_bytes() if native_head.detect(part.pulled.path) else None
 
 
-def _offered(pin: Pin, place: str) -> bool:
-    """Return whether a registry, or the package, has the adapter of a pin under its reference."""
-    from ..errors import AdapterHubError
+def _registries(place: str) -> list[Registry]:
+    """Return the registry at a place, if it is one already, and that of the package."""
     from ..registry import open_registry
 
+    found = []
+    for where in (place, BUNDLED):
+        with suppress(NotFoundError):
+            found.append(open_registry(where))
+    return found
+
+
+def _offered(pin: Pin, registries: Sequence[Registry]) -> bool:
+    """Return whether one of the registries has the adapter of a pin under its reference, or a repository has it."""
     reference = Reference.parse(pin.reference)
     if reference.scheme != "name" or reference.registry:
         return reference.scheme != "name"
-    for where in (place, "bundled"):
+    for registry in registries:
         try:
-            resolved = open_registry(where).index.entry(reference.name).versions[str(reference.versions.exact)]
-        except (AdapterHubError, KeyError):
+            release = registry.index.entry(reference.name).versions[str(reference.versions.exact)]
+        except (NotFoundError, KeyError):
             continue
-        if any(artifact.identity == pin.digest for artifact in resolved.artifacts):
+        if any(artifact.identity == pin.digest for artifact in release.artifacts):
             return True
     return False
 
@@ -242,11 +294,6 @@ def _write(found: Arrangement, gathered: Gathered, out: str | Path | None, force
         composed.write(whole, beside, path, force=force)
     elif path.exists() and not force:
         raise StateError(f"{path} exists already", hint="choose another --out, or replace it with --force")
-    return Composed(whole, identity(whole, beside), () if dry_run else (path,), _size(whole, beside))
-
-
-def _pushed(whole: Arrangement, beside: Mapping[str, bytes], place: str, dry_run: bool) -> Composed:
-    path = publish(whole, beside, registry_folder(place), _file_name(whole, beside), dry_run=dry_run)
     return Composed(whole, identity(whole, beside), () if dry_run else (path,), _size(whole, beside))
 
 

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .. import arrangement
 from .. import registry as registries
 from ..adapter import Adapter, Manifest
 from ..arrangement import Pin, used
 from ..composition import Composition, Fuse, Node, last
+from ..composition_file import document_of
 from ..errors import AdapterHubError, BaseMismatchError, DigestError, UnsupportedError, UsageError
 from ..registry import Pulled, Reference
 from ..registry.closure import together
@@ -195,23 +197,35 @@ def _inner_draft(path: Path, search: Search, found: _Found) -> Node:
 
 def _saved(word: str, pulled: Pulled, search: Search, found: _Found, *, whole: bool) -> Node:
     """Return the nodes of a saved composition, whose adapters are taken over; whole: it stands alone in the draft."""
-    from ..loader.assembly import assembled
-
     if pulled.name in search.within:
         raise UsageError(f"the composition {pulled.name} contains itself, as {word}", hint="take it out")
-    inner = assembled(pulled)
+    inner = of_saved(pulled)
     if inner.rules != found.rules and not whole:
         said = f"the rules of {inner.rules}" if inner.rules else "our own rules"
         raise UnsupportedError(f"{word} computes by {said}, and what it is put into does not")
     found.rules = inner.rules
+    return _taken(inner, found)
+
+
+def of_saved(pulled: Pulled) -> Gathered:
+    """Return a composition that was pulled, or a setup folder of `adapters`, with its adapters and where they are from.
+
+    Raises:
+        FormatError: an adapter, or the setup, is not whole.
+    """
+    from ..loader.assembly import assembled
+
+    inner = assembled(pulled)
+    pins = {} if document_of(pulled.path) is None else arrangement.read(pulled.path).adapters
     parts = {}
     for name, adapter in inner.adapters.items():
         part = pulled.parts.get(name)
         if part is None:
             part = Pulled(path=pulled.path / name, name=name, version=None, artifact=None, cached=True)
-        reference = f"{part.name}@{part.version}" if part.version else ""
-        parts[name] = Part(adapter, part, reference)
-    return _taken(Gathered(inner.node, parts, inner.head, inner.rules), found)
+        pin = pins.get(name)
+        found = part.artifact is not None or part.content is not None
+        parts[name] = Part(adapter, part, pin.reference if pin is not None and found else "")
+    return Gathered(inner.node, parts, inner.head, inner.rules)
 
 
 def _taken(inner: Gathered, found: _Found) -> Node:

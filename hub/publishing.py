@@ -1,76 +1,98 @@
-"""Compositions into the index of a registry that is a folder."""
+"""Compositions as what is published: their record in an index, and their way to a registry or onto the Hub."""
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
+import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from ..arrangement import Arrangement
 from ..composition_file import DOCUMENT, NAME
-from ..errors import NotFoundError, StateError, UnsupportedError, UsageError
-from ..registry import Artifact, ArtifactBase, ArtifactFile, Index, Settings, digest, editing
+from ..errors import UsageError
+from ..registry import (
+    Artifact,
+    ArtifactBase,
+    ArtifactFile,
+    Index,
+    Offer,
+    Outcome,
+    Publication,
+    Publisher,
+    Settings,
+    digest,
+    publisher_at,
+)
+from . import card
+from .base_models import is_folder
 
-INDEX = "index.json"
 LONGEST = 2000
 """So many characters of a composition stand in an index."""
 
 
+def publisher_of(
+    place: str | Path, *, create: bool = False, private: bool = False, offline: bool | None = None
+) -> Publisher:
+    """Return what publishes compositions to a place; a folder that is there becomes a registry without being asked.
+
+    Raises:
+        UsageError, UnsupportedError, NotFoundError, OfflineError, AuthenticationError: as registry.publisher_at.
+    """
+    settings = Settings.load(offline=offline)
+    folder = Path(settings.registries.get(str(place), str(place))).expanduser()
+    return publisher_at(str(place), settings=settings, create=create or folder.is_dir(), private=private)
+
+
 def publish(
-    whole: Arrangement, beside: Mapping[str, bytes], registry: Path, name: str, *, dry_run: bool = False
-) -> Path:
-    """Write a composition into the folder of a registry, enter it in the index, and return its path.
+    whole: Arrangement,
+    beside: Mapping[str, bytes],
+    publisher: Publisher,
+    *,
+    name: str = "",
+    pipeline: str = "",
+    dry_run: bool = False,
+) -> Outcome:
+    """Publish a composition in one step, and return what that changed.
 
     Args:
         whole: the composition, with its pins.
         beside: file name → adapter that lies beside it.
-        registry: folder with an index.json, which is made if it is not there.
-        name: what the file or folder is called in it.
+        publisher: the place.
+        name: name of the entry, with an owner perhaps; "" is its own.
+        pipeline: the Hub's name of its task, or "".
         dry_run: check all, and write nothing.
 
     Raises:
-        UsageError: it has no version, or does not say its base model.
-        NotFoundError: there is no such folder.
+        UsageError: it has no version, does not say its base model, or has no licence where the place has a card.
         StateError: the version is published already, with other bytes.
+        NotFoundError, AuthenticationError, OfflineError, AdapterHubError: the place cannot be written.
     """
-    from ..converters import composed
-
-    place = registry if registry.name == INDEX else registry / INDEX
-    if not place.parent.is_dir():
-        raise NotFoundError(f"there is no folder {registry}", hint="name the folder of a registry, or make it first")
-    artifact = artifact_of(whole, beside, name)
-    path = place.parent / name
-
-    def change(index: Index) -> Index:
-        changed = entered(index, whole, artifact)
-        if changed is index or changed == index:
-            return index
-        if path.exists():
-            raise StateError(f"{path} exists already, and the index does not name it", hint="take it away first")
-        composed.write(whole, beside, path)
-        return changed
-
-    if dry_run:
-        entered(editing.view(place, [whole.name], create=True), whole, artifact)
-    else:
-        editing.edit(place, [whole.name], change, create=True)
-    return path
-
-
-def registry_folder(place: str | Path) -> Path:
-    """Return the folder that is meant by a place: a folder, or the name in the settings of one.
-
-    Raises:
-        UnsupportedError: it is another kind of place.
-    """
-    where = Settings.load().registries.get(str(place), str(place))
-    if "://" in where:
-        raise UnsupportedError(
-            f"compositions are published into folders, and {where} is none",
-            hint="publish into a folder, and copy that",
+    _refuse_unversioned(whole)
+    whole = _licensed(whole, publisher)
+    with tempfile.TemporaryDirectory(prefix="adapterhub-") as folder:
+        offer = _offer(whole, beside, Path(folder))
+        subject = card.Subject(
+            manifest=whole.manifest,
+            method=offer.method,
+            formats=[NAME],
+            repo=publisher.place.removeprefix("hf://"),
+            pipeline=pipeline,
+            composition=whole,
         )
-    return Path(where).expanduser()
+        publication = Publication(
+            name=name or whole.name,
+            version=whole.version,
+            published=_today(),
+            offers=(offer,),
+            card=partial(card.merged, subject=subject),
+            summary=whole.summary,
+            task=whole.task,
+            license=whole.license,
+            language=whole.language,
+        )
+        return publisher.publish(publication, dry_run=dry_run)
 
 
 def entered(index: Index, whole: Arrangement, artifact: Artifact, published: str = "") -> Index:
@@ -80,13 +102,12 @@ def entered(index: Index, whole: Arrangement, artifact: Artifact, published: str
         UsageError: it has no version.
         StateError: the version has another artifact.
     """
-    if not whole.version:
-        raise UsageError(f"the composition {whole.name!r} has no version", hint="name it NAME@VERSION, such as 1.0.0")
+    _refuse_unversioned(whole)
     return index.add(
         whole.name,
         whole.version,
         artifact,
-        published=published or dt.datetime.now(dt.UTC).date().isoformat(),
+        published=published or _today(),
         summary=whole.summary or None,
         task=whole.task or None,
         license=whole.license or None,
@@ -100,23 +121,16 @@ def artifact_of(whole: Arrangement, beside: Mapping[str, bytes], url: str) -> Ar
     Raises:
         UsageError: it does not say its base model.
     """
-    base = whole.base
-    if base is None or not base.id:
-        raise UsageError(
-            f"the composition {whole.name!r} does not say which base model it is for",
-            hint="give --base as a Hub id, or adapters that name theirs",
-        )
     data = whole.dumps()
-    method = str(whole.composition)
     one = Artifact(
-        base=ArtifactBase(id=base.id, architecture=base.architecture, revision=base.revision),
-        method=method if len(method) <= LONGEST else f"{method[: LONGEST - 1]}…",
+        base=_base_of(whole),
+        method=_method_of(whole),
         format=NAME,
         url=url,
         digest=digest.of_bytes(data),
         size=len(data),
     )
-    return replace(one, digest=None, size=None, files=_files(data, beside)) if beside else one
+    return dataclasses.replace(one, digest=None, size=None, files=_files(data, beside)) if beside else one
 
 
 def identity(whole: Arrangement, beside: Mapping[str, bytes]) -> str:
@@ -126,6 +140,57 @@ def identity(whole: Arrangement, beside: Mapping[str, bytes]) -> str:
         return digest.of_bytes(data)
     nowhere = ArtifactBase(id="", architecture="")
     return Artifact(base=nowhere, method="", format=NAME, url="", files=_files(data, beside)).identity
+
+
+def _today() -> str:
+    return dt.datetime.now(dt.UTC).date().isoformat()
+
+
+def _refuse_unversioned(whole: Arrangement) -> None:
+    if not whole.version:
+        raise UsageError(f"the composition {whole.name!r} has no version", hint="name it NAME@VERSION, such as 1.0.0")
+
+
+def _licensed(whole: Arrangement, publisher: Publisher) -> Arrangement:
+    """Return a composition with a licence, that of the card which is there, where the place has a card.
+
+    Raises:
+        UsageError: nobody names one.
+    """
+    if whole.license or not publisher.spread:
+        return whole
+    found = card.license_of(publisher.card())
+    if not found:
+        raise UsageError(
+            f"the composition {whole.name!r} has no licence, and {publisher.place} gets a model card that names one",
+            hint="give --license apache-2.0",
+        )
+    return dataclasses.replace(whole, license=found)
+
+
+def _offer(whole: Arrangement, beside: Mapping[str, bytes], folder: Path) -> Offer:
+    """Return a composition as an artifact whose files lie below a folder."""
+    from ..converters import composed
+
+    path = composed.write(whole, beside, folder / ("whole" if beside else DOCUMENT))
+    files = {file.name: file for file in sorted(path.iterdir())} if beside else {"": path}
+    return Offer(base=_base_of(whole), method=_method_of(whole), format=NAME, files=files)
+
+
+def _base_of(whole: Arrangement) -> ArtifactBase:
+    base = whole.base
+    if base is None or not base.id or is_folder(base.id):
+        raise UsageError(
+            f"the composition {whole.name!r} does not say which base model it is for",
+            hint="give --base as a Hub id, or adapters that name theirs",
+        )
+    return ArtifactBase(id=base.id, architecture=base.architecture, revision=base.revision)
+
+
+def _method_of(whole: Arrangement) -> str:
+    """Return the text of a composition, cut where it is too long for an index."""
+    method = str(whole.composition)
+    return method if len(method) <= LONGEST else f"{method[: LONGEST - 1]}…"
 
 
 def _files(data: bytes, beside: Mapping[str, bytes]) -> tuple[ArtifactFile, ...]:

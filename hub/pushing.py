@@ -1,4 +1,4 @@
-"""Push: an adapter from this machine, or from another registry, into a registry or onto the Hugging Face Hub.
+"""Push: an adapter or composition, from here or from another registry, into a registry or onto the Hugging Face Hub.
 
 source → adapter → complete manifest → files of every format, each read back → publication. All of that is done in a
 folder of its own before anything is written elsewhere; what is published is published in one step, or not at all.
@@ -15,13 +15,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import arrangement, converters, registry
-from ..adapter import Adapter, Base, Manifest
+from .. import converters, registry
+from ..adapter import Adapter, Manifest
 from ..composition_file import document_of
 from ..converters import native_head, setup_folder
 from ..converters.identity import hub_id, manifest_name
 from ..errors import NotFoundError, UnsupportedError, UsageError
-from ..registry import ArtifactBase, Offer, Outcome, Publication, Publisher, Reference, Settings, Version
+from ..registry import ArtifactBase, Offer, Outcome, Publication, Publisher, Pulled, Reference, Settings, Version
 from . import card
 from .base_models import BaseModel, is_folder, load_base, local_folder
 
@@ -86,10 +86,10 @@ def push(
     dry_run: bool = False,
     offline: bool | None = None,
 ) -> Pushed:
-    """Publish an adapter, and return what that changed.
+    """Publish an adapter or a composition, and return what that changed.
 
     Args:
-        source: a file or folder of any format, or the reference of a published adapter.
+        source: a file or folder of any format, a composition, or the reference of what is published elsewhere.
         to: a folder, s3://bucket/prefix, oci://host/name, hf://user/repo or the name of a registry in the
             settings; a repository on the Hub is a registry, if it is one already, or else that of this adapter.
         wanted: under which name, in which formats, and what the adapter does not say itself.
@@ -107,10 +107,12 @@ def push(
         NotFoundError, AuthenticationError, OfflineError: source or place cannot be reached.
     """
     wanted, settings = wanted or Wanted(), Settings.load(offline=offline)
-    path = _path(source, settings)
+    pulled = _pulled(source, settings)
+    path, publisher = pulled.path, registry.publisher_at(str(to), settings=settings, create=create, private=private)
     if document_of(path) is not None or setup_folder.detect(path):
-        return _composition(path, to, wanted, create=create, dry_run=dry_run, offline=offline)
-    publisher = registry.publisher_at(str(to), settings=settings, create=create, private=private)
+        from . import composed
+
+        return composed.push(pulled, publisher, wanted, settings, dry_run=dry_run)
     adapter = converters.read(path, row=wanted.architecture)
     cards = (publisher.card(), _card_beside(path))
     name, manifest = _described(adapter.manifest, wanted, *cards)
@@ -130,59 +132,11 @@ def push(
     )
 
 
-def _composition(
-    path: Path, to: str | Path, wanted: Wanted, *, create: bool, dry_run: bool, offline: bool | None
-) -> Pushed:
-    """Publish a composition, or a setup folder of `adapters`: it is made anew and checked on its base model.
-
-    Adapters that the registry does not offer lie beside it there.
-
-    Raises:
-        UsageError: it has no name or version, or a format is asked for.
-        UnsupportedError: the place is no folder.
-    """
-    from .composing import compose
-    from .publishing import INDEX, registry_folder
-
-    if wanted.formats is not None:
-        raise UsageError("a composition has a format of its own", hint="leave --formats away")
-    document = document_of(path)
-    said = None if document is None else arrangement.read(document)
-    name, _, version = (wanted.name or "").partition("@")
-    name, version = name or (said.name if said else ""), version or (said.version if said else "")
-    if not (name and version):
-        raise UsageError(f"{path} has no name or no version", hint="give both: --as moods@1.0.0")
-    place = registry_folder(to)
-    if not (create or (place / INDEX).is_file()):
-        raise NotFoundError(f"there is no registry at {place}", hint="--create makes one")
-    known = Manifest(name=name, base=Base(architecture=""), license=wanted.license or "")
-    with tempfile.TemporaryDirectory(prefix="adapterhub-") as nowhere:
-        if not dry_run:
-            place.mkdir(parents=True, exist_ok=True)
-        made = compose(
-            f"{name}@{version}",
-            document or str(path),
-            base=wanted.base,
-            manifest=known,
-            push=place if place.is_dir() else nowhere,
-            offline=offline,
-            architecture=wanted.architecture,
-            dry_run=dry_run,
-        )
-    files = {one.relative_to(place).as_posix(): made.size for one in made.paths}
-    return Pushed(
-        name=name,
-        version=version,
-        formats=("composition",),
-        outcome=Outcome(place=str(place), artifacts=(), files=files),
-    )
-
-
-def _path(source: str | Path, settings: Settings) -> Path:
-    """Return where the source lies on this machine."""
-    if isinstance(source, Path) or Path(source).exists():
-        return Path(source)
-    return registry.pull(Reference.parse(source), offline=settings.offline).path
+def _pulled(source: str | Path, settings: Settings) -> Pulled:
+    """Return the source on this machine; a composition with its adapters."""
+    is_path = isinstance(source, Path) or Path(source).exists()
+    reference = Reference(scheme="path", name=str(source)) if is_path else Reference.parse(str(source))
+    return registry.pull(reference, offline=settings.offline)
 
 
 def _card_beside(path: Path) -> bytes | None:
@@ -343,10 +297,11 @@ def _publication(
     """Return what is to be published."""
     manifest = adapter.manifest
     subject = card.Subject(
-        adapter=adapter,
+        manifest=manifest,
         method=method_of(adapter),
         formats=[offer.format for offer in offers],
         repo=publisher.place.removeprefix("hf://"),
+        pipeline=card.pipeline_tag(adapter),
     )
     return Publication(
         name=name,

@@ -105,7 +105,7 @@ class FolderPublisher:
 def url_of(publication: Publication, offer: Offer) -> str:
     """Return the path of an artifact in a registry: a file, or a folder called like the format."""
     home = home_of(publication, offer)
-    return f"{home}/{file_name(publication)}" if "" in offer.files else f"{home}/{offer.format}"
+    return f"{home}/{file_name(publication, offer)}" if "" in offer.files else f"{home}/{offer.format}"
 
 
 def home_of(publication: Publication, offer: Offer) -> str:
@@ -113,9 +113,9 @@ def home_of(publication: Publication, offer: Offer) -> str:
     return f"adapters/{publication.name}/{publication.version}/{offer.base.id.replace('/', '--')}"
 
 
-def file_name(publication: Publication) -> str:
+def file_name(publication: Publication, offer: Offer) -> str:
     """Return what the single file of a version is called."""
-    return f"{publication.name.rpartition('/')[2]}-{publication.version}.safetensors"
+    return f"{publication.name.rpartition('/')[2]}-{publication.version}{offer.ending}"
 
 
 def records(publication: Publication, offers: tuple[Offer, ...]) -> tuple[Artifact, ...]:

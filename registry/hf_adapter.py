@@ -1,8 +1,8 @@
 """An adapter in a repository on the Hub, outside any index: which files it has, and what is remembered of them.
 
 A repository may hold a native file, the files of PEFT or `adapters` at its root, those of `adapters` in a folder
-`adapters`, and several of these at once; other files in it are left alone. The Hub knows the SHA-256 of large files;
-small ones are fetched first and held against their git object.
+`adapters`, and several of these at once; or a composition, with adapters beside it. Other files in it are left alone.
+The Hub knows the SHA-256 of large files; small ones are fetched first and held against their git object.
 
     <cache>/hub/<mark of the repository>/<commit>.json                 its files, with their digests once known
     <cache>/hub/<mark of the repository>/<mark of the revision>.ref    the commit that a branch or tag meant last
@@ -17,6 +17,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from .. import arrangement
+from ..composition_file import DOCUMENT, document_of
+from ..composition_file import NAME as COMPOSITION
 from ..errors import DigestError, FormatError, NotFoundError, OfflineError
 from . import atomic, digest, hf_client
 from .hf_client import BRANCH, HubFile, Snapshot
@@ -46,10 +49,10 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def content_of(reference: Reference, *, format: str | None, store: Store, offline: bool) -> Content:  # noqa: A002
-    """Return the files of the adapter that a reference of scheme "hf" names, as they are at one commit.
+    """Return the files of the adapter or composition that a reference of scheme "hf" names, as they are at one commit.
 
     Raises:
-        NotFoundError: there is no such repository, revision or adapter.
+        NotFoundError: there is no such repository, revision or adapter, or a file beside a composition is not there.
         OfflineError: the network is switched off, and it was never pulled.
         DigestError: a small file is not what the repository lists.
         AuthenticationError, AdapterHubError: the Hub does not give it.
@@ -62,13 +65,72 @@ def content_of(reference: Reference, *, format: str | None, store: Store, offlin
         )
     if found is None:
         found = memory.with_digests(hf_client.snapshot(reference.name, reference.revision))
-    folder, files = chosen(found, reference.folder, format, str(reference))
+    wanted = _Wanted(found, store, offline)
+    folder, files = _composition(wanted, reference, format) or chosen(found, reference.folder, format, str(reference))
+    files = tuple(map(wanted.digested, files))
     if not offline:
-        known = {file.path: _digested(file, found, store) for file in files if not file.digest}
-        found = replace(found, files=tuple(known.get(file.path, file) for file in found.files))
-        files = tuple(known.get(file.path, file) for file in files)
-        memory.keep(found)
-    return _content(found, folder, files, reference)
+        memory.keep(wanted.found)
+    return _content(wanted.found, folder, files, reference)
+
+
+@dataclass(slots=True)
+class _Wanted:
+    """The files of a repository, of which those that are wanted get their digests.
+
+    Attributes:
+        found: the repository, with the digests that are known.
+        store: where small files are fetched to.
+        offline: whether what is not known stays so.
+    """
+
+    found: Snapshot
+    store: Store
+    offline: bool
+
+    def digested(self, file: HubFile) -> HubFile:
+        """Return a file with its SHA-256; a small one is fetched for it."""
+        if file.digest or self.offline:
+            return file
+        known = _digested(file, self.found, self.store)
+        files = tuple(known if other.path == file.path else other for other in self.found.files)
+        self.found = replace(self.found, files=files)
+        return known
+
+    def path(self, file: HubFile, what: str) -> Path:
+        """Return a small file on this machine, fetched if it is not there any more."""
+        here = self.store.find(file.digest) if file.digest else None
+        if here is not None:
+            return here
+        if self.offline:
+            raise OfflineError(f"{what} was not pulled completely", hint="pull it once with the network")
+        data = hf_client.small_file(self.found, file.path, most=MOST_SMALL)
+        return self.store.put([data], file.digest, len(data), f"{what}: {file.path}")
+
+
+def _composition(
+    wanted: _Wanted,
+    reference: Reference,
+    format: str | None,  # noqa: A002
+) -> tuple[str, tuple[HubFile, ...]] | None:
+    """Return the folder of a composition and its files, or its own path where none lie beside it; else None.
+
+    A native file of ours goes before it.
+    """
+    names = _names(wanted.found, reference.folder)
+    if DOCUMENT not in names or NATIVE in names or format not in (None, COMPOSITION):
+        return None
+    document = wanted.digested(names[DOCUMENT])
+    path = wanted.path(document, str(reference))
+    if document_of(path) is None:
+        return None
+    beside = [pin.beside for pin in arrangement.read(path).adapters.values() if pin.beside]
+    missing = [name for name in beside if name not in names]
+    if missing:
+        raise NotFoundError(
+            f"{reference} holds a composition without {', '.join(missing)}", hint="publish it anew as a whole"
+        )
+    files = (document, *(names[name] for name in dict.fromkeys(beside)))
+    return (reference.folder, files) if beside else (document.path, files)
 
 
 def chosen(

@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from ..composition_file import DOCUMENT
+from ..composition_file import NAME as COMPOSITION
 from ..errors import NotFoundError, StateError
 from . import folder_publisher, hf_client, hf_commits, paths, shards
 from .contention import Stale, between_others
@@ -25,7 +27,7 @@ from .publication import Offer, Outcome, Publication
 from .records import Artifact, Entry
 
 CARD = "README.md"
-ROOT_URLS = (NATIVE, paths.HERE, ADAPTERS)
+ROOT_URLS = (NATIVE, DOCUMENT, paths.HERE, ADAPTERS)
 """Urls of the newest version in the repository of one adapter."""
 
 
@@ -154,7 +156,7 @@ class HubPublisher:
         self._refuse_foreign(publication, index, found)
         changed = publication.added_to(_pinned(index, found), artifacts)
         adds = _files(publication.offers, urls)
-        removed = tuple(sorted(_replaced(found) - set(adds)))
+        removed = tuple(sorted(_replaced(found, index) - set(adds)))
         card = publication.card(_file(found, CARD))
         adds = {**adds, INDEX: changed.dumps(), CARD: card}
         outcome = Outcome(
@@ -248,7 +250,11 @@ def _root_urls(offers: tuple[Offer, ...]) -> list[str]:
     """
     folders = [offer.format for offer in offers if "" not in offer.files]
     root = "peft" if "peft" in folders else folders[0] if folders else ""
-    return [NATIVE if "" in o.files else paths.HERE if o.format == root else o.format for o in offers]
+    return [_single(o) if "" in o.files else paths.HERE if o.format == root else o.format for o in offers]
+
+
+def _single(offer: Offer) -> str:
+    return DOCUMENT if offer.format == COMPOSITION else NATIVE
 
 
 def _files(offers: tuple[Offer, ...], urls: list[str]) -> dict[str, Path | bytes]:
@@ -269,11 +275,18 @@ def _bytes(artifact: Artifact) -> tuple[str, str, str]:
     return artifact.format, artifact.base.id, artifact.identity
 
 
-def _replaced(found: Snapshot) -> set[str]:
+def _replaced(found: Snapshot, index: Index) -> set[str]:
     """Return the files of the version that a snapshot holds, which another version must not be mixed with."""
-    names = {NATIVE, *DOCUMENTS, *PEFT_WEIGHTS, *(name for pair in ADAPTERS_WEIGHTS for name in pair)}
+    names = {NATIVE, DOCUMENT, *DOCUMENTS, *PEFT_WEIGHTS, *(name for pair in ADAPTERS_WEIGHTS for name in pair)}
     below = {f"{ADAPTERS}/{name}" for name in names}
-    return {file.path for file in found.files} & (names | below)
+    return {file.path for file in found.files} & (names | below | _listed(index))
+
+
+def _listed(index: Index) -> set[str]:
+    """Return the files at the root that an index names: the adapters beside a composition have names of their own."""
+    releases = [release for name in index.adapters for release in index.adapters[name].versions.values()]
+    here = [artifact for release in releases for artifact in release.artifacts if artifact.url == paths.HERE]
+    return {file.path for artifact in here for file in artifact.files}
 
 
 def _pinned(index: Index, found: Snapshot) -> Index:

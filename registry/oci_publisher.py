@@ -161,7 +161,7 @@ class OciPublisher:
 
 def _url_of(publication: Publication, offer: Offer) -> str:
     """Return the path of an artifact among the layers: a file, or a folder called like the format."""
-    return file_name(publication) if "" in offer.files else offer.format
+    return file_name(publication, offer) if "" in offer.files else offer.format
 
 
 def _files(offers: tuple[Offer, ...], artifacts: tuple[Artifact, ...]) -> dict[str, Path]:

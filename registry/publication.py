@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
+from ..composition_file import NAME as COMPOSITION
 from ..errors import StateError
 from . import digest
 from .index import Index
@@ -34,6 +35,11 @@ class Offer:
     method: str
     format: str
     files: Mapping[str, Path]
+
+    @property
+    def ending(self) -> str:
+        """How the name of a single file ends."""
+        return ".json" if self.format == COMPOSITION else ".safetensors"
 
     def record(self, url: str) -> Artifact:
         """Return what an index says of it.

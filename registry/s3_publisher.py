@@ -187,7 +187,7 @@ def _record(publication: Publication, offer: Offer) -> Artifact:
     """Return what an index says of an artifact, which lies where no other bytes can."""
     found = offer.record("")
     folder = _folder(publication, offer) + digest.hexadecimal(found.identity)[:32]
-    return replace(found, url=f"{folder}/{file_name(publication)}" if "" in offer.files else folder)
+    return replace(found, url=f"{folder}/{file_name(publication, offer)}" if "" in offer.files else folder)
 
 
 def _belongs(location: Location, named: set[str]) -> bool:

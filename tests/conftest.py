@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import s3_server
 from cli_session import BASE_ID, make_base, sentences, type_command, write_csv
+from composed_adapters import write_adapter
 from hub_double import TOKEN, Hub
 from hypothesis import settings
 from local_server import running
@@ -56,6 +57,26 @@ def registry(clean: None, trained: Path, tmp_path: Path, monkeypatch: pytest.Mon
         "index", "add", str(file), "--index", str(folder / "index.json"), "--alias", "tiny/reviews@acme"
     )
     assert typed.status == 0, typed.err
+    monkeypatch.setenv("ADAPTERHUB_REGISTRY", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def offered(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A registry with a few small adapters; do not change it."""
+    folder = tmp_path_factory.mktemp("hub")
+    files = [write_adapter(folder, base, name) for name in ("movies", "books")]
+    files += [write_adapter(folder, base, "movies", "1.2.0"), write_adapter(folder, base, "low", method="lora[r=2]")]
+    files += [write_adapter(folder, base, "foreign", base_id="acme/other-bert")]
+    typed = type_command("index", "add", *map(str, files), "--index", str(folder / "index.json"))
+    assert typed.status == 0, typed.err
+    return folder
+
+
+@pytest.fixture
+def shelf(clean: None, offered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of that registry, the default one."""
+    folder = Path(shutil.copytree(offered, tmp_path / "hub"))
     monkeypatch.setenv("ADAPTERHUB_REGISTRY", str(folder))
     return folder
 

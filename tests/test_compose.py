@@ -10,13 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 from cli_session import BASE_ID, sentences, type_command, write_csv
-from torch import Tensor
+from composed_adapters import TEXTS, answers, attached
 
 import adapterhub
-from adapterhub import Average, Fuse, Stack, hub
-from adapterhub.adapter import Base, Manifest
+from adapterhub import Average, Fuse, Stack, arrangement, hub
 from adapterhub.arrangement import Arrangement
-from adapterhub.composition import Node
 from adapterhub.errors import (
     BaseMismatchError,
     DigestError,
@@ -27,63 +25,15 @@ from adapterhub.errors import (
     UnsupportedError,
     UsageError,
 )
-from adapterhub.loader import AdapterSet
 from adapterhub.registry import Index, Lock, digest, pull
 
 pytestmark = pytest.mark.usefixtures("clean")
 
-TEXTS = ["the film was superb", "the plot was dull"]
-
-
-def write_adapter(
-    folder: Path, base: Path, name: str, version: str = "1.0.0", method: str = "seq_bn", **about: str
-) -> Path:
-    """Write an adapter with random weights and a head of two classes."""
-    loaded = hub.load_base(str(base))
-    adapters = hub.attach(loaded.model, base_id=about.get("base_id", BASE_ID))
-    seed = int(digest.of_bytes(f"{name} {version}".encode())[7:15], 16)
-    torch.manual_seed(seed)
-    adapters.add(name, method, labels=("negative", "positive"))
-    for parameter in adapters.model.adapterhub.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
-    manifest = Manifest(
-        name=name,
-        base=Base(architecture="bert", id=about.get("base_id", BASE_ID)),
-        version=version,
-        labels=("negative", "positive"),
-    )
-    return adapters.save(name, folder / f"{name}-{version}.safetensors", manifest=manifest)
-
-
-@pytest.fixture(scope="module")
-def offered(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A registry with a few adapters; do not change it."""
-    folder = tmp_path_factory.mktemp("hub")
-    files = [write_adapter(folder, base, name) for name in ("movies", "books")]
-    files += [write_adapter(folder, base, "movies", "1.2.0"), write_adapter(folder, base, "low", method="lora[r=2]")]
-    files += [write_adapter(folder, base, "foreign", base_id="acme/other-bert")]
-    typed = type_command("index", "add", *map(str, files), "--index", str(folder / "index.json"))
-    assert typed.status == 0, typed.err
-    return folder
-
 
 @pytest.fixture
-def place(offered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of that registry, the default one."""
-    folder = Path(shutil.copytree(offered, tmp_path / "hub"))
-    monkeypatch.setenv("ADAPTERHUB_REGISTRY", str(folder))
-    return folder
-
-
-def answers(adapters: AdapterSet, setup: str | Node) -> Tensor:
-    inputs = {"input_ids": torch.tensor([[2, 5, 7, 17, 3], [2, 5, 8, 22, 3]])}
-    with torch.no_grad(), adapters.using(setup):
-        found: Tensor = adapters.model(**inputs).logits
-    return found
-
-
-def attached(base: Path) -> AdapterSet:
-    return hub.attach(hub.load_base(str(base)).model, base_id=BASE_ID)
+def place(shelf: Path) -> Path:
+    """A registry with a few small adapters, the default one."""
+    return shelf
 
 
 def yank(place: Path, name: str, version: str) -> None:
@@ -297,7 +247,14 @@ def test_push_publishes_a_composition_that_was_saved(place: Path, base: Path, tm
     assert Index.load(other / "index.json").entry("both").license == "CC0-1.0"
     assert type_command("verify", "both", "--run", *on, "--registry", str(other)).status == 0
     assert "average(movies, low)" in type_command("list", "--registry", str(other)).out
-    assert type_command("push", f"./{path}", "--to", str(place), *on, "--as", "again@2.0.0").status == 2
+    assert type_command("push", f"./{path}", "--to", str(place), *on, "--as", "me/again@2.0.0").status == 0
+    renamed = Arrangement.loads(pull("me/again").path.read_bytes())
+    assert (renamed.name, renamed.version, renamed.composition) == (
+        "again",
+        "2.0.0",
+        Average("movies", "low", weights=[0.3, 0.7]),
+    )
+    assert type_command("push", f"./{path}", "--to", str(place), *on, "--as", "No Name@2.0.0").status == 2
     (again,) = adapterhub.compose("mine", "stack(movies)", base=str(base), out="mine.json").paths
     typed = type_command("push", f"./{again}", "--to", str(place), *on)
     assert (typed.status, "has no name or no version" in typed.err) == (2, True)
@@ -307,13 +264,27 @@ def test_push_publishes_a_composition_that_was_saved(place: Path, base: Path, tm
 
 
 @pytest.mark.parametrize("command", ["push", "compose"])
-def test_a_place_that_takes_no_compositions_is_refused_by_name(place: Path, base: Path, command: str) -> None:
+def test_a_place_that_can_only_be_read_is_refused_by_name(place: Path, base: Path, command: str) -> None:
     on = ("--base", str(base))
     adapterhub.compose("both@1.0.0", "stack(movies, low)", base=str(base))
     words = ("./both-1.0.0.json", "--to") if command == "push" else ("more@1.0.0", "stack(movies)", "--push")
-    typed = type_command(command, *words, "hf://acme/compositions", *on)
+    typed = type_command(command, *words, "https://acme.example/hub", *on)
     assert typed.status == 6
-    assert "compositions are published into folders, and hf://acme/compositions is none" in typed.err
+    assert "https://acme.example/hub cannot be published to" in typed.err
+
+
+def test_a_composition_that_is_complete_is_pushed_without_its_base_model(place: Path, base: Path) -> None:
+    adapterhub.compose("both@1.0.0", "stack(movies, low)", base=str(base), push=place)
+    typed = type_command("push", "both", "--to", "./other", "--create", "--as", "pair@3.0.0")
+    assert typed.status == 0, typed.err
+    (old, new) = (
+        arrangement.read(pull(name, registry=where).path) for name, where in (("both", place), ("pair", "other"))
+    )
+    assert (new.composition, new.probe, new.base) == (old.composition, old.probe, old.base)
+    assert {name: pin.digest for name, pin in new.adapters.items()} == {
+        n: pin.digest for n, pin in old.adapters.items()
+    }
+    assert type_command("verify", "pair", "--run", "--base", str(base), "--registry", "./other").status == 0
 
 
 def test_a_published_composition_never_changes(place: Path, base: Path) -> None:

@@ -305,8 +305,8 @@ def test_a_card_that_cannot_be_read_is_not_overwritten(trained: Path, hub: Hub, 
     "old", [None, b"", b"# only text\n", CARD.encode(), b"---\n---\nx", b"--- \r\nlicense: mit\r\n---\r\ntext\r\n"]
 )
 def test_merging_a_card_twice_changes_nothing_more(trained: Path, old: bytes | None) -> None:
-    adapter = adapterhub.read(trained)
-    subject = card.Subject(adapter=adapter, method="lora", formats=["native", "peft"], repo="me/x")
+    manifest = adapterhub.read(trained).manifest
+    subject = card.Subject(manifest=manifest, method="lora", formats=["native", "peft"], repo="me/x")
     once = card.merged(old, subject)
     assert card.merged(once, subject) == once
     assert yaml.safe_load(once.decode().split("---\n")[1])["base_model"] == BASE_ID
