@@ -65,8 +65,8 @@ def command(
     The difference of each linear map is brought to a rank, or to the smallest one that keeps a part of its squared
     norm, by singular values. Layer norms, biases, embeddings, weights that two modules share and all else that no LoRA
     holds are kept whole if they differ, and named with their sizes. Weights that only the tuned model has (a head) are
-    refused by name, or left out with --without-head. Both models must be there as safetensors; they are read one weight
-    at a time.
+    refused by name, or left out with --without-head; so are buffers that differ, which no adapter holds. Both models
+    must be there as safetensors; they are read one weight at a time.
     """
     from .. import hub
     from ..converters import native

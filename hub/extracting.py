@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..adapter import Base
 from ..converters.identity import hub_id
-from ..errors import BaseMismatchError, UsageError
+from ..errors import BaseMismatchError, UnsupportedError, UsageError
 from .base_models import is_folder
 from .stored_models import StoredModel
 
@@ -49,7 +49,7 @@ def extract(
     Raises:
         UsageError: neither rank nor energy is given, or the models do not differ.
         BaseMismatchError: they are of different families or shapes.
-        UnsupportedError: the tuned model has weights that the base model lacks.
+        UnsupportedError: the tuned model has weights that the base model lacks, or other buffers.
         NotFoundError, FormatError: from reading them.
     """
     from ..merging.extraction import extract as extract_from
@@ -60,9 +60,10 @@ def extract(
     one, two = (StoredModel(each, architecture=architecture) for each in (base, tuned))
     if one.architecture != two.architecture:
         raise BaseMismatchError(f"{base} is a {one.architecture}, {tuned} a {two.architecture}")
+    _refuse_buffers(one, two, without_head)
     if not without_head:
         refuse_further(sorted([*(two.around - one.around), *two.further]), tuned)
-    shared = one.around & two.around
+    shared = one.outside & two.outside
     of = Base(
         architecture=one.architecture,
         id=hub_id(base_id or ("" if is_folder(base) else base)),
@@ -73,3 +74,21 @@ def extract(
     )
     manifest = replace(found.adapter.manifest, version=version)
     return replace(found, adapter=replace(found.adapter, manifest=manifest))
+
+
+def _refuse_buffers(base: StoredModel, tuned: StoredModel, without_head: bool) -> None:
+    """Raise where the models differ in buffers: no adapter holds such values.
+
+    Raises:
+        UnsupportedError: names them.
+    """
+    known = base.buffers | tuned.buffers
+    odd = sorted(path for path in known if not base.has_same(path, tuned))
+    odd = [path for path in odd if base.is_inside(path) or not without_head]
+    if odd:
+        leavable = not any(map(base.is_inside, odd))
+        shown = ", ".join(odd[:5]) + (f" and {len(odd) - 5} more" if odd[5:] else "")
+        raise UnsupportedError(
+            f"{tuned.name} has other buffers than {base.name}, which no adapter holds: {shown}",
+            hint="--without-head leaves them out" if leavable else "keep the tuned model as a whole",
+        )

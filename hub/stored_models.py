@@ -14,7 +14,7 @@ from ..sites import Layout
 from .base_models import local_folder
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from ..adapter import Fingerprint
     from ..architectures import Architecture
@@ -67,6 +67,7 @@ class StoredModel:
         self._names = dict(_found(self._ground.layout.parameters, names, self._ground.architecture))
         self._where = {name: path for path, own in self._files.items() for name in own}
         buffers = {name for name, _ in model.named_buffers()} | {name for name, _ in self._ground.bare.named_buffers()}
+        self._buffers = dict(_found(_persistent(model, self._ground.bare), names, self._ground.architecture))
         used = set(self._names.values())
         self.further = tuple(sorted(name for name in names - used if name not in buffers and not _is_copy(name)))
         self._open: dict[Path, Mapping[str, Tensor]] = {}
@@ -93,12 +94,18 @@ class StoredModel:
         inside = dict(self._ground.bare.named_parameters())
         return frozenset(path for path in self._names if path not in inside)
 
-    def view(self, around: Collection[str]) -> StoredView:
+    @property
+    def outside(self) -> frozenset[str]:
+        """Parameters around the base model, those too that share a weight with it and so need none in the files."""
+        inside = dict(self._ground.bare.named_parameters(remove_duplicate=False))
+        return frozenset(path for path in self._ground.layout.parameters if path not in inside and self._has(path))
+
+    def view(self, outside: Collection[str]) -> StoredView:
         """Return the base model, and of what stands around it only some parameters.
 
         A pooler without weights in the files is left out.
         """
-        full, hidden = self._ground.layout, {*self._absent, *(self.around - set(around))}
+        full, hidden = self._ground.layout, {*self._absent, *(self.outside - set(outside))}
         kept = {path: shape for path, shape in full.parameters.items() if path not in hidden and self._has(path)}
         layout = dataclasses.replace(
             full,
@@ -122,6 +129,26 @@ class StoredModel:
         if name is None:
             raise NotFoundError(f"the base model has no parameter {path}")
         return self._tensors(self._where[name])[name]
+
+    @property
+    def buffers(self) -> frozenset[str]:
+        """Buffers that the files have: values which are no parameters, and which loading the model takes from them."""
+        return frozenset(self._buffers)
+
+    def has_same(self, buffer: str, other: StoredModel) -> bool:
+        """Return whether a buffer has the same values in another model; one without it has zeros there."""
+        one, two = self._buffer(buffer), other._buffer(buffer)
+        if one is None or two is None:
+            return all(values is None or not values.any() for values in (one, two))
+        return one.shape == two.shape and two.equal(one.to(two.dtype))
+
+    def is_inside(self, buffer: str) -> bool:
+        """Return whether a buffer is one of the base model, and not of what stands around it."""
+        return buffer in dict(self._ground.bare.named_buffers())
+
+    def _buffer(self, path: str) -> Tensor | None:
+        name = self._buffers.get(path)
+        return None if name is None else self._tensors(self._where[name])[name]
 
     def fingerprint(self) -> Fingerprint:
         """Return how it is recognised."""
@@ -165,6 +192,13 @@ def _files(folder: Path) -> dict[Path, tuple[str, ...]]:
     for path in files:
         found[path] = tuple(safetensors_file.read_header(path).tensors)
     return found
+
+
+def _persistent(model: nn.Module, bare: nn.Module) -> list[str]:
+    """Return the buffers that are saved with a model: those of the bare one by their paths in it."""
+    inside = {id(buffer): path for path, buffer in bare.named_buffers()}
+    saved = model.state_dict().keys()
+    return [inside.get(id(buffer), path) for path, buffer in model.named_buffers() if path in saved]
 
 
 def _found(paths: Iterable[str], names: set[str], row: Architecture) -> Iterator[tuple[str, str]]:

@@ -141,3 +141,39 @@ def test_nothing_acts_in_silence_at_a_module_that_is_never_called() -> None:
     adapters.add("b", "seq_bn[reduction_factor=8]")
     with pytest.raises(UnsupportedError, match=r"encoder\.rel_embeddings is never called"):
         adapters.activate(Stack("whole", "b"))
+
+
+# ------------------------------------------------------------------------------------------------------------- buffers
+
+
+def bart_pair(folder: Path, **changed: Tensor) -> tuple[str, str]:
+    """Return the folders of a BART with a language model head before and after a change of its weights and buffers."""
+    model = family("bart", "BartForConditionalGeneration")
+    model.save_pretrained(folder / "base")
+    with torch.no_grad():
+        model.get_submodule("model").encoder.layers[0].fc1.weight.add_(0.1)
+        for name, value in changed.items():
+            model.get_buffer(name).copy_(value)
+    model.save_pretrained(folder / "tuned")
+    return str(folder / "base"), str(folder / "tuned")
+
+
+def test_buffers_that_differ_are_refused_by_name(tmp_path: Path) -> None:
+    base, tuned = bart_pair(tmp_path, final_logits_bias=torch.tensor(1.0))
+    with pytest.raises(UnsupportedError, match=r"other buffers than .*, which no adapter holds: final_logits_bias"):
+        extract(base, tuned, name="learnt", rank=1)
+    found = extract(base, tuned, name="learnt", rank=1, without_head=True)
+    assert [site.path for site in found.sites] == ["encoder.layers.0.fc1"]
+
+
+def test_buffers_that_are_the_same_do_not_matter(tmp_path: Path) -> None:
+    base, tuned = bart_pair(tmp_path)
+    assert [site.path for site in extract(base, tuned, name="learnt", rank=1).sites] == ["encoder.layers.0.fc1"]
+
+
+def test_a_tied_head_and_zeros_around_it_are_nothing_that_a_bare_base_model_lacks(tmp_path: Path) -> None:
+    _, tuned = bart_pair(tmp_path)
+    bare = family("bart", "BartForConditionalGeneration").base_model
+    bare.save_pretrained(tmp_path / "bare")
+    found = extract(str(tmp_path / "bare"), tuned, name="learnt", rank=1)
+    assert ([site.path for site in found.sites], found.kept) == (["encoder.layers.0.fc1"], ())
