@@ -111,7 +111,8 @@ class StoredModel:
             full,
             parameters=kept,
             linears=tuple(one for one in full.linears if f"{one.path}.weight" in kept),
-            tied={path: shared for path, paths in full.tied.items() if len(shared := _in(paths, kept)) > 1},
+            # A weight that is shared with something that is left out is shared all the same.
+            tied={path: _in(paths, kept) for path, paths in full.tied.items() if path in kept},
         )
         return StoredView(layout, self.parameter)
 

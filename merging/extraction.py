@@ -64,8 +64,13 @@ class Extracted:
 
 @dataclass(slots=True)
 class _Found:
-    """What differs between two models."""
+    """What differs between two models.
 
+    Attributes:
+        tied: parameters that stand for several in one of them.
+    """
+
+    tied: frozenset[str]
     lora: Growing = field(default_factory=lambda: Growing(InMemory(), torch.float32))
     others: dict[str, Tensor] = field(default_factory=dict)
     kept: list[Whole] = field(default_factory=list)
@@ -101,7 +106,7 @@ def extract(
     if rank is None and energy is None:
         raise UsageError("extracting needs a size", hint="give --rank or --energy")
     _check_shapes(base.layout, tuned.layout)
-    found = _Found()
+    found = _Found(tied=frozenset({*base.layout.tied, *tuned.layout.tied}))
     maps = {f"{linear.path}.weight": linear for linear in base.layout.linears if _is_map(linear, base.layout)}
     paths = list(_once(base.layout))
     for number, path in enumerate(paths):
@@ -109,7 +114,7 @@ def extract(
         before, after = base.parameter(path).detach(), tuned.parameter(path).detach()
         if after.equal(before.to(after.dtype)):
             found.same += 1
-        elif path in maps:
+        elif path in maps and path not in tuned.layout.tied:
             found.lora.add(_of_map(maps[path], before, after, rank, energy))
         else:
             found.others[path] = after
@@ -171,9 +176,7 @@ def _extracted(found: _Found, layout: Layout, of: Base, name: str, rank: int | N
     if norms:
         configs.append(LayerNormConfig(modules=tuple(norms)))
     if others:
-        configs.append(
-            ParametersConfig(names=tuple(others), tied=tuple(path for path in others if path in layout.tied))
-        )
+        configs.append(ParametersConfig(names=tuple(others), tied=tuple(path for path in others if path in found.tied)))
     tensors |= {path: tensor.cpu().contiguous() for path, tensor in found.others.items()}
     if not configs:
         raise UsageError("the two models do not differ", hint="name the fine-tuned model with --tuned")

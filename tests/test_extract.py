@@ -177,3 +177,15 @@ def test_a_tied_head_and_zeros_around_it_are_nothing_that_a_bare_base_model_lack
     bare.save_pretrained(tmp_path / "bare")
     found = extract(str(tmp_path / "bare"), tuned, name="learnt", rank=1)
     assert ([site.path for site in found.sites], found.kept) == (["encoder.layers.0.fc1"], ())
+
+
+@pytest.mark.parametrize(("name", "kind"), [("gpt2", "GPT2LMHeadModel"), ("bart", "BartForConditionalGeneration")])
+def test_what_was_tied_in_the_tuned_model_changes_its_tied_head_too(name: str, kind: str, tmp_path: Path) -> None:
+    model = family(name, kind)
+    model.base_model.save_pretrained(tmp_path / "bare")
+    base, tuned, _, _ = pair(model, tmp_path)
+    wanted = answers(model, family_inputs(model))
+    found = extract(str(tmp_path / "bare"), tuned, name="learnt", rank=2)
+    again = type(model).from_pretrained(base).eval()
+    attach(again).load(found.adapter, set_active=True)
+    assert torch.allclose(answers(again, family_inputs(again)), wanted, atol=5e-5)
