@@ -92,7 +92,7 @@ def _usage(method: str, usage: Mapping[str, float], small: Mapping[str, float]) 
             limit=math.inf,
             bound="–",
         )
-    layers = 6 if by_entries else 1
+    layers = 2 if by_entries else 1
     yield Row(
         number=19,
         what=f"its memory by {method}, {where}, MB",

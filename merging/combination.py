@@ -43,8 +43,8 @@ Coefficients = Callable[[Tensor, Sequence[float]], list[float]]
 """Inner products of the updates at one map (n, n), and weights → what each update is multiplied by in their sum."""
 
 Matrix = Callable[[Iterable[Tensor], Sequence[float], Options], Tensor]
-"""Updates of one shape at one map, float64, weights, and options → the merged update; each is asked for once, in
-order, so that they need not be in memory together."""
+"""Updates of one shape at one map, float64, weights, and options → the merged update; they are asked for one by one, in
+order, perhaps twice, so that they need not be in memory together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,10 +97,13 @@ def total(terms: Iterable[tuple[float, Tensor]]) -> Tensor:
     tensor([1.5000, 1.5000])
     """
     rest = iter(terms)
-    weight, first = next(rest)
-    found = first * weight
+    weight, tensor = next(rest)
+    found = tensor * weight
+    del tensor
     for weight, tensor in rest:
         found.add_(tensor, alpha=weight)
+        # What comes next is made while this one has a name.
+        del tensor
     return found
 
 

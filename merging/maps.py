@@ -10,7 +10,7 @@ so the factors are put side by side, and the magnitude of the result is γ times
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -58,6 +58,25 @@ class Made:
     def rank(self) -> int:
         """Rank of each part."""
         return max(block.a.shape[0] for block in self.blocks)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Matrices:
+    """The updates at one map as matrices, each made when it is asked for, as often as it is.
+
+    Attributes:
+        deltas: the updates.
+        weight: W where a gain acts on it.
+        turned: whether rows and columns change places.
+    """
+
+    deltas: Sequence[Delta]
+    weight: Tensor | None
+    turned: bool
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for delta in self.deltas:
+            yield delta.matrix(self.weight).t() if self.turned else delta.matrix(self.weight)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -188,10 +207,9 @@ class Mixer:
         present = [(w, delta) for w, delta in zip(weights, deltas, strict=True) if delta is not None]
         numbers = [w for w, _ in present]
         weight = self._weight(linear, deltas)
-        if self.turns and is_transposed(linear):
-            merged = matrix((delta.matrix(weight).t() for _, delta in present), numbers, self.options).t()
-        else:
-            merged = matrix((delta.matrix(weight) for _, delta in present), numbers, self.options)
+        turned = self.turns and is_transposed(linear)
+        merged = matrix(_Matrices([delta for _, delta in present], weight, turned), numbers, self.options)
+        merged = merged.t() if turned else merged
         biases = [self._bias([(1.0, delta)]) for _, delta in present]
         size = linear.outputs
         bias = None
@@ -202,7 +220,7 @@ class Mixer:
 
     def _from_matrix(self, linear: Linear, whole: Tensor, bias: Tensor | None, exact: Tensor | None) -> Made:
         made = factoring.of_matrix(whole, rank=self.rank, energy=self.energy)
-        result = made.b @ made.a
+        result = whole if exact is None else made.b @ made.a
         return self._measured(linear, Block(made.a, made.b), result, exact, made.kept, bias=bias)
 
     def _measured(

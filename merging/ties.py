@@ -17,47 +17,79 @@ import torch
 from torch import Tensor
 
 from .combination import Options
+from .entries import Left, blocks, pairs
 from .magnitude_prune import trimmed
 
 
 def ties(deltas: Iterable[Tensor], weights: Sequence[float], options: Options) -> Tensor:
     """Return the mean, at each entry, of the weighted updates that have its elected sign."""
-    return disjoint_mean((trimmed(delta, options.density) for delta in deltas), weights, options)
+    return disjoint_mean(deltas, weights, options, trimmed(options.density))
 
 
-def disjoint_mean(deltas: Iterable[Tensor], weights: Sequence[float], options: Options) -> Tensor:
-    """Return the mean over the weighted updates that have the elected sign; entries that are zero do not count."""
-    votes: _Votes | None = None
-    for weight, delta in zip(weights, deltas, strict=True):
-        votes = votes or _Votes(delta)
-        votes.add(delta, weight)
+def disjoint_mean(deltas: Iterable[Tensor], weights: Sequence[float], options: Options, left: Left) -> Tensor:
+    """Return the mean over what is left of the weighted updates and has the elected sign; zeros do not count.
+
+    The updates are gone through twice: once for the signs, once for the means.
+    """
+    cuts, found, count = [], None, None
+    votes = _Votes(options)
+    for delta in deltas:
+        cuts.append(left(delta))
+        for rows in blocks(delta):
+            votes.add(delta, rows, cuts[-1](delta, rows))
         del delta
-    if votes is None:
+    signs = votes.signs()
+    del votes
+    own = iter(cuts)
+    for weight, delta in pairs(weights, deltas):
+        cut = next(own)
+        if found is None or count is None:
+            found, count = torch.zeros_like(delta), torch.zeros_like(delta, dtype=torch.int16)
+        for rows in blocks(delta):
+            agreeing = _agreeing(cut(delta, rows), signs[rows])
+            found[rows].add_(agreeing, alpha=weight)
+            count[rows] += agreeing != 0
+        del delta
+    if found is None or count is None:
         raise AssertionError("there is no update")
-    return votes.mean(options)
+    for rows in blocks(found):
+        found[rows].div_(count[rows].clamp(min=1))
+    return found
+
+
+def _agreeing(block: Tensor, signs: Tensor) -> Tensor:
+    """Return the entries that have the elected sign, and zeros in place of all others."""
+    return torch.where(signs > 0, block.clamp(min=0), torch.where(signs < 0, block.clamp(max=0), 0.0))
 
 
 class _Votes:
-    """What is known of the updates so far: of each sign the weighted sum and the number of the entries."""
+    """What the updates say of the signs so far: the sum of the entries, and where numbers decide, the balance."""
 
-    def __init__(self, like: Tensor) -> None:
-        self.total, self.plus, self.minus = (torch.zeros_like(like) for _ in range(3))
-        self.pluses, self.minuses = (torch.zeros_like(like, dtype=torch.int16) for _ in range(2))
+    def __init__(self, options: Options) -> None:
+        """Start without votes."""
+        self._options = options
+        self._total: Tensor | None = None
+        self._balance: Tensor | None = None
 
-    def add(self, delta: Tensor, weight: float) -> None:
-        """Count an update."""
-        self.total += delta
-        self.plus.add_(delta.clamp(min=0), alpha=weight)
-        self.minus.add_(delta.clamp(max=0), alpha=weight)
-        self.pluses += delta > 0
-        self.minuses += delta < 0
+    def add(self, delta: Tensor, rows: slice, block: Tensor) -> None:
+        """Count what is left of some rows of an update."""
+        if self._total is None:
+            self._total = torch.zeros_like(delta)
+            if self._options.majority == "frequency":
+                self._balance = torch.zeros_like(delta, dtype=torch.int16)
+        self._total[rows] += block
+        if self._balance is not None:
+            self._balance[rows] += (block > 0).to(torch.int16) - (block < 0).to(torch.int16)
 
-    def mean(self, options: Options) -> Tensor:
-        """Return the mean of the elected sign, in place of the sums."""
-        signs = elected(self.total, self.pluses - self.minuses, options)
-        self.plus.div_(self.pluses.clamp(min=1)).mul_(signs > 0)
-        self.minus.div_(self.minuses.clamp(min=1)).mul_(signs < 0)
-        return self.plus.add_(self.minus)
+    def signs(self) -> Tensor:
+        """Return the elected sign of each entry, a byte for each."""
+        if self._total is None:
+            raise AssertionError("there is no update")
+        total, balance = self._total, self._balance
+        found = torch.empty_like(total, dtype=torch.int8)
+        for rows in blocks(total):
+            found[rows] = elected(total[rows], total[rows] if balance is None else balance[rows], self._options)
+        return found
 
 
 def elected(total: Tensor, balance: Tensor, options: Options) -> Tensor:
