@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from .. import registry as registries
 from ..adapter import Adapter
 from ..converters.identity import manifest_name
-from ..errors import UsageError
+from ..errors import StateError, UsageError
 from ..registry import digest as digests
 from .base_models import choose_base, load_model
 
@@ -37,6 +37,8 @@ def merge(
     compat: Literal["adapters", "peft"] | None = None,
     name: str = "merged",
     allow_base_mismatch: bool = False,
+    out: str | Path | None = None,
+    force: bool = False,
 ) -> Adapter:
     """Return one adapter made of several.
 
@@ -55,11 +57,15 @@ def merge(
         compat: `adapters` or `peft` to compute what `average_adapter` or `add_weighted_adapter` do.
         name: of the result.
         allow_base_mismatch: merge adapters that were made for different base models of one family.
+        out: a native file that the result is written to tensor by tensor, for one that memory is too small for; the
+            adapter that is returned lies there.
+        force: replace the file.
 
     Raises:
         UsageError: the options mean nothing.
         BaseMismatchError: the adapters were made for different base models.
         UnsupportedError: they cannot be merged in this way; every reason.
+        StateError: something is at out, or it cannot be written.
     """
     from ..merging import Request
 
@@ -76,7 +82,32 @@ def merge(
         compat=compat,
         allow_base_mismatch=allow_base_mismatch,
     )
-    return merged([source(adapter) for adapter in adapters], request, base=base, name=name).adapter
+    sources = [source(adapter) for adapter in adapters]
+    if out is None:
+        return merged(sources, request, base=base, name=name).adapter
+    return _into(Path(out), sources, request, base=base, name=name, force=force)
+
+
+def _into(
+    path: Path,
+    sources: Sequence[Source],
+    request: Request,
+    *,
+    base: str | PreTrainedModel | None,
+    name: str,
+    force: bool,
+) -> Adapter:
+    """Return the adapter that was made in a file."""
+    from ..converters import native
+    from ..converters.opening import opened
+    from ..converters.spool import Spool
+
+    if path.exists() and not force:
+        raise StateError(f"{path} exists already", hint="choose another file, or replace it with force=True")
+    with Spool(path.parent) as spool:
+        made = merged(sources, request, base=base, name=name, keeper=spool)
+        native.write(native.encode(made.adapter), path, force)
+    return opened(path).adapter
 
 
 def merged(

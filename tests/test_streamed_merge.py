@@ -13,6 +13,7 @@ import torch
 from tiny_models import model, with_adapters
 from torch import Tensor
 
+import adapterhub
 from adapterhub import Adapter, FormatError, StateError, read, write
 from adapterhub.converters import native
 from adapterhub.converters.opening import opened
@@ -52,6 +53,21 @@ def test_a_result_that_goes_to_the_disk_is_the_file_of_one_in_memory(case: str, 
         native.write(native.encode(made.adapter), tmp_path / "out.safetensors")
     same(read(tmp_path / "out.safetensors"), whole)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "out.safetensors"]
+
+
+@pytest.mark.parametrize("case", ["sum", "svd", "matrices", "tensors"])
+def test_merge_writes_its_result_where_it_is_told_and_gives_it_from_there(case: str, tmp_path: Path) -> None:
+    one, other, options = CASES[case]
+    paths, out = two(tmp_path, one, other), tmp_path / "out.safetensors"
+    wanted = adapterhub.merge(paths, name="it", **options)
+    made = adapterhub.merge(paths, name="it", out=out, **options)
+    same(made, wanted)
+    assert out.read_bytes() == write(wanted, tmp_path / "whole.safetensors").read_bytes()
+    with pytest.raises(StateError, match="exists already"):
+        adapterhub.merge(paths, name="it", out=out, **options)
+    same(adapterhub.merge(paths, name="it", out=str(out), force=True, **options), wanted)
+    # It may be written over one of the adapters that it is made of.
+    same(adapterhub.merge([out, out], name="it", out=out, force=True), adapterhub.merge([wanted, wanted], name="it"))
 
 
 class Watching:
