@@ -18,9 +18,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..adapter import JSON, Adapter
-from ..composition import Average, Composition, Fuse, Node, last, leaves, make, to_json
+from ..adapter import JSON, Adapter, MethodConfig
+from ..composition import Average, BatchSplit, Composition, Fuse, Node, Parallel, last, leaves, make, to_json
 from ..errors import FormatError, UnsupportedError, UsageError
+from ..methods import FusionConfig
 from . import json_text
 from .disk import read_bounded, write_atomic, write_folder
 
@@ -147,14 +148,20 @@ def encode(adapter: Adapter, name: str) -> Parts:
     """
     from . import adapters
 
-    renamed = dataclasses.replace(adapter, manifest=dataclasses.replace(adapter.manifest, name=name))
-    for candidate in (adapter, renamed):
+    named = dataclasses.replace(adapter, config=tuple(_naming(config, name) for config in adapter.config))
+    renamed = dataclasses.replace(named, manifest=dataclasses.replace(named.manifest, name=name))
+    for candidate in (named, renamed):
         parts = adapters.encode(candidate)
         if all(document.get("name") == name for document in parts.documents.values()):
             return parts
     raise UnsupportedError(
         f"the files of adapter {name!r} keep another name that it had", hint="rename it in the composition"
     )
+
+
+def _naming(config: MethodConfig, name: str) -> MethodConfig:
+    """Return a configuration; that of a fusion layer names its adapters as the setup does, whose folders it is for."""
+    return dataclasses.replace(config, adapters=tuple(name.split(","))) if isinstance(config, FusionConfig) else config
 
 
 def folder_name(node: Node, name: str) -> str:
@@ -257,15 +264,33 @@ def _head(path: Path, setup: JSON, node: Composition, what: str) -> tuple[str, P
         return "", None
     if setup is True:
         return ROOT_HEAD, path
+    if isinstance(setup, list) and len(setup) == 1:
+        setup = setup[0]
     fuse = next((fuse for fuse in _fusions(node) if _default_key(fuse) == setup), None)
     if fuse is not None:
         return fuse.key, None
     if isinstance(setup, str):
         return setup, None if setup in leaves(node) else _folder(path, setup, what)
-    names = list(leaves(_node(setup, what))) if isinstance(setup, dict) else setup
-    if names == list(dict.fromkeys(last(child) for child in node.children)):
+    heads = _node(setup, what) if isinstance(setup, dict) else setup
+    if _follows(heads, node):
         return "", None
-    raise UnsupportedError(f"{what}: the heads {names} answer, which are not those of the adapters")
+    said = heads if isinstance(heads, Composition) else f"the heads {heads}"
+    raise UnsupportedError(f"{what}: {said} answer, which are not those of the adapters")
+
+
+def _follows(heads: Node | JSON, node: Composition) -> bool:
+    """Return whether heads are those that answer where none are said: each copy's, or each row's own.
+
+    A list is one head for each copy of the batch; where there are no copies, each would answer for all rows.
+    """
+    block = node.children[-1] if node.type == "stack" else node
+    if not isinstance(block, (Parallel, BatchSplit)):
+        return False
+    own = [last(child) for child in block.children]
+    if isinstance(heads, list):
+        return isinstance(block, Parallel) and heads == own
+    # The sizes of rows are compared too.
+    return isinstance(heads, Composition) and heads == block.of(own)
 
 
 def _last(node: Node) -> str:

@@ -30,6 +30,7 @@ from adapterhub.errors import (
     UsageError,
 )
 from adapterhub.loader import AdapterSet, attach
+from adapterhub.methods import FusionConfig
 
 pytestmark = pytest.mark.usefixtures("clean")
 
@@ -215,7 +216,11 @@ def test_a_setup_folder_is_written_back_as_it_was(case: Case, tmp_path: Path) ->
     for file in files:
         here, there = place_of(case) / file, back / file
         if file.suffix == ".json":
-            assert json.loads(here.read_text()) == json.loads(there.read_text()), file
+            wanted = json.loads(here.read_text())
+            if isinstance(wanted.get("head_setup"), (list, dict)):
+                # The library takes these heads where none are said.
+                wanted["head_setup"] = None
+            assert json.loads(there.read_text()) == wanted, file
         else:
             ours, theirs = load_file(there), load_file(here)
             assert ours.keys() == theirs.keys()
@@ -238,6 +243,10 @@ def test_a_setup_folder_becomes_a_composition_and_a_setup_folder_again(tmp_path:
     )
     with pytest.raises(UnsupportedError, match="computes by the rules of adapters, and what it is put into does not"):
         adapterhub.compose("more@1.0.0", f"stack({tmp_path / 'ours'})", base=base)
+
+
+def rows(*names: str) -> list[Any]:
+    return [{"type": "single", "children": [name]} for name in names]
 
 
 def changed(tmp_path: Path, case: str, change: Any) -> Path:
@@ -277,6 +286,30 @@ def changed(tmp_path: Path, case: str, change: Any) -> Path:
             "stack may not stand in stack",
         ),
         (lambda d: d.update(head_setup=["a", "top"]), UnsupportedError, r"the heads \['a', 'top'\] answer"),
+        (
+            lambda d: d.update(
+                adapter_setup={
+                    "type": "BatchSplit",
+                    "children": rows("a", "Lang-en"),
+                    "kwargs": {"batch_sizes": [1, 2]},
+                },
+                head_setup=["a", "Lang-en"],
+            ),
+            UnsupportedError,
+            r"the heads \['a', 'Lang-en'\] answer",
+        ),
+        (
+            lambda d: d.update(
+                adapter_setup={
+                    "type": "BatchSplit",
+                    "children": rows("a", "Lang-en"),
+                    "kwargs": {"batch_sizes": [1, 2]},
+                },
+                head_setup={"type": "BatchSplit", "children": rows("a", "Lang-en"), "kwargs": {"batch_sizes": [2, 1]}},
+            ),
+            UnsupportedError,
+            r"batch_split\(a, Lang-en, batch_sizes=\[2, 1\]\) answer",
+        ),
         (lambda d: d.update(head_setup="gone"), FormatError, "there is no folder of 'gone'"),
     ],
 )
@@ -309,6 +342,19 @@ def test_what_adapters_computes_otherwise_is_not_written_for_it(tmp_path: Path) 
     with pytest.raises(UnsupportedError, match="peft has no word for compositions"):
         adapters.save("mean", tmp_path / "mean", format="peft")
     assert not (tmp_path / "mean").exists()
+
+
+@pytest.mark.parametrize("names", [(), ("x", "y")], ids=["unnamed", "named otherwise"])
+def test_a_fusion_layer_is_written_for_the_adapters_of_its_setup(names: tuple[str, ...], tmp_path: Path) -> None:
+    adapters = attach(model())
+    for name in ("a", "b"):
+        adapters.add(name, "seq_bn[reduction_factor=4]")
+    adapters.add("mix", FusionConfig(adapters=names))
+    adapters.compose("one", Fuse("a", "b", name="mix"))
+    folder = adapters.save("one", tmp_path / "one", format="adapters")
+    document = json.loads((folder / "a,b" / "adapter_fusion_config.json").read_text())
+    # The library looks for the layer under these names.
+    assert (document["name"], document["adapter_names"]) == ("a,b", ["a", "b"])
 
 
 def test_a_folder_of_several_adapters_is_no_adapter(tmp_path: Path) -> None:

@@ -45,8 +45,36 @@ SETUPS: dict[str, tuple[Any, Any]] = {
     "rows": ({"batch_split": ["Lang-en", {"stack": ["Lang-en", "c"]}], "batch_sizes": [1, 2]}, "top"),
     "split": ({"split": ["Lang-en", "c"], "splits": [2, 4]}, "top"),
     "lora": ({"stack": ["lora"]}, "top"),
+    "parallel": ({"parallel": ["a", "c"]}, None),
+    "parallel-heads": ({"parallel": ["a", "c"]}, ["a", "c"]),
+    "parallel-of-stack": ({"parallel": [{"stack": ["Lang-en", "a"]}, "c"]}, ["a", "c"]),
+    "parallel-of-average": ({"parallel": [{"average": ["Lang-en", "a"], "weights": [0.5, 0.5]}, "c"]}, ["a", "c"]),
+    "stack-of-parallel": ({"stack": ["Lang-en", {"parallel": ["a", "c"]}]}, ["a", "c"]),
+    "rows-own-heads": ({"batch_split": ["a", "c"], "batch_sizes": [1, 2]}, None),
+    "rows-heads": (
+        {"batch_split": ["a", {"stack": ["Lang-en", "c"]}], "batch_sizes": [1, 2]},
+        {"batch_split": ["a", "c"], "batch_sizes": [1, 2]},
+    ),
+    "rows-of-rows": (
+        {"batch_split": [{"batch_split": ["Lang-en", "a"], "batch_sizes": [1, 1]}, "c"], "batch_sizes": [2, 1]},
+        "top",
+    ),
+    "rows-of-average": (
+        {"batch_split": [{"average": ["Lang-en", "c"], "weights": [0.5, 0.5]}, "a"], "batch_sizes": [1, 2]},
+        "top",
+    ),
+    "split-of-stack": ({"split": ["Lang-en", {"stack": ["Lang-en", "c"]}], "splits": [2, 4]}, "top"),
+    "split-of-average": (
+        {"split": [{"average": ["Lang-en", "c"], "weights": [0.25, 0.75]}, "a"], "splits": [3, 3]},
+        "top",
+    ),
+    "average-of-stack": ({"average": [{"stack": ["Lang-en", "a"]}, "c"], "weights": [0.5, 0.5]}, "top"),
+    "stack-of-average": ({"stack": ["Lang-en", {"average": ["a", "c"], "weights": [0.75, 0.25]}]}, "top"),
+    "stack-of-split": ({"stack": ["Lang-en", {"split": ["a", "c"], "splits": [1, 5]}]}, "top"),
+    "stack-of-rows": ({"stack": ["Lang-en", {"batch_split": ["a", "c"], "batch_sizes": [2, 1]}]}, "top"),
+    "fuse-of-stack": ({"fuse": [{"stack": ["Lang-en", "a"]}, "c"]}, "top"),
 }
-"""Name of a case → composition and head_setup."""
+"""Name of a case → composition and head_setup: a name, names, or a composition of names."""
 
 
 def make_base(root: Path) -> None:
@@ -92,18 +120,21 @@ def case(root: Path, model: Any, name: str, setup: Any, head: Any) -> None:
     from safetensors.torch import save_file
 
     folder = root / name
-    model.save_adapter_setup(str(folder / "setup"), node(setup), head_setup=head, use_safetensors=True)
+    answering = node(head) if isinstance(head, dict) else head
+    model.save_adapter_setup(str(folder / "setup"), node(setup), head_setup=answering, use_safetensors=True)
     fresh = adapters.BertAdapterModel.from_pretrained(root / "base").eval()
     fresh.load_adapter_setup(str(folder / "setup"), set_active=True, use_safetensors=True)
     fresh.eval()
     given = {key: torch.tensor(value) for key, value in inputs().items()}
     with torch.no_grad():
         output = fresh(**given)
-    key = "logits" if "logits" in output else "last_hidden_state"
-    save_file({key: output[key].contiguous()}, folder / "expected.safetensors")
+    # Of several heads the answers are in an object of its own, which has them one below the other.
+    key = "logits" if "logits" in output or "head_outputs" in output else "last_hidden_state"
+    answer = output.logits if key == "logits" else output[key]
+    save_file({key: answer.contiguous()}, folder / "expected.safetensors")
     document = {"id": name, "active": setup, "head": head, "output_key": key, "inputs": inputs()}
     (folder / "case.json").write_text(json.dumps(document, sort_keys=True) + "\n")
-    print(name, key, tuple(output[key].shape))
+    print(name, key, tuple(answer.shape))
 
 
 def main(archive: Path) -> None:
