@@ -52,7 +52,9 @@ def completed(pulled: Pulled, *, home: Registry | None, settings: Settings, stor
         return pulled
     found = arrangement.read(pulled.path)
     closure = _Closure(found, document.parent, home, settings, store)
-    return dataclasses.replace(pulled, name=found.name or pulled.name, parts=closure.pull(pulled.name))
+    # The entry of an index is called with its owner, which the file does not know.
+    name = pulled.name if pulled.artifact is not None else found.name or pulled.name
+    return dataclasses.replace(pulled, name=name, parts=closure.pull(pulled.name))
 
 
 class _Closure:

@@ -89,7 +89,8 @@ def test_a_composition_is_used_from_wherever_it_was_published(
     assert typed.status == 0, typed.err
     another_machine("a third")
     assert type_command("sync", "--frozen").status == 0
-    assert type_command("run", "mine", "--frozen", "--offline", *on, *TEXTS, "--json").out == expected
+    for known in ("mine", name):
+        assert type_command("run", known, "--frozen", "--offline", *on, *TEXTS, "--json").out == expected
 
 
 @pytest.mark.parametrize("away", ["hf://me/both", "oci"], indirect=True)
