@@ -120,11 +120,11 @@ def push(
     private: bool = False,
     dry_run: bool = False,
 ) -> Pushed:
-    """Publish an adapter into a registry or onto the Hugging Face Hub, and return what that changed.
+    """Publish an adapter or a composition into a registry or onto the Hugging Face Hub, and return what that changed.
 
     Args:
-        source: a file or folder of any format, or the reference of a published adapter.
-        to: a folder, the name of a registry in the settings, or hf://user/repo.
+        source: a file or folder of any format, a composition, or the reference of what is published elsewhere.
+        to: a folder, s3://bucket/prefix, oci://host/name, the name of a registry in the settings, or hf://user/repo.
         name: `name`, `name@1.0.0` or `owner/name@1.0.0`; None is as the adapter says.
         formats: of native, peft and adapters; None is native, and on the Hub the others too if they can say it exactly.
         base: folder or Hub id of the base model to load, for fingerprint and probe.

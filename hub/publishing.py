@@ -182,7 +182,7 @@ def _base_of(whole: Arrangement) -> ArtifactBase:
     if base is None or not base.id or is_folder(base.id):
         raise UsageError(
             f"the composition {whole.name!r} does not say which base model it is for",
-            hint="give --base as a Hub id, or adapters that name theirs",
+            hint="give --base as a Hub id (with push: --base-id), or adapters that name theirs",
         )
     return ArtifactBase(id=base.id, architecture=base.architecture, revision=base.revision)
 

@@ -277,16 +277,17 @@ def _bytes(artifact: Artifact) -> tuple[str, str, str]:
 
 def _replaced(found: Snapshot, index: Index) -> set[str]:
     """Return the files of the version that a snapshot holds, which another version must not be mixed with."""
-    names = {NATIVE, DOCUMENT, *DOCUMENTS, *PEFT_WEIGHTS, *(name for pair in ADAPTERS_WEIGHTS for name in pair)}
+    names = {NATIVE, *DOCUMENTS, *PEFT_WEIGHTS, *(name for pair in ADAPTERS_WEIGHTS for name in pair)}
     below = {f"{ADAPTERS}/{name}" for name in names}
     return {file.path for file in found.files} & (names | below | _listed(index))
 
 
 def _listed(index: Index) -> set[str]:
-    """Return the files at the root that an index names: the adapters beside a composition have names of their own."""
+    """Return the files at the root that an index names: those of a composition may be called like anybody's."""
     releases = [release for name in index.adapters for release in index.adapters[name].versions.values()]
-    here = [artifact for release in releases for artifact in release.artifacts if artifact.url == paths.HERE]
-    return {file.path for artifact in here for file in artifact.files}
+    artifacts = [artifact for release in releases for artifact in release.artifacts]
+    here = {file.path for artifact in artifacts if artifact.url == paths.HERE for file in artifact.files}
+    return here | {artifact.url for artifact in artifacts if artifact.url == DOCUMENT}
 
 
 def _pinned(index: Index, found: Snapshot) -> Index:

@@ -159,6 +159,19 @@ def test_a_repository_has_one_commit_a_tag_and_a_card_for_each_version(shelf: Pa
         adapterhub.compose("other@1.0.0", "stack(books)", base=str(base), push=where)
 
 
+def test_only_the_files_of_a_composition_go_when_another_version_comes(shelf: Path, base: Path, hub: Hub) -> None:
+    where = "hf://me/low"
+    hub.storage.put("me/low", {"composition.json": b'{"notes": []}', "README.md": b"---\nlicense: mit\n---\n"})
+    adapterhub.push(shelf / "low-1.0.0.safetensors", where)
+    assert hub.storage.get("me/low").files("main")["composition.json"].data == b'{"notes": []}'
+    typed = type_command("push", "bundled::moods-bert", "--to", "hf://me/moods", "--as", "moods@1.0.0")
+    assert typed.status == 0, typed.err
+    adapterhub.push("bundled::tweets-bert", "hf://me/moods", name="moods@2.0.0")
+    assert "composition.json" not in hub.storage.get("me/moods").files("main")
+    assert pull("hf://me/moods").path.name == "adapterhub.safetensors"
+    assert len(pull("moods@1.0.0", registry="hf://me/moods").parts) == 3
+
+
 def test_adapters_of_the_package_stay_references_and_one_file_is_enough(hub: Hub, base: Path) -> None:
     typed = type_command("push", "moods-bert", "--to", "hf://me/moods", "--as", "my-moods@1.0.0", "--json")
     assert typed.status == 0, typed.err
