@@ -13,7 +13,7 @@ import click
 
 from ..composition_file import NAME, document_of
 from ..errors import AdapterHubError, IntegrityError, UsageError
-from . import index_import, index_layout, index_mirror, options, signing
+from . import index_convert_all, index_import, index_layout, index_mirror, index_verify_all, options, signing
 from .command import Documented
 from .output import Output
 from .progress import ProgressLine
@@ -139,6 +139,8 @@ command.add_command(index_import.command, "import")
 command.add_command(index_layout.shard, "shard")
 command.add_command(index_layout.pack, "pack")
 command.add_command(index_mirror.command, "mirror")
+command.add_command(index_verify_all.command, "verify-all")
+command.add_command(index_convert_all.command, "convert-all")
 command.add_command(signing.sign)
 command.add_command(signing.verify)
 

@@ -76,7 +76,7 @@ def _pooled(
 ) -> Generator[tuple[Task[V], Outcome[T]], None, list[Task[V]]]:
     """Yield the tasks that have ended, and return those that were under way when a process of the pool died.
 
-    What is interrupted lets those that have begun end, and begins no other.
+    Interrupted, it begins no other, and lets those that have begun end, which are yielded too.
     """
     waiting: dict[Future[Outcome[T]], Task[V]] = {}
     lost: list[Task[V]] = []
@@ -92,6 +92,11 @@ def _pooled(
                     lost.append(task)
                 else:
                     yield task, _outcome(future)
+    except KeyboardInterrupt:
+        pool.shutdown(wait=True, cancel_futures=True)
+        whole = [future for future in waiting if not future.cancelled() and future.exception() is None]
+        yield from ((waiting[future], future.result()) for future in whole)
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

@@ -84,9 +84,12 @@ def test_an_interrupted_list_of_tasks_begins_no_other() -> None:
         time.sleep(0.01)
         return number
 
+    memory = Kept()
     with pytest.raises(KeyboardInterrupt):
-        run(task, tasks(1000), Threads(2))
+        run(task, tasks(1000), Threads(2), memory=memory)
     assert len(begun) < 20
+    # What had begun has ended, and is known.
+    assert sorted(memory.values()) == sorted(set(begun) - {3})
 
 
 def test_a_memory_that_cannot_keep_ends_the_list() -> None:
