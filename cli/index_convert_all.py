@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     epilog="""
     adapterhub index convert-all https://adapters.example.org/hub ./for-peft --to peft
     adapterhub index convert-all ./hub ./hub --to peft --dry-run
-    adapterhub index convert-all /shared/hub /shared/native --to native --ray auto
+    adapterhub index convert-all /shared/hub /shared/native --to native --ray 10.0.0.1:6379
     """,
 )
 @click.argument("source", metavar="FROM")

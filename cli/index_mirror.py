@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     epilog="""
     adapterhub index mirror https://adapters.example.org/hub ./hub
     adapterhub index mirror hf://acme/adapters ./hub --jobs 16 --dry-run
-    adapterhub index mirror s3://bucket/hub /shared/hub --ray auto
+    adapterhub index mirror s3://bucket/hub /shared/hub --ray 10.0.0.1:6379
     """,
 )
 @click.argument("source", metavar="FROM")

@@ -18,7 +18,7 @@ from .words import counted
     epilog="""
     adapterhub index verify-all ./hub
     adapterhub index verify-all https://adapters.example.org/hub --jobs 4 --json
-    adapterhub index verify-all /shared/hub --ray auto
+    adapterhub index verify-all /shared/hub --ray 10.0.0.1:6379
     """,
 )
 @click.argument("place", metavar="[REGISTRY]", required=False)

@@ -69,8 +69,8 @@ jobs = click.option(
 
 ray = click.option(
     "--ray",
-    metavar="ADDRESS",
-    help="Do it on the Ray cluster that this machine belongs to: HOST:PORT of its head, or auto.",
+    metavar="HOST:PORT",
+    help="Do it on the Ray cluster that this machine belongs to; the address is that of its head.",
 )
 
 offline = click.option(

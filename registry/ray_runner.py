@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,7 +26,6 @@ T = TypeVar("T")
 RETRIES = 5
 """So many machines or processes may die of a task before it counts as failed."""
 
-AUTO = "auto"
 REACH_SECONDS = 10.0
 SHARE_OF_WAITING = 0.25
 """Of a processor, for tasks that mostly wait for others."""
@@ -36,7 +36,7 @@ class Ray:
     """Does tasks on a Ray cluster that this machine belongs to.
 
     Attributes:
-        address: `host:port` of its head, or `auto` for the one that runs here.
+        address: `host:port` of its head.
         jobs: so many tasks at a time; None is as many as the cluster has processors.
         waiting: whether tasks mostly wait for others, so that a processor does several.
     """
@@ -118,13 +118,15 @@ def _connected(address: str) -> Iterator[ModuleType]:
     except (ConnectionError, RuntimeError, ValueError) as error:
         first = str(error).strip().partition("\n")[0]
         raise OfflineError(f"there is no Ray cluster at {address}: {first}", hint=START) from error
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
+    # Ray prints what happens to its machines on stdout, which is for data.
+    with contextlib.redirect_stdout(sys.stderr):
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
 
 
-START = "start one: `ray start --head` here, `ray start --address HOST:PORT` on other machines; then --ray auto"
+START = "start one: `ray start --head` here, `ray start --address HOST:PORT` on other machines; then --ray HOST:PORT"
 
 
 def _reach(address: str) -> None:
@@ -134,8 +136,6 @@ def _reach(address: str) -> None:
         UsageError: it is no address.
         OfflineError: nothing does.
     """
-    if address == AUTO:
-        return
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or "/" in host:
         raise UsageError(
