@@ -15,8 +15,9 @@ from pathlib import Path
 
 from .. import converters
 from ..adapter import JSON
+from ..errors import StateError
 from ..registry import Artifact, Entry, Registry, Release, tasks
-from ..registry.growing import Change, Growing, growing
+from ..registry.growing import Change, Entering, Growing, growing
 from ..registry.index import with_artifact
 from ..registry.journal import Journal
 from ..registry.listed import Listed, shelf
@@ -79,7 +80,7 @@ def convert_all(
             work = replace(function, spot=there.spot)
             report = tasks.run(work, _wanted(index, to, there), runner, memory=memory, progress=told)
     journal.close()
-    return report
+    return report.but(there.refused)
 
 
 def _wanted(index: Lookup, to: str, there: Growing | None) -> Iterator[Task[Wanted]]:
@@ -136,19 +137,27 @@ class _Entered:
             if noted is None or not _is_there(self.there.spot.folder, noted.artifact):
                 return None
             found = noted
-        self._enter(wanted, found.artifact)
+        self._enter(task, found.artifact)
         return found
 
     def keep(self, task: Task[Wanted], result: Converted) -> None:
         """Note what was made, and enter it in the index."""
         self.journal.keep(task, result)
-        self._enter(task.value, result.artifact)
+        self._enter(task, result.artifact)
 
-    def _enter(self, wanted: Wanted, artifact: Artifact) -> None:
-        change = _with(wanted, artifact)
-        ours = self.there.entry(wanted.listed.name)
-        if ours is None or change(ours).to_json() != ours.to_json():
-            self.there.enter(wanted.listed.name, wanted.entry.aliases, change)
+    def _enter(self, task: Task[Wanted], artifact: Artifact) -> None:
+        name, change = task.value.listed.name, _with(task.value, artifact)
+        ours = self.there.entry(name)
+        if ours is None or _has_news(change, ours):
+            self.there.enter(Entering(task.name, name, task.value.entry.aliases, change))
+
+
+def _has_news(change: Change, ours: Entry) -> bool:
+    """Return whether a change changes an entry, or cannot, which shows when it is entered."""
+    try:
+        return bool(change(ours).to_json() != ours.to_json())
+    except StateError:
+        return True
 
 
 def _is_there(folder: Path, artifact: Artifact) -> bool:

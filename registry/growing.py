@@ -3,7 +3,9 @@
     <work>/lock     held by the one process that makes a list of tasks of it
     <work>/token    tells a task on another machine that it sees the same folder
 
-Only that process writes the index: one in a single file now and then and at the end, a sharded one with each task.
+Only that process writes the index: one in a single file now and then and at the end, a sharded one with each task, a
+few shards at a time. What it had no time to write is known by the files that lie there, or by a journal. What cannot be
+entered, because it contradicts what is there, does not keep the others out.
 """
 
 from __future__ import annotations
@@ -11,12 +13,14 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
-from ..errors import NotFoundError, StateError
+from ..errors import AdapterHubError, NotFoundError, SchemaError, StateError
 from . import atomic, editing, sharding, shards
 from .index import Entries, Index
 from .records import Entry
@@ -24,6 +28,9 @@ from .registry import INDEX
 
 WRITE_SECONDS = 30.0
 """So often an index in one file is written."""
+
+AT_ONCE = 8
+"""So many shards are written at a time: the disk takes its time for each."""
 
 Change: TypeAlias = Callable[[Entry | None], Entry]
 """Takes the entry of a name as it is there, or None, and returns what it is to be."""
@@ -67,6 +74,23 @@ class Spot:
         return self.folder / self.work / f"{mark}{own}{ending}"
 
 
+@dataclass(frozen=True, slots=True)
+class Entering:
+    """One change of the index.
+
+    Attributes:
+        task: name of the task that it comes of.
+        name: name of the entry.
+        aliases: all other names that the entry has then.
+        change: what it is to be.
+    """
+
+    task: str
+    name: str
+    aliases: tuple[str, ...]
+    change: Change
+
+
 @dataclass(slots=True)
 class Growing:
     """The folder, for the process that has the list of tasks.
@@ -74,33 +98,59 @@ class Growing:
     Attributes:
         spot: the same for tasks.
         index: what its index said at the beginning.
+        refused: name of a task → why what came of it could not be entered.
     """
 
     spot: Spot
     index: Index
-    _pending: list[tuple[str, Change]] = field(default_factory=list)
+    refused: dict[str, AdapterHubError] = field(default_factory=dict)
+    _pending: list[Entering] = field(default_factory=list)
     _written: float = field(default_factory=time.monotonic)
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(AT_ONCE))
+    _under_way: deque[Future[None]] = field(default_factory=deque)
 
     def entry(self, name: str) -> Entry | None:
         """Return what the folder had of an entry at the beginning; of a sharded index, what it has now."""
         return entry_of(self.spot.folder, self.index, name)
 
-    def enter(self, name: str, aliases: tuple[str, ...], change: Change) -> None:
-        """Change an entry of the index; all other names that it has then are among aliases."""
+    def enter(self, entering: Entering) -> None:
+        """Change an entry of the index, at once or later."""
         if self.index.sharded:
-            editing.edit(self.spot.folder / INDEX, [name, *aliases], lambda index: _changed(index, [(name, change)]))
+            self._under_way.append(self._pool.submit(self._edit, [entering]))
+            if len(self._under_way) > 2 * AT_ONCE:
+                self._under_way.popleft().result()
             return
-        self._pending.append((name, change))
+        self._pending.append(entering)
         if time.monotonic() - self._written > WRITE_SECONDS:
             self.write()
 
     def write(self) -> None:
-        """Write what was not yet written into an index in one file."""
-        if self._pending:
-            names = [name for name, _ in self._pending]
-            editing.edit(self.spot.folder / INDEX, names, lambda index: _changed(index, self._pending), create=True)
+        """Write what was not yet written."""
+        while self._under_way:
+            self._under_way.popleft().result()
+        self._edit(self._pending)
         self._pending.clear()
         self._written = time.monotonic()
+
+    def close(self) -> None:
+        """Write what was not yet written, and end."""
+        with self._pool:
+            self.write()
+
+    def _edit(self, changes: list[Entering]) -> None:
+        """Write changes; where they contradict what is there, all of them but those that do."""
+        if not changes:
+            return
+        names = [name for one in changes for name in (one.name, *one.aliases)]
+        try:
+            editing.edit(self.spot.folder / INDEX, names, lambda index: _changed(index, changes), create=True)
+        except (SchemaError, StateError) as error:
+            if len(changes) == 1:
+                self.refused[changes[0].task] = error
+                return
+            half = len(changes) // 2
+            self._edit(changes[:half])
+            self._edit(changes[half:])
 
 
 @contextlib.contextmanager
@@ -139,7 +189,7 @@ def growing(folder: Path, work: str, *, sharded: bool, alone: bool) -> Iterator[
             yield found
         finally:
             (home / "token").unlink(missing_ok=True)
-            found.write()
+            found.close()
     finally:
         lock.release()
 
@@ -160,11 +210,11 @@ def _prepared(folder: Path, *, sharded: bool) -> Index:
     return editing.load(place)
 
 
-def _changed(index: Index, changes: list[tuple[str, Change]]) -> Index:
+def _changed(index: Index, changes: list[Entering]) -> Index:
     """Return an index with some entries changed, each as it is there now."""
     found: dict[str, Entry | None] = {}
-    for name, change in changes:
-        found[name] = change(found[name] if name in found else index.adapters.get(name))
+    for one in changes:
+        found[one.name] = one.change(found[one.name] if one.name in found else index.adapters.get(one.name))
     raw = {name: entry.to_json() for name, entry in found.items() if entry is not None}
     return replace(index, adapters=Entries({**index.adapters.raw, **raw}))
 

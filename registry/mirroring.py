@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ..errors import AdapterHubError, IntegrityError, StateError
 from . import atomic, digest, editing, paths, receiving, remotes, tasks
-from .growing import Growing, Spot, entry_of, growing
+from .growing import Entering, Growing, Spot, entry_of, growing
 from .receiving import Meter, Promise
 from .records import Artifact, Entry, Release, ascending
 from .registry import INDEX, Registry
@@ -101,7 +101,8 @@ class Mirror:
                 Task(name, Wanted(name=name, theirs=index.entry(name), ours=there.entry(name)))
                 for name in index.names()
             )
-            return tasks.run(copy, work, runner, memory=_Entered(self, there), progress=told)
+            report = tasks.run(copy, work, runner, memory=_Entered(self, there), progress=told)
+        return report.but(there.refused)
 
     def plan(self) -> tasks.Report[Copied]:
         """Return what would be done, size being what would be fetched."""
@@ -138,7 +139,8 @@ class _Entered:
         self.mirror.fetched += result.size
         if self.there is not None:
             name, entry = task.name, result.entry
-            self.there.enter(name, entry.aliases, lambda ours: joined(name, entry, ours, _same_url)[0])
+            change = partial(_with, name, entry)
+            self.there.enter(Entering(task.name, name, entry.aliases, change))
 
 
 def planned(wanted: Wanted, *, keep_urls: bool) -> Copied:
@@ -277,6 +279,11 @@ def _ordered(release: Release, artifacts: list[Artifact]) -> Release:
     ranks = {key: rank for rank, key in enumerate(order)}
     placed = sorted(artifacts, key=lambda one: ranks.get((one.base.id, one.format), len(ranks)))
     return replace(release, artifacts=tuple(placed))
+
+
+def _with(name: str, entry: Entry, ours: Entry | None) -> Entry:
+    """Return an entry with what others have published of it meanwhile."""
+    return joined(name, entry, ours, _same_url)[0]
 
 
 def _same_url(name: str, version: str, artifact: Artifact) -> str:

@@ -92,6 +92,12 @@ class Report(Generic[T]):
     skipped: Mapping[str, T]
     failed: Mapping[str, AdapterHubError]
 
+    def but(self, failed: Mapping[str, AdapterHubError]) -> Report[T]:
+        """Return a report in which these failed after all."""
+        done = {name: result for name, result in self.done.items() if name not in failed}
+        skipped = {name: result for name, result in self.skipped.items() if name not in failed}
+        return Report(done=done, skipped=skipped, failed=_sorted({**self.failed, **failed}))
+
 
 def run(
     function: Callable[[V], T],

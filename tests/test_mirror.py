@@ -224,6 +224,25 @@ def test_a_version_that_is_there_with_other_bytes_is_a_fault_and_not_overwritten
     assert len(said(tmp_path / "b")) == COUNT
 
 
+@pytest.mark.parametrize("sharded", [False, True], ids=["one file", "shards"])
+def test_an_entry_that_contradicts_the_mirrors_own_does_not_keep_the_others_out(
+    registry: Path, tmp_path: Path, sharded: bool
+) -> None:
+    place = tmp_path / "b"
+    place.mkdir()
+    (place / "x").write_bytes(b"own")
+    own = Index().add("own", "1.0.0", a_file("x", b"own"), published="2026-01-01", aliases=("alias-7",))
+    own.write(place / "index.json")
+    if sharded:
+        sharding.shard(place)
+    typed = type_command("index", "mirror", str(registry), str(place), "--json")
+    assert typed.status == 1
+    assert [(one["name"], one["code"]) for one in typed.json["failed"]] == [("me/n7", "E_SCHEMA")]
+    assert len(typed.json["copied"]) == COUNT - 1
+    assert set(said(place)) == {*said(registry), "own"} - {"me/n7"}
+    assert is_right(place)
+
+
 def test_two_mirrors_to_one_folder_are_refused(registry: Path, tmp_path: Path) -> None:
     from filelock import FileLock
 
