@@ -57,6 +57,8 @@ def conclude(
     if output.as_json:
         output.json_line({"ok": False, "error": _told(error), **everything})
         return error.exit_code
+    if output.quiet:
+        output.result(everything, ids=ids, text=())
     output.note(summary)
     raise error
 

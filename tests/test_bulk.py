@@ -101,6 +101,8 @@ def test_what_is_wrong_is_told_with_its_reason_and_the_others_are_verified(regis
     assert "2 artifacts are not what they should be" in typed.err
     assert f"{ALL - 2} verified before" in typed.err
     assert "a1@1.0.0 for acme/tiny-bert, native: a1@1.0.0: a1-1.0.0.safetensors has digest" in typed.err
+    typed = type_command("index", "verify-all", str(registry), "--jobs", "1", "--afresh", "-q")
+    assert (typed.status, len(typed.out.splitlines())) == (5, ALL - 2)
 
 
 def test_bytes_that_the_index_vouches_for_are_read_too(registry: Path) -> None:
