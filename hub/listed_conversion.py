@@ -192,10 +192,10 @@ def made_of(ours: Artifact, source: Artifact) -> bool:
 
 
 def _copied(path: Path, stage: Path) -> Path:
-    """Return a copy of a file or folder."""
+    """Return a copy of a file or folder; the store's own are read-only, and a copy is not."""
     target = stage / path.name
     if path.is_dir():
-        shutil.copytree(path, target)
+        shutil.copytree(path, target, copy_function=shutil.copyfile)
     else:
         shutil.copyfile(path, target)
     return target

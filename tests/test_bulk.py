@@ -214,7 +214,10 @@ def test_what_is_in_the_format_is_copied(registry: Path, tmp_path: Path) -> None
         assert (ours.identity, ours.extra) == (theirs.identity, {})
 
 
-def test_the_versions_of_a_registry_get_another_format_in_place(registry: Path) -> None:
+@pytest.mark.parametrize("sharded", [False, True], ids=["one file", "shards"])
+def test_the_versions_of_a_registry_get_another_format_in_place(registry: Path, sharded: bool) -> None:
+    if sharded:
+        sharding.shard(registry)
     before = open_registry(registry).index.entry("a1").to_json()
     done("convert-all", registry, registry, "--to", "peft", status=6)
     release = open_registry(registry).index.entry("a0").versions["1.0.0"]
@@ -223,6 +226,15 @@ def test_the_versions_of_a_registry_get_another_format_in_place(registry: Path) 
     assert open_registry(registry).index.entry("a1").to_json() == before
     again = done("convert-all", registry, registry, "--to", "peft", status=6)
     assert (again["converted"], len(again["skipped"])) == ([], LORAS)
+    # What has several formats is copied in the one that was asked for.
+    copied = done("convert-all", registry, registry.parent / "peft", "--to", "peft", status=6)
+    assert {one["digest"] for one in copied["converted"]} == {
+        entry.versions[version].artifacts[1].identity
+        for entry in map(open_registry(registry).index.entry, ("a0", "a2", "a4"))
+        for version in entry.versions
+    }
+    files = [path for path in (registry.parent / "peft" / "adapters").rglob("*") if path.is_file()]
+    assert all(path.stat().st_mode & 0o200 for path in files)
 
 
 @pytest.mark.parametrize("sharded", [False, True], ids=["one file", "shards"])
@@ -323,8 +335,8 @@ def journal_lines(folder: Path) -> int:
     return path.read_bytes().count(b"\n") if path.is_file() else 0
 
 
-@pytest.mark.parametrize("times", [pytest.param(12, marks=pytest.mark.slow), 2])
-def test_a_conversion_in_processes_that_is_killed_goes_on_where_it_was(base: Path, tmp_path: Path, times: int) -> None:
+@pytest.mark.slow
+def test_a_conversion_in_processes_that_is_killed_goes_on_where_it_was(base: Path, tmp_path: Path) -> None:
     registry = make_registry(tmp_path / "hub", base, 30, ("lora[r=2]",))
     out = tmp_path / "out"
     chance = random.Random(4)
