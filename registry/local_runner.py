@@ -66,9 +66,19 @@ class Processes:
                 return
 
     def _pool(self, jobs: int) -> ProcessPoolExecutor:
+        """Return a pool that can start processes.
+
+        Raises:
+            AdapterHubError: none starts, as where the main module does things when it is imported.
+        """
         threads = max(1, (os.cpu_count() or 1) // self.jobs)
         context = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(threads,))
+        pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(threads,))
+        try:
+            pool.submit(os.getpid).result()
+        except BrokenProcessPool as error:
+            raise AdapterHubError("no other process can be started here", hint="use --jobs 1") from error
+        return pool
 
 
 def _pooled(

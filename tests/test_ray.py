@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -120,14 +121,19 @@ def test_a_conversion_and_a_look_at_it_are_whole_though_a_node_was_killed_half_w
     assert (len(found["verified"]), found["failed"]) == (ALL - 1, [])
 
 
-def test_a_killed_list_goes_on_at_another_runner(registry: Path, tmp_path: Path, two_nodes: Cluster) -> None:
+def test_a_list_that_was_interrupted_and_then_killed_goes_on_at_another_runner(
+    registry: Path, tmp_path: Path, two_nodes: Cluster
+) -> None:
     out = tmp_path / "out"
     journal = out / ".convert" / "journal.jsonl"
-    process = begun("convert-all", registry, out, "--to", "adapters", "--ray", two_nodes.address)
-    wait_until(lambda: lines(journal) >= 4, process)
-    process.kill()
-    process.communicate()
-    known = lines(journal)
+    known = 0
+    for number, status in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
+        process = begun("convert-all", registry, out, "--to", "adapters", "--ray", two_nodes.address)
+        wait_until(lambda: lines(journal) >= known + 4, process)  # noqa: B023
+        process.send_signal(number)
+        process.communicate(timeout=60)
+        assert (process.returncode, lines(journal) >= known + 4) == (status, True)
+        known = lines(journal)
     found = reported(begun("convert-all", registry, out, "--to", "adapters", "--jobs", "1"))
     assert (len(found["skipped"]), len(found["converted"])) == (known, ALL - known)
     assert reported(begun("verify-all", out, "--jobs", "1"))["failed"] == []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -72,6 +74,17 @@ def test_a_process_that_dies_takes_no_task_with_it_but_the_one_that_it_died_of(t
     assert len(report.done) == 11
     # Only those that were under way with it are done again.
     assert len(list(tmp_path.iterdir())) <= 12 + 5
+
+
+def test_where_no_process_starts_it_says_so(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from adapterhub.registry.local_runner import Processes\n"
+        "from adapterhub.registry.tasks import Task, run\n"
+        "run(len, [Task('a', 'b')], Processes(2))\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
+    assert "no other process can be started here; use --jobs 1" in done.stderr
 
 
 def test_an_interrupted_list_of_tasks_begins_no_other() -> None:
