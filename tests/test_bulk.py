@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 import shutil
@@ -23,7 +24,7 @@ from adapterhub.errors import AdapterHubError
 from adapterhub.hub.bulk_converting import convert_all
 from adapterhub.hub.bulk_verifying import Verify, verify_all
 from adapterhub.hub.listed_conversion import Convert
-from adapterhub.registry import Settings, open_registry, pull, sharding
+from adapterhub.registry import Index, Settings, open_registry, pull, sharding
 from adapterhub.registry.local_runner import Threads
 
 pytestmark = pytest.mark.usefixtures("clean")
@@ -205,6 +206,28 @@ def test_native_files_are_those_that_pull_makes(registry: Path, tmp_path: Path) 
     pulled = hub.fetch("a0@1.0.0", registry=tmp_path / "peft", format="native").path
     assert pull("a0@1.0.0", registry=tmp_path / "native").path.read_bytes() == pulled.read_bytes()
     assert type_command("index", "check", str(tmp_path / "native")).status == 0
+
+
+@pytest.mark.parametrize("to", ["native", "peft", "adapters"])
+def test_an_archive_is_verified_and_converted_like_any_other(registry: Path, tmp_path: Path, to: str) -> None:
+    done("convert-all", registry, tmp_path / "folders", "--to", "adapters")
+    folder = pull("a0@1.0.0", registry=tmp_path / "folders").path
+    (tmp_path / "zips").mkdir()
+    file = Path(shutil.make_archive(str(tmp_path / "zips" / "a0"), "zip", folder))
+    artifact = dataclasses.replace(
+        open_registry(registry).index.resolve("a0").artifact,
+        format="adapters",
+        url="a0.zip",
+        digest=adapterhub.registry.digest.of_file(file),
+        size=file.stat().st_size,
+    )
+    Index().add("a0", "1.0.0", artifact, published="2026-01-01").write(tmp_path / "zips" / "index.json")
+    assert len(done("verify-all", tmp_path / "zips")["verified"]) == 1
+    done("convert-all", tmp_path / "zips", tmp_path / "out", "--to", to)
+    there = adapterhub.read(pull("a0", registry=tmp_path / "out").path)
+    source = adapterhub.read(registry / "a0-1.0.0.safetensors")
+    assert all(torch.equal(there.tensors[key], tensor) for key, tensor in source.tensors.items())
+    assert len(done("verify-all", tmp_path / "out")["verified"]) == 1
 
 
 def test_what_is_in_the_format_is_copied(registry: Path, tmp_path: Path) -> None:
