@@ -19,7 +19,7 @@ and ends with the error's exit code.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import ClassVar
 
 
@@ -43,6 +43,10 @@ class AdapterHubError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}; {self.hint}" if self.hint else self.message
+
+    def __reduce__(self) -> tuple[Callable[..., AdapterHubError], tuple[object, ...]]:
+        """Return how it is made again in another process, without calling __init__ a second time."""
+        return _again, (type(self), self.args, self.__dict__)
 
 
 class UsageError(AdapterHubError, ValueError):
@@ -140,6 +144,13 @@ class StateError(AdapterHubError):
     """The object is not in a state that allows this: a name is taken, nothing is loaded, the set is detached."""
 
     code = "E_STATE"
+
+
+def _again(kind: type[AdapterHubError], args: tuple[object, ...], fields: dict[str, object]) -> AdapterHubError:
+    """Return an error as it was in the process that raised it."""
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(fields)
+    return error
 
 
 def _with_faults(message: str, faults: tuple[str, ...]) -> str:

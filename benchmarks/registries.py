@@ -208,9 +208,10 @@ def _search(place: str, word: str) -> None:
 
 def _mirror(source: str, folder: str) -> None:
     from adapterhub.registry import open_registry
+    from adapterhub.registry.local_runner import Threads
     from adapterhub.registry.mirroring import Mirror
 
-    report = Mirror(open_registry(source), Path(folder), keep_urls=True).run(8)
+    report = Mirror(open_registry(source), Path(folder), keep_urls=True).run(Threads(8))
     if report.failed:
         raise next(iter(report.failed.values()))
 

@@ -13,7 +13,7 @@ import click
 
 from ..composition_file import NAME, document_of
 from ..errors import AdapterHubError, IntegrityError, UsageError
-from . import index_import, index_layout, index_mirror, options, signing
+from . import index_convert_all, index_import, index_layout, index_mirror, index_verify_all, options, signing
 from .command import Documented
 from .output import Output
 from .progress import ProgressLine
@@ -93,7 +93,7 @@ def add(
 @click.option("--no-files", is_flag=True, help="Check the index alone.")
 @options.jobs
 @options.with_output
-def check(output: Output, place: Path | None, no_files: bool, jobs: int) -> None:
+def check(output: Output, place: Path | None, no_files: bool, jobs: int | None) -> None:
     """Check an index: its schema, that it does not contradict itself, and the files that lie beside it.
 
     FILE is an index.json or its folder; without it, the one in this folder, or else the registry of the settings, is
@@ -101,6 +101,7 @@ def check(output: Output, place: Path | None, no_files: bool, jobs: int) -> None
     faults are listed.
     """
     from ..registry import Index, Registry, Store, locate, sharding, tasks
+    from ..registry.runners import runner
 
     location = locate(place or (HERE if HERE.is_file() else None))
     index = Index.load(location)
@@ -120,13 +121,12 @@ def check(output: Output, place: Path | None, no_files: bool, jobs: int) -> None
     with tempfile.TemporaryDirectory() as folder:
         # A store of its own: the user's may hold the right bytes already, and the files would not be looked at.
         store = Store(folder)
-        work = [
-            tasks.Task(f"{number:09}", partial(_listed_faults, registry, what, artifact, store))
-            for number, (what, artifact) in enumerate(local)
-        ]
+        work = [tasks.Task(f"{number:09}", one) for number, one in enumerate(local)]
         with ProgressLine(output, "checking", len(local)) as line:
-            found = tasks.run(work, jobs, line.show).done
-        faults = [*wrong, *(fault for faults in found.values() for fault in faults)]
+            looked = partial(_listed_faults, registry, store)
+            report = tasks.run(looked, work, runner(jobs, None, waiting=True), progress=line.show)
+        unread = [f"{local[int(number)][0]}: {error.message}" for number, error in report.failed.items()]
+        faults = [*wrong, *(fault for faults in report.done.values() for fault in faults), *unread]
     if faults:
         raise IntegrityError("\n  ".join([f"{location} does not fit its files:", *faults]))
     count = len(index.adapters)
@@ -139,6 +139,8 @@ command.add_command(index_import.command, "import")
 command.add_command(index_layout.shard, "shard")
 command.add_command(index_layout.pack, "pack")
 command.add_command(index_mirror.command, "mirror")
+command.add_command(index_verify_all.command, "verify-all")
+command.add_command(index_convert_all.command, "convert-all")
 command.add_command(signing.sign)
 command.add_command(signing.verify)
 
@@ -237,8 +239,8 @@ def _is_local(artifact: Artifact) -> bool:
     return artifact.url.startswith("bundled:") or ":" not in artifact.url
 
 
-def _listed_faults(registry: Registry, what: str, artifact: Artifact, store: Store) -> list[str]:
-    return list(_faults(registry, what, artifact, store))
+def _listed_faults(registry: Registry, store: Store, one: tuple[str, Artifact]) -> list[str]:
+    return list(_faults(registry, *one, store))
 
 
 def _faults(registry: Registry, what: str, artifact: Artifact, store: Store) -> Iterator[str]:

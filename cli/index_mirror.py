@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import options
+from . import bulk, options
 from .command import Documented
 from .entries import size
 from .opening import open_place
@@ -16,12 +16,8 @@ from .progress import ProgressLine
 from .words import counted
 
 if TYPE_CHECKING:
-    from ..errors import AdapterHubError
     from ..registry.mirroring import Copied
     from ..registry.tasks import Report
-
-SHOWN = 20
-"""So many errors are told in full."""
 
 
 @click.command(
@@ -30,27 +26,37 @@ SHOWN = 20
     epilog="""
     adapterhub index mirror https://adapters.example.org/hub ./hub
     adapterhub index mirror hf://acme/adapters ./hub --jobs 16 --dry-run
+    adapterhub index mirror s3://bucket/hub /shared/hub --ray 10.0.0.1:6379
     """,
 )
 @click.argument("source", metavar="FROM")
 @click.argument("folder", metavar="FOLDER", type=click.Path(path_type=Path, file_okay=False))
 @options.jobs
+@options.ray
 @click.option("--keep-urls", is_flag=True, help="Copy only the registry's own files; other URLs stay as they are.")
 @click.option("--dry-run", is_flag=True, help="Say what would be copied, and write nothing.")
 @options.offline
 @options.with_output
 def command(
-    output: Output, source: str, folder: Path, jobs: int, keep_urls: bool, dry_run: bool, offline: bool | None
-) -> None:
+    output: Output,
+    source: str,
+    folder: Path,
+    jobs: int | None,
+    ray: str | None,
+    keep_urls: bool,
+    dry_run: bool,
+    offline: bool | None,
+) -> int:
     """Copy the adapters of a registry, all versions and files of them, into a folder, which becomes a registry too.
 
     Each adapter is a task of its own: what cannot be had is told at the end, and the others are there. Stopped or
     killed, and typed again, it goes on; when the registry has grown, what is new is copied. Every file is held against
     its digest. Versions never change in the folder, and nothing is removed from it. FROM has to be a registry that can
-    be listed.
+    be listed. With --ray, FOLDER is one that all machines of the cluster share.
     """
     from ..registry import Settings
     from ..registry.mirroring import Mirror
+    from ..registry.runners import runner
 
     settings = Settings.load(offline=offline)
     opened = open_place(output, settings.registries.get(source, source), settings)
@@ -61,47 +67,36 @@ def command(
             line.total = total
             line.show(done, size(mirror.fetched))
 
-        report = mirror.plan() if dry_run else mirror.run(jobs, show)
-    summary = _summary(report, opened.place, folder, dry_run=dry_run)
-    if report.failed:
-        output.note(summary)
-        raise _failure(report)
-    ids = [name for name, copied in report.done.items() if copied.artifacts]
-    output.result(as_json(report, opened.place, folder, dry_run=dry_run), ids=ids, text=[summary])
-
-
-def as_json(report: Report[Copied], source: str, folder: Path, *, dry_run: bool) -> dict[str, Any]:
-    """Return everything for a program."""
+        report = mirror.plan() if dry_run else mirror.run(runner(jobs, ray, waiting=True), show)
     new = {name: copied for name, copied in report.done.items() if copied.artifacts}
-    copied = [{"name": name, "artifacts": one.artifacts, "size": one.size} for name, one in new.items()]
+    return bulk.conclude(
+        output,
+        report,
+        "adapters were not copied",
+        data=as_json(report, new, opened.place, folder, dry_run=dry_run),
+        ids=list(new),
+        summary=_summary(report, new, opened.place, folder, dry_run=dry_run),
+    )
+
+
+def as_json(
+    report: Report[Copied], new: dict[str, Copied], source: str, folder: Path, *, dry_run: bool
+) -> dict[str, Any]:
+    """Return what was done, for a program."""
     return {
         "source": source,
         "registry": str(folder),
         "dry_run": dry_run,
-        "adapters": len(report.done),
-        "size": sum(one.size for one in new.values()),
-        "copied": copied,
+        "adapters": len(report.done) + len(report.skipped),
+        "size": sum(copied.size for copied in new.values()),
+        "copied": [{"name": name, "artifacts": one.artifacts, "size": one.size} for name, one in new.items()],
     }
 
 
-def _summary(report: Report[Copied], source: str, folder: Path, *, dry_run: bool) -> str:
+def _summary(report: Report[Copied], new: dict[str, Copied], source: str, folder: Path, *, dry_run: bool) -> str:
     """Return one line about all tasks."""
-    new = [copied for copied in report.done.values() if copied.artifacts]
     verb = "would be copied" if dry_run else "copied"
-    parts = [f"{counted(len(new), 'adapter')} {verb} ({size(sum(copied.size for copied in new))})"]
-    parts += [f"{len(report.done) - len(new):,} there already"] if len(report.done) > len(new) else []
-    parts += [f"{len(report.failed):,} failed"] if report.failed else []
-    return f"{source} → {folder}: {', '.join(parts)}"
-
-
-def _failure(report: Report[Copied]) -> AdapterHubError:
-    """Return one error for all that failed, of the gravest kind among them; it names the first of them."""
-    from ..registry.closure import together
-
-    errors = [together(name, [error]) for name, error in report.failed.items()]
-    if len(errors) == 1:
-        return errors[0]
-    found = together(f"{len(errors):,} adapters were not copied", errors)
-    lines = found.message.splitlines()
-    more = [f"  … {len(errors) - SHOWN:,} more"] if len(errors) > SHOWN else []
-    return type(found)("\n".join([*lines[: SHOWN + 1], *more]), hint="run it again: what is there is not copied again")
+    done = f"{counted(len(new), 'adapter')} {verb} ({size(sum(copied.size for copied in new.values()))})"
+    changed = len(report.done) - len(new)
+    also = f", {changed:,} updated" if changed else ""
+    return f"{source} → {folder}: {bulk.summed(done + also, report, 'there already')}"

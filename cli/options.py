@@ -61,7 +61,16 @@ registry = click.option(
 limit = click.option("--limit", type=click.IntRange(1), metavar="N", help="Show only the first N.")
 
 jobs = click.option(
-    "--jobs", type=click.IntRange(1), default=8, show_default=True, metavar="N", help="Adapters done at a time."
+    "--jobs",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Adapters done at a time.  [default: 8; what computes, as many as there are processors at most]",
+)
+
+ray = click.option(
+    "--ray",
+    metavar="HOST:PORT",
+    help="Do it on the Ray cluster that this machine belongs to; the address is that of its head.",
 )
 
 offline = click.option(

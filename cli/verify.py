@@ -67,8 +67,7 @@ def command(
             mark = style("ok", sys.stdout, fg="green") if check.passed else "- "
             for number, line in enumerate(facts([(check.name.ljust(10), check.detail)], _room())):
                 output.line(f"{mark if number == 0 else '  '}  {line}")
-    checks = [{"name": check.name, "passed": check.passed, "detail": check.detail} for check in found]
-    output.result({"checks": checks}, ids=[reference], text=())
+    output.result({"checks": [check.to_json() for check in found]}, ids=[reference], text=())
 
 
 def _room() -> int | None:

@@ -28,6 +28,10 @@ class Check:
     detail: str
     passed: bool = True
 
+    def to_json(self) -> dict[str, object]:
+        """Return it as JSON."""
+        return {"name": self.name, "passed": self.passed, "detail": self.detail}
+
 
 def verify(
     reference: str,
@@ -54,6 +58,28 @@ def verify(
         IntegrityError: the probe is answered differently.
     """
     pulled = pull_for(reference, base=base, registry=registry, allow_base_mismatch=allow_base_mismatch, offline=offline)
+    yield from checks(
+        pulled,
+        run=run,
+        base=base,
+        digest=digest,
+        allow_base_mismatch=allow_base_mismatch,
+        offline=offline,
+        architecture=architecture,
+    )
+
+
+def checks(
+    pulled: registries.Pulled,
+    *,
+    run: bool = False,
+    base: str | None = None,
+    digest: str | None = None,
+    allow_base_mismatch: bool = False,
+    offline: bool | None = None,
+    architecture: Architecture | None = None,
+) -> Iterator[Check]:
+    """Yield what was checked of an adapter on this machine; see verify."""
     yield _check_digest(pulled, digest)
     if document_of(pulled.path) is not None:
         yield from _check_composition(pulled, base, architecture, allow_base_mismatch, offline, run=run)

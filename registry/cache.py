@@ -23,7 +23,7 @@ from . import cache_roots, digest
 from .records import ArtifactFile, Content
 from .store import Store
 
-INDEXES = ("registries", "lookup", "checked", "hub")
+INDEXES = ("registries", "lookup", "checked", "hub", "bulk")
 """Folders of what is known of registries and repositories; it is fetched or made again when it is needed."""
 
 DAY = 24 * 3600.0

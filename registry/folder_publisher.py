@@ -72,7 +72,7 @@ class FolderPublisher:
                 return index
             for number, artifact in enumerate(artifacts):
                 if artifact not in publication.known(index):
-                    _move(stage / str(number), self.folder / artifact.url, self.folder)
+                    move(stage / str(number), self.folder / artifact.url, self.folder)
             return changed
 
         editing.edit(self.folder / INDEX, [publication.name], change, create=self._create)
@@ -140,7 +140,7 @@ def _copied(offer: Offer, place: Path) -> Offer:
     return replace(offer, files=copies)
 
 
-def _move(source: Path, target: Path, home: Path) -> None:
+def move(source: Path, target: Path, home: Path) -> None:
     """Move a file or folder to its place, where only what a dead process left can lie.
 
     Raises:

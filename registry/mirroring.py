@@ -3,35 +3,32 @@
     adapters/<name>/<version>/<base model>/<format>/…    the files of an artifact
     .mirror/                                             what is being fetched, and the lock of who does that
 
-A task fetches what its entry names and the folder lacks, checks it, and enters the versions; of one in the index it is
-known that this was done. Who is stopped goes on where he was, also in the middle of a file. An index in one file is
-written now and then and at the end, a sharded one with each task. Nothing is removed from the folder.
+A task fetches what its entry names and the folder lacks, and checks it; then the versions are entered in the index: of
+one in the index it is known that this was done. Who is stopped goes on where he was, also in the middle of a file.
+Nothing is removed from the folder.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ..errors import AdapterHubError, IntegrityError, StateError
-from . import atomic, digest, editing, paths, receiving, remotes, sharding, shards, tasks
-from .index import Entries, Index
-from .lookup import Lookup
+from . import atomic, digest, editing, paths, receiving, remotes, tasks
+from .growing import Entering, Growing, Spot, entry_of, growing
+from .joining import joined
 from .receiving import Meter, Promise
-from .records import Artifact, Entry, Release, ascending
+from .records import Artifact, Entry
 from .registry import INDEX, Registry
 from .remote import Source
 from .sources import pinned_sources
 from .store import file_name, files_of
+from .tasks import Runner, Task
 
 WORK = ".mirror"
-WRITE_SECONDS = 30.0
-"""So often an index in one file is written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +44,25 @@ class Copied:
     artifacts: int
     size: int
     entry: Entry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a task is about.
+
+    Attributes:
+        name: name of an entry.
+        theirs: the entry.
+        ours: what the folder has of it.
+    """
+
+    name: str
+    theirs: Entry
+    ours: Entry | None
+
+    def joined(self, *, keep_urls: bool) -> tuple[Entry, list[tuple[Artifact, str]]]:
+        """Return what the folder is to have of the entry, and the artifacts that it lacks with their urls there."""
+        return joined(self.name, self.theirs, self.ours, partial(url_in_folder, keep_urls=keep_urls))
 
 
 @dataclass(slots=True)
@@ -66,11 +82,8 @@ class Mirror:
     keep_urls: bool = False
     offline: bool = False
     fetched: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _pending: dict[str, Entry] = field(default_factory=dict)
-    _written: float = field(default_factory=time.monotonic)
 
-    def run(self, jobs: int, progress: Callable[[int, int], None] | None = None) -> tasks.Report[Copied]:
+    def run(self, runner: Runner, progress: Callable[[int, int], None] | None = None) -> tasks.Report[Copied]:
         """Mirror all entries and return what came of them; progress is told how many of how many have ended.
 
         Raises:
@@ -79,66 +92,93 @@ class Mirror:
             AdapterHubError: the folder cannot be written.
         """
         index = self.source.index.whole()
-        names = list(index.names())
-        if progress is not None:
-            progress(0, len(names))
-        with self._held():
-            there = self._prepare()
-            try:
-                work = (tasks.Task(name, self._task(name, index, there)) for name in names)
-                told = None if progress is None else lambda done: progress(done, len(names))
-                return tasks.run(work, jobs, told)
-            finally:
-                self._write()
+        total = len(list(index.names()))
+        told = None if progress is None else lambda done: progress(done, total)
+        with growing(self.folder, WORK, sharded=self.source.index.sharded, alone=runner.alone) as there:
+            copy = Copy(
+                source=self.source.without_entries(), spot=there.spot, keep_urls=self.keep_urls, offline=self.offline
+            )
+            work = (
+                Task(name, Wanted(name=name, theirs=index.entry(name), ours=there.entry(name)))
+                for name in index.names()
+            )
+            report = tasks.run(copy, work, runner, memory=_Entered(self, there), progress=told)
+        return report.but(there.refused)
 
     def plan(self) -> tasks.Report[Copied]:
         """Return what would be done, size being what would be fetched."""
+        from .local_runner import Threads
+
         index, there = self.source.index.whole(), editing.load(self.folder / INDEX, create=True)
-        work = (tasks.Task(name, self._planned(name, index, there)) for name in index.names())
-        return tasks.run(work, 1)
+        work = (
+            Task(name, Wanted(name=name, theirs=index.entry(name), ours=entry_of(self.folder, there, name)))
+            for name in index.names()
+        )
+        return tasks.run(partial(planned, keep_urls=self.keep_urls), work, Threads(1), memory=_Entered(self, None))
 
-    def _task(self, name: str, index: Lookup, there: Index) -> Callable[[], Copied]:
-        def run() -> Copied:
-            ours = self._ours(name, there)
-            merged, missing = joined(name, index.entry(name), ours, self._url)
-            size = sum(self._bring(name, artifact, url) for artifact, url in missing)
-            if ours is None or merged.to_json() != ours.to_json():
-                self._enter(name, merged, sharded=there.sharded)
-            return Copied(artifacts=len(missing), size=size, entry=merged)
 
-        return run
+@dataclass(frozen=True, slots=True)
+class _Entered:
+    """The index of the folder, as the memory of what was done; None enters nothing."""
 
-    def _planned(self, name: str, index: Lookup, there: Index) -> Callable[[], Copied]:
-        def run() -> Copied:
-            merged, missing = joined(name, index.entry(name), self._ours(name, there), self._url)
-            size = sum(artifact.total_size or 0 for artifact, _ in missing if not self._stays(artifact))
-            return Copied(artifacts=len(missing), size=size, entry=merged)
+    mirror: Mirror
+    there: Growing | None
 
-        return run
+    def recall(self, task: Task[Wanted]) -> Copied | None:
+        """Return that nothing is to do where the folder has all of an entry."""
+        wanted = task.value
+        try:
+            merged, missing = wanted.joined(keep_urls=self.mirror.keep_urls)
+        except StateError:
+            return None  # The task tells it.
+        if missing or wanted.ours is None or merged.to_json() != wanted.ours.to_json():
+            return None
+        return Copied(artifacts=0, size=0, entry=merged)
 
-    def _ours(self, name: str, there: Index) -> Entry | None:
-        """Return what the folder has of an entry."""
-        if there.sharded:
-            there = shards.partial([name], editing.reader(self.folder), str(self.folder))
-        return there.adapters.get(name)
+    def keep(self, task: Task[Wanted], result: Copied) -> None:
+        """Enter what is there now in the index, beside what others have published of it meanwhile."""
+        self.mirror.fetched += result.size
+        if self.there is not None:
+            name, entry = task.name, result.entry
+            change = partial(_with, name, entry)
+            self.there.enter(Entering(task.name, name, entry.aliases, change))
 
-    def _url(self, name: str, version: str, artifact: Artifact) -> str:
-        """Return where an artifact lies in the folder, or its url as it is where that is kept."""
-        if self._stays(artifact):
-            return artifact.url
-        home = f"adapters/{name}/{version}/{artifact.base.id.replace('/', '--')}/{artifact.format}"
-        return home if artifact.files else f"{home}/{file_name(artifact)}"
 
-    def _stays(self, artifact: Artifact) -> bool:
-        """Return whether an artifact is named where it lies, and not copied."""
-        return self.keep_urls and paths.is_url(artifact.url) and not artifact.url.startswith("bundled:")
+def planned(wanted: Wanted, *, keep_urls: bool) -> Copied:
+    """Return what the task would do."""
+    merged, missing = wanted.joined(keep_urls=keep_urls)
+    size = sum(artifact.total_size or 0 for artifact, _ in missing if not _stays(artifact, keep_urls=keep_urls))
+    return Copied(artifacts=len(missing), size=size, entry=merged)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copy:
+    """Fetches what a folder lacks of an entry: the function of the tasks.
+
+    Attributes:
+        source: the registry, without its entries.
+        spot: the folder.
+        keep_urls, offline: as in Mirror.
+    """
+
+    source: Registry
+    spot: Spot
+    keep_urls: bool
+    offline: bool
+
+    def __call__(self, wanted: Wanted) -> Copied:
+        """Return what was fetched, all of it checked and on the disk."""
+        self.spot.check()
+        merged, missing = wanted.joined(keep_urls=self.keep_urls)
+        size = sum(self._bring(wanted.name, artifact, url) for artifact, url in missing)
+        return Copied(artifacts=len(missing), size=size, entry=merged)
 
     def _bring(self, name: str, artifact: Artifact, url: str) -> int:
         """Fetch the files of an artifact to their places, and return how many bytes came in.
 
         Of its further sources those are asked that have the same bytes, too.
         """
-        if self._stays(artifact):
+        if _stays(artifact, keep_urls=self.keep_urls):
             return 0
         errors: list[AdapterHubError] = []
         for place in (artifact.url, *pinned_sources(artifact)):
@@ -159,17 +199,16 @@ class Mirror:
             source = Source(url=place, path=path, registry=home, start=start)
             for block in remotes.read(source, offline=self.offline):
                 count += len(block)
-                self._count(len(block))
                 yield block
 
         for file in files_of(artifact):
             inner = file.path if artifact.files else ""
-            self._bring_file(read, inner, self.folder / url / inner, file, f"{name}: {file.path}")
+            self._bring_file(read, inner, self.spot.folder / url / inner, file, f"{name}: {file.path}")
         return count
 
     def _bring_file(self, read: receiving.Read, inner: str, target: Path, file: Promise, what: str) -> None:
         """Fetch one file, unless it is there already."""
-        part = self.folder / WORK / f"{digest.mark(os.fsencode(target))}.part"
+        part = self.spot.temporary(digest.mark(os.fsencode(target)), ".part")
         try:
             if target.is_file() and digest.of_file(target) == file.digest:
                 return
@@ -180,109 +219,23 @@ class Mirror:
         except OSError as error:
             raise atomic.unwritable(target, error) from error
 
-    def _count(self, size: int) -> None:
-        with self._lock:
-            self.fetched += size
 
-    def _enter(self, name: str, entry: Entry, *, sharded: bool) -> None:
-        """Enter what is there now in the index."""
-        if sharded:
-            editing.edit(self.folder / INDEX, [name, *entry.aliases], lambda index: _with(index, {name: entry}))
-            return
-        with self._lock:
-            self._pending[name] = entry
-            due = time.monotonic() - self._written > WRITE_SECONDS
-        if due:
-            self._write()
-
-    def _write(self) -> None:
-        """Write what is pending into an index in one file."""
-        with self._lock:
-            if self._pending:
-                names, pending = list(self._pending), dict(self._pending)
-                editing.edit(self.folder / INDEX, names, lambda index: _with(index, pending), create=True)
-            self._pending.clear()
-            self._written = time.monotonic()
-
-    def _prepare(self) -> Index:
-        """Return the index of the folder; one of the layout of the source is made where there is none."""
-        place = self.folder / INDEX
-        if not place.is_file() and self.source.index.sharded:
-            sharding.shard(self.folder)
-        elif not place.is_file():
-            Index().write(place)
-        return editing.load(place)
-
-    @contextlib.contextmanager
-    def _held(self) -> Iterator[None]:
-        """Hold the folder against other mirrors."""
-        from filelock import FileLock, Timeout
-
-        work = self.folder / WORK
-        try:
-            work.mkdir(parents=True, exist_ok=True)
-            with FileLock(work / "lock", timeout=0):
-                yield
-        except Timeout as error:
-            raise StateError(f"another process mirrors to {self.folder}", hint="wait for it to end") from error
-        except OSError as error:
-            raise atomic.unwritable(work, error) from error
+def url_in_folder(name: str, version: str, artifact: Artifact, *, keep_urls: bool) -> str:
+    """Return where an artifact lies in the folder, or its url as it is where that is kept."""
+    if _stays(artifact, keep_urls=keep_urls):
+        return artifact.url
+    home = f"adapters/{name}/{version}/{artifact.base.id.replace('/', '--')}/{artifact.format}"
+    return home if artifact.files else f"{home}/{file_name(artifact)}"
 
 
-def joined(
-    name: str, theirs: Entry, ours: Entry | None, url_of: Callable[[str, str, Artifact], str]
-) -> tuple[Entry, list[tuple[Artifact, str]]]:
-    """Return an entry with the versions and artifacts of two, and those that ours lacks, with the urls they get.
-
-    What is said of the adapter and its versions besides is as theirs has it.
-
-    Raises:
-        StateError: they have different artifacts for a version, base model and format.
-    """
-    missing: list[tuple[Artifact, str]] = []
-    versions = dict(ours.versions) if ours else {}
-    for version, release in theirs.versions.items():
-        there = versions.get(version)
-        artifacts = list(there.artifacts) if there else []
-        for artifact in release.artifacts:
-            if not _is_among(artifact, artifacts, f"{name}@{version}"):
-                missing.append((artifact, url_of(name, version, artifact)))
-                artifacts.append(replace(artifact, url=missing[-1][1]))
-        versions[version] = _ordered(release, artifacts)
-    aliases = tuple(dict.fromkeys([*theirs.aliases, *(ours.aliases if ours else ())]))
-    return replace(theirs, versions=dict(ascending(versions)), aliases=aliases), missing
+def _stays(artifact: Artifact, *, keep_urls: bool) -> bool:
+    """Return whether an artifact is named where it lies, and not copied."""
+    return keep_urls and paths.is_url(artifact.url) and not artifact.url.startswith("bundled:")
 
 
-def _is_among(artifact: Artifact, there: list[Artifact], what: str) -> bool:
-    """Return whether an artifact is among those that are there.
-
-    Raises:
-        StateError: another one for its base model and format is.
-    """
-    for other in there:
-        if (other.base.id, other.format) == (artifact.base.id, artifact.format):
-            if other.identity == artifact.identity:
-                return True
-            raise StateError(
-                f"{what} has another {artifact.format} artifact for {artifact.base.id} there, {other.identity}",
-                hint="published versions never change; find out which one is right",
-            )
-    return False
-
-
-def _ordered(release: Release, artifacts: list[Artifact]) -> Release:
-    """Return a release with artifacts in the order in which it has them; the first is the default."""
-    order = [(artifact.base.id, artifact.format) for artifact in release.artifacts]
-    ranks = {key: rank for rank, key in enumerate(order)}
-    placed = sorted(artifacts, key=lambda one: ranks.get((one.base.id, one.format), len(ranks)))
-    return replace(release, artifacts=tuple(placed))
-
-
-def _with(index: Index, entries: Mapping[str, Entry]) -> Index:
-    """Return an index with entries, and with what others have published of these meanwhile."""
-    pairs = {name: (entry, index.adapters.get(name)) for name, entry in entries.items()}
-    raw = {name: joined(name, *pair, _same_url)[0].to_json() for name, pair in pairs.items()}
-    return replace(index, adapters=Entries({**index.adapters.raw, **raw}))
+def _with(name: str, entry: Entry, ours: Entry | None) -> Entry:
+    """Return an entry with what others have published of it meanwhile."""
+    return joined(name, entry, ours, _same_url)[0]
 
 
 def _same_url(name: str, version: str, artifact: Artifact) -> str:

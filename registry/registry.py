@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,6 +69,12 @@ class Registry:
     def revision(self, base: str) -> str | None:
         """Return the revision at which a base model is pinned here, or None; see frozen.Frozen."""
         return None
+
+    def without_entries(self) -> Registry:
+        """Return the place that files are fetched from, as a value that another process can have."""
+        from .index import Index
+
+        return replace(self, index=Index())
 
     def folder_of(self, content: Content) -> Path:
         """Return the folder that the relative url of an artifact begins at."""

@@ -59,12 +59,14 @@ OUTSIDE: dict[str, tuple[str, ...]] = {
     "jsonschema": ("schemas",),
     "model_signing": ("registry",),
     "peft": ("peft_plugin",),
+    "ray": ("registry",),
     "torch": ("methods", "converters", "loader", "merging", "hub", "cli", "peft_plugin"),
     "transformers": ("methods", "loader", "hub", "cli", "peft_plugin"),
     "yaml": ("hub",),
 }
 
 HEAVY = {
+    "ray",
     "model_signing",
     "cryptography",
     "botocore",

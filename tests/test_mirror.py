@@ -23,8 +23,8 @@ from remote_cases import a_file, a_folder, sha
 
 from adapterhub.errors import StateError
 from adapterhub.registry import Index, Settings, Store, atomic, open_registry, publisher_at, pull, sharding
-from adapterhub.registry.mirroring import Mirror
-from adapterhub.registry.tasks import Task, run
+from adapterhub.registry.local_runner import Threads
+from adapterhub.registry.mirroring import Copy, Mirror
 
 pytestmark = pytest.mark.usefixtures("online")
 
@@ -149,7 +149,7 @@ def test_what_is_published_to_the_mirror_meanwhile_is_not_lost(
 ) -> None:
     place = tmp_path / "b"
     publisher_at(str(place), settings=Settings.load(), create=True).publish(a_publication(tmp_path / "s", "own"))
-    original = Mirror._bring
+    original = Copy._bring
     done: list[bool] = []
 
     def publishing(*arguments: object) -> int:
@@ -159,7 +159,7 @@ def test_what_is_published_to_the_mirror_meanwhile_is_not_lost(
             publisher.publish(a_publication(tmp_path / "s", "me/n3", "9.0.0"))
         return original(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Mirror, "_bring", publishing)
+    monkeypatch.setattr(Copy, "_bring", publishing)
     mirror(registry, place, "--jobs", "1")
     assert "9.0.0" in open_registry(place).index.entry("me/n3").versions
     assert set(said(place)) == {*said(registry), "own"}
@@ -199,7 +199,7 @@ def test_what_cannot_be_had_is_told_and_the_others_are_there(registry: Path, tmp
     assert typed.status == 5
     assert "2 adapters were not copied" in typed.err
     assert "me/n5: there is no n-5" in typed.err
-    assert "me/n6: me/n6: adapter_config.json has digest" in typed.err
+    assert "me/n6: adapter_config.json has digest" in typed.err
     assert "28 adapters copied" in typed.err
     assert "2 failed" in typed.err
     assert set(said(tmp_path / "b")) == set(said(registry)) - {"me/n5", "me/n6"}
@@ -224,12 +224,31 @@ def test_a_version_that_is_there_with_other_bytes_is_a_fault_and_not_overwritten
     assert len(said(tmp_path / "b")) == COUNT
 
 
+@pytest.mark.parametrize("sharded", [False, True], ids=["one file", "shards"])
+def test_an_entry_that_contradicts_the_mirrors_own_does_not_keep_the_others_out(
+    registry: Path, tmp_path: Path, sharded: bool
+) -> None:
+    place = tmp_path / "b"
+    place.mkdir()
+    (place / "x").write_bytes(b"own")
+    own = Index().add("own", "1.0.0", a_file("x", b"own"), published="2026-01-01", aliases=("alias-7",))
+    own.write(place / "index.json")
+    if sharded:
+        sharding.shard(place)
+    typed = type_command("index", "mirror", str(registry), str(place), "--json")
+    assert typed.status == 1
+    assert [(one["name"], one["code"]) for one in typed.json["failed"]] == [("me/n7", "E_SCHEMA")]
+    assert len(typed.json["copied"]) == COUNT - 1
+    assert set(said(place)) == {*said(registry), "own"} - {"me/n7"}
+    assert is_right(place)
+
+
 def test_two_mirrors_to_one_folder_are_refused(registry: Path, tmp_path: Path) -> None:
     from filelock import FileLock
 
     (tmp_path / "b" / ".mirror").mkdir(parents=True)
     with FileLock(tmp_path / "b" / ".mirror" / "lock"), pytest.raises(StateError, match="another process mirrors"):
-        Mirror(open_registry(registry), tmp_path / "b").run(1)
+        Mirror(open_registry(registry), tmp_path / "b").run(Threads(1))
 
 
 def test_a_host_that_cannot_be_listed_cannot_be_mirrored(registry: Path, tmp_path: Path) -> None:
@@ -290,26 +309,3 @@ def test_a_mirror_that_is_killed_goes_on_where_it_was(
     # Every file once, and again at most those that were under way when a process died.
     assert len(asked) <= COUNT * 3 + times * 2
     assert [path for path in (place / ".mirror").iterdir() if path.suffix == ".part"] == []
-
-
-def test_an_interrupted_list_of_tasks_begins_no_other() -> None:
-    begun: list[int] = []
-
-    def task(number: int) -> int:
-        begun.append(number)
-        if number == 3:
-            raise KeyboardInterrupt
-        time.sleep(0.01)
-        return number
-
-    with pytest.raises(KeyboardInterrupt):
-        run((Task(str(n), lambda n=n: task(n)) for n in range(1000)), 2)  # type: ignore[misc]
-    assert len(begun) < 20
-
-
-def test_every_task_is_run_once_and_told() -> None:
-    told: list[int] = []
-    report = run((Task(str(n), lambda n=n: n * n) for n in range(100)), 7, told.append)  # type: ignore[misc]
-    assert report.done == {str(n): n * n for n in range(100)}
-    assert told[-1] == 100
-    assert told == sorted(told)
