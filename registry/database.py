@@ -63,6 +63,15 @@ class IndexDatabase(Lookup):
             return [name]
         return self._called(matching.folded(name))
 
+    def of_organisations(self, name: str) -> list[str]:
+        """Return the entries with an alias that is name and an organisation; see Lookup.of_organisations."""
+        beginning = f"{matching.folded(name)}@"
+        found = (
+            "SELECT DISTINCT name FROM spellings JOIN entries ON entries.id = entry "
+            "WHERE spelling > ? AND spelling < ? ORDER BY name"
+        )
+        return [owner for (owner,) in self._rows(found, beginning, beginning + _LATER)]
+
     def near(self, name: str) -> list[str]:
         """Return the entries whose names come nearest; see Lookup.near."""
         from . import nearest

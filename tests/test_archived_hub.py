@@ -237,6 +237,11 @@ def test_versions_that_would_be_one_are_refused() -> None:
         ("ner/conll2003@ukp", None, None, "ner-conll2003-bert"),
         ("chunk/conll2003@other", None, None, "chunk-conll2003-bert"),
         ("sts/stackexchange@ukp@1.0.0-serverfault-com", None, None, "stackexchange-bert"),
+        ("sentiment/sst-2", "bert-base-uncased", None, "sst2-bert"),
+        ("Sentiment/SST-2", "roberta-base", None, "sst2-roberta"),
+        ("en/wiki", None, "double_seq_bn", "en-wiki-mbert-houlsby"),
+        ("chunk/conll2003", None, None, "chunk-conll2003-bert"),
+        ("sts/stackexchange@1.0.0-serverfault-com", None, None, "stackexchange-bert"),
     ],
 )
 def test_a_task_and_an_organisation_mean_what_they_meant(
@@ -259,6 +264,16 @@ def test_a_name_of_adapters_for_several_base_models_wants_one_of_them(index: Ind
     ) as error:
         index.resolve("sentiment/sst-2@ukp")
     assert "base model" in error.value.hint
+
+
+def test_an_old_name_without_its_organisation_is_ambiguous_or_unknown_by_name(index: Index) -> None:
+    with pytest.raises(UsageError, match="another name of sst2-bert, sst2-bert-houlsby and sst2-roberta; name one of"):
+        index.resolve("sentiment/sst-2")
+    with pytest.raises(NotFoundError, match="there is no adapter 'sentiment/sst'"):
+        index.resolve("sentiment/sst")
+    assert index.find("ner/conll2003") == "ner-conll2003-bert"
+    known = index.add("mine", "1.0.0", MINI, published="2026-01-01", aliases=("ner/conll2003",))
+    assert known.find("ner/conll2003") == "mine"
 
 
 def test_others_than_names_with_an_organisation_belong_to_one_entry(index: Index) -> None:
