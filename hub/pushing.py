@@ -21,7 +21,8 @@ from ..composition_file import document_of
 from ..converters import native_head, setup_folder
 from ..converters.identity import hub_id, manifest_name
 from ..errors import NotFoundError, UnsupportedError, UsageError
-from ..registry import ArtifactBase, Offer, Outcome, Publication, Publisher, Reference, Settings, Version
+from ..registry import ArtifactBase, Offer, Outcome, Publication, Publisher, Reference, Settings, Version, trust
+from ..registry.signing import Seal
 from . import card
 from .base_models import BaseModel, is_folder, load_base, local_folder
 
@@ -83,6 +84,7 @@ def push(
     wanted: Wanted | None = None,
     create: bool = False,
     private: bool = False,
+    sign: Path | None = None,
     dry_run: bool = False,
     offline: bool | None = None,
 ) -> Pushed:
@@ -95,6 +97,7 @@ def push(
         wanted: under which name, in which formats, and what the adapter does not say itself.
         create: make a registry where there is none.
         private: whether a repository that is made is private.
+        sign: a private key, which signs the index in the same step.
         dry_run: write nothing.
         offline: refuse to use the network; None is as the settings say.
 
@@ -108,7 +111,10 @@ def push(
     """
     wanted, settings = wanted or Wanted(), Settings.load(offline=offline)
     path = _path(source, settings)
+    seal = None if sign is None else Seal.of(sign)
     if document_of(path) is not None or setup_folder.detect(path):
+        if seal is not None:
+            raise UnsupportedError("a composition is not signed with its push", hint="sign the index afterwards")
         return _composition(path, to, wanted, create=create, dry_run=dry_run, offline=offline)
     publisher = registry.publisher_at(str(to), settings=settings, create=create, private=private)
     adapter = converters.read(path, row=wanted.architecture)
@@ -118,7 +124,7 @@ def push(
     with tempfile.TemporaryDirectory(prefix="adapterhub-") as folder:
         offers, left_out = _offers(filled, _formats(wanted.formats, publisher), Path(folder), wanted, base)
         publication = _publication(name, filled, offers, publisher, cards[1])
-        outcome = publisher.publish(publication, dry_run=dry_run)
+        outcome = publisher.publish(publication, dry_run=dry_run, seal=seal)
     formats = tuple(offer.format for offer in offers)
     return Pushed(
         name=name,
@@ -126,7 +132,7 @@ def push(
         formats=formats,
         outcome=outcome,
         left_out=left_out,
-        remarks=tuple(remarks),
+        remarks=(*remarks, *trust.stale(str(to), settings, changed=outcome.new and seal is None and not dry_run)),
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from .receiving import Progress as Receiving
     from .reference import Reference
     from .store import Store
+    from .trust import Trusted
 
 INDEX = "index.json"
 PACKAGED = Path(__file__).parents[1] / INDEX
@@ -132,31 +132,34 @@ def open_registry(
         path, home = copies.copy_of(remote, settings.cache, offline=settings.offline)
     else:
         path, home = locate(place, settings=settings), ""
-    signed = False
-    if settings.trust:
-        from . import trust
-
-        signed = trust.check(place, path, home, settings)
-    index = derived.open_index(path, settings.cache, progress)
+    trusted = _trusted(place, path, home, remote, settings)
+    index = derived.open_index(trusted.index if trusted else path, settings.cache, progress)
     if index.sharded:
-        index = _sharded(path, home, remote, settings, progress)
-    return Registry(location=path, index=index, home=home, signed=signed)
+        index = _over_shards(path, home, remote, settings, progress, trusted)
+    return Registry(location=path, index=index, home=home, signed=trusted is not None)
 
 
-def _sharded(path: Path, home: str, remote: Place | None, settings: Settings, progress: Progress | None) -> Lookup:
-    """Return the look-up over the shards beside an index file, or beside that on the network of which it is a copy."""
-    from . import editing, sharded, shards
+def _trusted(place: str, path: Path, home: str, remote: Place | None, settings: Settings) -> Trusted | None:
+    """Return the index as it was signed, or None where the settings ask for no signature."""
+    if not settings.trust:
+        return None
+    from . import trust
 
     if remote is None:
-        from . import shard_database
+        return trust.check(trust.of_folder(place, path), settings)
+    return trust.check(trust.of_network(place, remote, path, home, settings), settings)
 
-        home_of_shards = path.parent / shards.FOLDER
-        whole = partial(shard_database.look_up, home_of_shards, settings.cache, progress)
-        return sharded.Sharded(editing.reader(path.parent), whole, str(path.parent))
-    from . import packed
 
-    read = partial(copies.part_of, remote, home=home, cache=settings.cache, offline=settings.offline)
-    return sharded.Sharded(read, partial(packed.look_up, remote, home, settings, progress), remote.url)
+def _over_shards(
+    path: Path, home: str, remote: Place | None, settings: Settings, progress: Progress | None, trusted: Trusted | None
+) -> Lookup:
+    """Return the look-up over the shards beside an index file, or beside that on the network of which it is a copy."""
+    from . import over_shards
+
+    root = trusted.shards if trusted else ""
+    if remote is None:
+        return over_shards.in_folder(path.parent, settings, progress, root)
+    return over_shards.on_network(remote, home, settings, progress, root)
 
 
 def _remote(place: str, settings: Settings) -> Place:

@@ -5,25 +5,36 @@
 An index of such a registry is used only if it is the one that a snapshot names, the snapshot is signed by the key, and
 it is the one seen before or follows it. So neither a changed index is used, nor an old one that was put back, nor one
 of another history, nor the index of one state with the signature of another. What was verified is not verified again.
+Of a sharded index the snapshot names the tree of its shards, which are verified as they are read (signed_shards.py).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..errors import DigestError, IntegrityError, NotFoundError, UnsupportedError, UsageError
-from . import atomic, copies, digest, paths, remotes, signatures, signing, snapshots, streaming, verified
+from . import (
+    atomic,
+    copies,
+    digest,
+    editing,
+    paths,
+    remotes,
+    signatures,
+    signed_shards,
+    signing,
+    snapshots,
+    verified,
+)
+from .copies import Place
 from .registry import locate
-from .remote import Source
 from .settings import BUNDLED, Settings
 from .snapshots import SIGNED, Ancestor, Signed, Snapshot
 
 INDEX = "index.json"
-MOST = 1 << 20
-"""Bytes that a snapshot may have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,14 +66,49 @@ class Seen:
         )
 
 
-def check(place: str, index: Path, home: str, settings: Settings) -> bool:
-    """Return whether the settings ask for a signature of the index of a registry, which then has it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trusted:
+    """An index as it was signed.
 
-    Args:
+    Attributes:
+        index: the file to read it from: another one than its own while a signed change is on its way to its place.
+        shards: of a sharded index the root of the tree of its shards, else "".
+        snapshot: how it is signed; None where that was verified before.
+    """
+
+    index: Path
+    shards: str = ""
+    snapshot: Snapshot | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """An index file and what reads small files beside it, or None where there is no such file.
+
+    Attributes:
         place: where the registry lies, as it was asked for.
         index: the index file; of a registry on the network, its copy.
-        home: the URL that its urls begin at; "" where that is the folder of the index.
-        settings: the settings.
+        read: takes the path of a file beside it.
+    """
+
+    place: str
+    index: Path
+    read: Callable[[str], bytes | None]
+
+    def bytes(self, path: str) -> bytes:
+        """Return a file beside the index.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        data = self.read(path)
+        if data is None:
+            raise NotFoundError(f"there is no {path} of {self.place}", hint="a signed registry keeps all its snapshots")
+        return data
+
+
+def check(beside: Beside, settings: Settings) -> Trusted | None:
+    """Return the index of a registry as it was signed; None where the settings ask for no signature.
 
     Raises:
         IntegrityError: it is not signed, or not by the key, or not a later state of what was seen.
@@ -71,13 +117,15 @@ def check(place: str, index: Path, home: str, settings: Settings) -> bool:
         NotFoundError: the settings name a key or registry that is not there.
         AuthenticationError, AdapterHubError: the signature cannot be read.
     """
-    key = key_of(place, settings)
+    key = key_of(beside.place, settings)
     if key is None:
-        return False
-    seen = _seen(_path(place, settings))
-    if seen is None or seen.key != _digest_of_key(key) or seen.index != verified.digest_of(index):
-        verify(place, index, home, key, settings)
-    return True
+        return None
+    seen = _seen(_path(beside.place, settings))
+    known = seen is not None and seen.key == _digest_of_key(key) and seen.index == verified.digest_of(beside.index)
+    # What is known of a sharded index by its file is nothing: that stays the same.
+    if known and not _is_sharded(beside):
+        return Trusted(index=beside.index)
+    return verify(beside, key, settings, again=False)
 
 
 def key_of(place: str, settings: Settings) -> Path | None:
@@ -91,6 +139,15 @@ def key_of(place: str, settings: Settings) -> Path | None:
     return None if key is None else Path(key)
 
 
+def stale(place: str, settings: Settings, *, changed: bool) -> tuple[str, ...]:
+    """Return what people are told after a registry was changed and not signed, where the settings ask for that."""
+    where = settings.registries.get(place, place)
+    if not (changed and settings.trust and key_of(where, settings)):
+        return ()
+    again = f"`adapterhub index sign {place} --key …`, or --sign together with the next change"
+    return (f"{place} is not as it was signed any more, and is refused by readers who want that: {again}",)
+
+
 def verify_place(place: str, settings: Settings, key: Path | None) -> Snapshot:
     """Return the snapshot that the index at a place is signed as, by a key, or else by the one of the settings.
 
@@ -101,29 +158,74 @@ def verify_place(place: str, settings: Settings, key: Path | None) -> Snapshot:
     wanted = key or key_of(place, settings)
     if wanted is None:
         raise UsageError(f"the settings ask for no signature of {place}", hint="name a public key with --key")
+    beside = at(place, settings)
+    trusted = verify(beside, wanted, settings)
+    if trusted.snapshot is None:
+        raise IntegrityError(f"{place} is not signed")
+    if trusted.shards and not paths.is_url(place):
+        signed_shards.verify_all(beside.index.parent, trusted.shards)
+    return trusted.snapshot
+
+
+def at(place: str, settings: Settings) -> Beside:
+    """Return the index at a place, and what reads the files beside it.
+
+    Raises:
+        NotFoundError, OfflineError, UnsupportedError, AuthenticationError, AdapterHubError: it cannot be had.
+    """
     if not paths.is_url(place):
-        return verify(place, locate(place, settings=settings), "", wanted, settings)
+        return of_folder(place, locate(place, settings=settings))
     registry = remotes.registry_at(place)
     if registry is None:
         raise remotes.unsupported(f"the registry {place}")
     index, home = copies.copy_of(registry, settings.cache, offline=settings.offline)
-    return verify(place, index, home, wanted, settings)
+    return of_network(place, registry, index, home, settings)
 
 
-def verify(place: str, index: Path, home: str, key: Path, settings: Settings) -> Snapshot:
-    """Return the snapshot that an index is signed as, and remember it; see check."""
-    if home.startswith("oci://"):
-        raise UnsupportedError(f"{place} cannot be signed: its index is put together by readers")
-    what, read = f"the index of {place}", _reader(index, home, settings)
-    try:
-        signed = Signed.loads(read(SIGNED), f"{SIGNED} of {place}")
-    except NotFoundError as error:
-        raise IntegrityError(
-            f"{what} is not signed, and must be by {key}", hint="`adapterhub index sign` does it"
-        ) from error
-    signatures.verify(signed.snapshot.data, signed.signature, key, what)
-    _refuse_other(signed.snapshot, index, what)
-    path, fresh = _path(place, settings), Seen.of(place, key, signed.snapshot)
+def of_folder(place: str, index: Path) -> Beside:
+    """Return an index in a folder, with what reads the files beside it."""
+    return Beside(place=place, index=index, read=editing.reader(index.parent))
+
+
+def of_network(place: str, registry: Place, index: Path, home: str, settings: Settings) -> Beside:
+    """Return the copy of an index on the network, with what reads the files beside that."""
+
+    def read(path: str) -> bytes | None:
+        if home.startswith("oci://"):
+            raise UnsupportedError(f"{place} cannot be signed: its index is put together by readers")
+        return copies.part_of(registry, path, home, settings.cache, offline=settings.offline)
+
+    return Beside(place=place, index=index, read=read)
+
+
+def verify(beside: Beside, key: Path, settings: Settings, *, again: bool = True) -> Trusted:
+    """Return an index as it is signed, and remember that; see check.
+
+    again: also verify the signature of the snapshot that was seen last.
+    """
+    what = f"the index of {beside.place}"
+    data = beside.read(SIGNED)
+    if data is None:
+        raise IntegrityError(f"{what} is not signed, and must be by {key}", hint="`adapterhub index sign` does it")
+    signed = Signed.loads(data, f"{SIGNED} of {beside.place}")
+    path, fresh = _path(beside.place, settings), Seen.of(beside.place, key, signed.snapshot)
+    seen = _seen(path)
+    if again or seen != fresh:
+        signatures.verify(signed.snapshot.data, signed.signature, key, what)
+    found = Trusted(
+        index=_signed_index(signed.snapshot, beside, what), shards=signed.snapshot.shards, snapshot=signed.snapshot
+    )
+    if seen != fresh:
+        _remember(path, fresh, signed.snapshot, beside)
+    return found
+
+
+def _remember(path: Path, fresh: Seen, snapshot: Snapshot, beside: Beside) -> None:
+    """Remember a snapshot, which follows what was seen before.
+
+    Raises:
+        IntegrityError: it does not.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -131,41 +233,49 @@ def verify(place: str, index: Path, home: str, key: Path, settings: Settings) ->
     while True:
         seen = _seen(path)
         if seen is not None and seen.key == fresh.key:
-            snapshots.follows(signed.snapshot, Ancestor(number=seen.number, digest=seen.snapshot), read)
+            snapshots.follows(snapshot, Ancestor(number=seen.number, digest=seen.snapshot), beside.bytes)
         with atomic.held(path):
             # Who was faster may have seen a later one.
             if _seen(path) == seen:
                 atomic.write(path, json.dumps(asdict(fresh), indent=2).encode() + b"\n")
-                return signed.snapshot
+                return
 
 
-def _refuse_other(snapshot: Snapshot, index: Path, what: str) -> None:
-    """Raise unless an index is the one that a snapshot names.
+def _is_sharded(beside: Beside) -> bool:
+    data = atomic.read(beside.index, missing=NotFoundError(f"there is no index at {beside.index}"))
+    return signing.is_sharded(data, f"the index of {beside.place}")
+
+
+def _signed_index(snapshot: Snapshot, beside: Beside, what: str) -> Path:
+    """Return the file with the index that a snapshot names.
 
     Raises:
-        DigestError: it is another one.
-        UnsupportedError: it does not hold its entries itself.
+        DigestError: there is only another one.
+        IntegrityError: it is sharded, and the snapshot does not name its shards, or the other way round.
+        UnsupportedError: it holds its entries neither itself nor in shards.
     """
-    data = atomic.read(index, missing=NotFoundError(f"there is no index at {index}"))
+    data = atomic.read(beside.index, missing=NotFoundError(f"there is no index at {beside.index}"))
+    path = beside.index
     if (actual := digest.of_bytes(data)) != snapshot.index:
-        raise DigestError(
-            f"{what}, as of snapshot {snapshot.number},",
-            expected=snapshot.index,
-            actual=actual,
-            hint="it was changed after it was signed; who keeps it signs it with `adapterhub index sign`",
-        )
-    signing.refuse_parts(data, what)
+        kept = beside.read(snapshots.place_of(snapshot.index))
+        if kept is None or digest.of_bytes(kept) != snapshot.index:
+            raise DigestError(
+                f"{what}, as of snapshot {snapshot.number},",
+                expected=snapshot.index,
+                actual=actual,
+                hint=signed_shards.HINT,
+            )
+        data, path = kept, _kept(kept, beside)
+    if signing.is_sharded(data, what) != bool(snapshot.shards):
+        raise IntegrityError(f"{what} is kept in another way than snapshot {snapshot.number} says")
+    return path
 
 
-def _reader(index: Path, home: str, settings: Settings) -> snapshots.Read:
-    """Return what reads small files beside an index."""
-
-    def read(path: str) -> bytes:
-        url = remotes.joined(home, path) if home else path
-        source = Source(url=url, path="", registry=index.parent)
-        return streaming.bounded(remotes.read(source, offline=settings.offline), MOST, path)
-
-    return read
+def _kept(data: bytes, beside: Beside) -> Path:
+    """Return a file with an index that is signed and not in its place yet."""
+    if not paths.is_url(beside.place):
+        return beside.index.parent / snapshots.place_of(digest.of_bytes(data))
+    return copies.kept_beside(beside.index, data)
 
 
 def _where(who: str, settings: Settings) -> str:

@@ -13,8 +13,6 @@ from pathlib import Path
 
 import pytest
 from cli_session import type_command
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from hub_double import Hub
 from hypothesis import given
 from hypothesis import settings as examples
@@ -22,6 +20,7 @@ from hypothesis import strategies as st
 from local_server import StaticHost, running
 from publications import publish
 from remote_cases import BIG, a_file, a_registry
+from signed_places import sign, trusting
 
 from adapterhub.errors import (
     AdapterHubError,
@@ -54,19 +53,6 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="session")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two pairs of keys: mine.pem, mine.pub, other.pem, other.pub."""
-    folder = tmp_path_factory.mktemp("keys")
-    for name in ("mine", "other"):
-        key = ec.generate_private_key(ec.SECP256R1())
-        plain, pem = serialization.NoEncryption(), serialization.Encoding.PEM
-        (folder / f"{name}.pem").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
-        public = key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
-        (folder / f"{name}.pub").write_bytes(public)
-    return folder
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A registry of a few files."""
@@ -75,19 +61,6 @@ def folder(tmp_path: Path) -> Path:
         (home / path).parent.mkdir(parents=True, exist_ok=True)
         (home / path).write_bytes(data)
     return home
-
-
-def sign(place: str | Path, keys: Path, name: str = "mine") -> tuple[Snapshot, bool]:
-    """Sign the index at a place."""
-    return signing.sign(desks.desk_at(str(place), Settings.load()), keys / f"{name}.pem")
-
-
-def trusting(place: str | Path, keys: Path, name: str = "mine", *, offline: bool = False) -> Settings:
-    """Return settings that want the index at a place signed by a key."""
-    Path("adapterhub.toml").write_text(
-        f'[trust]\n{json.dumps(str(place))} = {json.dumps(str(keys / name))[:-1]}.pub"\n'
-    )
-    return Settings.load(offline=offline)
 
 
 def change(folder: Path, version: str) -> None:
@@ -311,7 +284,7 @@ def test_an_index_whose_entries_lie_elsewhere_is_neither_signed_nor_used(
     folder: Path, keys: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(UnsupportedError, match="does not hold its entries itself"):
-        signing.refuse_parts(b'{"format": 1, "layout": "other", "adapters": {}}', "index.json")
+        signing.is_sharded(b'{"format": 1, "layout": "other", "adapters": {}}', "index.json")
     sign(folder, keys)
     monkeypatch.setattr(signing, "PARTS", frozenset({"format"}))
     with pytest.raises(UnsupportedError, match="does not hold its entries itself"):
@@ -340,7 +313,6 @@ def test_another_key_begins_another_history_only_if_the_first_is_removed(folder:
     with pytest.raises(StateError, match=f"was signed by another key, .*remove {SIGNED}"):
         sign(folder, keys, "other")
     (folder / SIGNED).unlink()
-    shutil.rmtree(folder / "snapshots")
     change(folder, "1.1.0")
     assert sign(folder, keys, "other")[0].number == 1
     refused(folder, trusting(folder, keys), "is not signed by the key")
