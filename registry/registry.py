@@ -128,26 +128,29 @@ def open_registry(
     settings = settings or Settings.load()
     place = str(settings.registry if location is None else location)
     remote = _remote(place, settings) if _URL.match(place) else None
-    if remote is not None:
-        path, home = copies.copy_of(remote, settings.cache, offline=settings.offline)
+    if settings.trust:
+        from . import trust
+
+        path, home, trusted = trust.found(place, remote, settings)
     else:
-        path, home = locate(place, settings=settings), ""
-    trusted = _trusted(place, path, home, remote, settings)
+        (path, home), trusted = copy_of(place, remote, settings), None
     index = derived.open_index(trusted.index if trusted else path, settings.cache, progress)
     if index.sharded:
         index = _over_shards(path, home, remote, settings, progress, trusted)
     return Registry(location=path, index=index, home=home, signed=trusted is not None)
 
 
-def _trusted(place: str, path: Path, home: str, remote: Place | None, settings: Settings) -> Trusted | None:
-    """Return the index as it was signed, or None where the settings ask for no signature."""
-    if not settings.trust:
-        return None
-    from . import trust
+def copy_of(place: str, remote: Place | None, settings: Settings) -> tuple[Path, str]:
+    """Return the index file of a registry on this machine, as new as can be, and the URL that its urls begin at, or "".
 
-    if remote is None:
-        return trust.check(trust.of_folder(place, path), settings)
-    return trust.check(trust.of_network(place, remote, path, home, settings), settings)
+    Raises:
+        NotFoundError: there is no index.
+        OfflineError, AuthenticationError, AdapterHubError: it lies on the network, and cannot be read.
+        SchemaError, FormatError: one on the network is not valid.
+    """
+    if remote is not None:
+        return copies.copy_of(remote, settings.cache, offline=settings.offline)
+    return locate(place, settings=settings), ""
 
 
 def _over_shards(
@@ -156,10 +159,9 @@ def _over_shards(
     """Return the look-up over the shards beside an index file, or beside that on the network of which it is a copy."""
     from . import over_shards
 
-    root = trusted.shards if trusted else ""
     if remote is None:
-        return over_shards.in_folder(path.parent, settings, progress, root)
-    return over_shards.on_network(remote, home, settings, progress, root)
+        return over_shards.in_folder(path.parent, settings, progress, trusted)
+    return over_shards.on_network(remote, home, settings, progress, trusted)
 
 
 def _remote(place: str, settings: Settings) -> Place:

@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from ..errors import DigestError, IntegrityError, NotFoundError, OfflineError
 from . import database_making, derived, digest, digest_tree, shard_database, shards, snapshots, stamps
@@ -22,6 +22,7 @@ from .layered import Layered
 from .lookup import Lookup, Progress
 
 JSON: TypeAlias = Any
+T = TypeVar("T")
 
 HINT = "it was changed after it was signed; who keeps it signs it with `adapterhub index sign`"
 FEW = 200
@@ -32,12 +33,20 @@ class SignedShards:
     """The shards that a root stands for."""
 
     def __init__(
-        self, root: str, read: shards.Read, where: str, known: Callable[[str], bytes | None] | None, *, offline: bool
+        self,
+        root: str,
+        renew: Callable[[], str],
+        read: shards.Read,
+        where: str,
+        *,
+        known: Callable[[str], bytes | None] | None = None,
+        offline: bool = False,
     ) -> None:
         """Read shards.
 
         Args:
             root: digest of the root of their tree.
+            renew: gives the root that is signed now; raises as trust.check.
             read: gives files beside the index as they are now.
             where: names the registry in errors.
             known: of a registry on the network gives what was fetched before.
@@ -45,6 +54,7 @@ class SignedShards:
         """
         self.root = root
         self.where = where
+        self._renew = renew
         self._now = read
         self._known = known
         self._offline = offline
@@ -54,11 +64,22 @@ class SignedShards:
         """Return a shard as it is signed, or None where there is none.
 
         Raises:
-            DigestError: there is only another one.
+            DigestError: there is only another one, and no later signature.
             OfflineError: it was never fetched as it is signed, and the network is switched off.
             AuthenticationError, AdapterHubError: it cannot be had.
         """
-        return self.held(path, digest_tree.find(self.root, path, self.node))
+        return self.of_one_root(lambda: self.held(path, digest_tree.find(self.root, path, self.node)))
+
+    def of_one_root(self, ask: Callable[[], T]) -> T:
+        """Return what is asked, all of it below one root; it is asked again where somebody has signed meanwhile."""
+        while True:
+            try:
+                return ask()
+            except IntegrityError:
+                root = self._renew()
+                if root == self.root:
+                    raise
+                self.root = root
 
     def held(self, path: str, expected: str | None) -> bytes | None:
         """Return a shard that has to have a digest, or not to be there; see read."""
@@ -68,7 +89,10 @@ class SignedShards:
             data = self._fetched(place, expected)
             if data is not None:
                 return data
+        # Who signs and pushes at once removes the second just after the first has come to its place.
         data = self._now(path)
+        if data is not None and digest.of_bytes(data) == expected:
+            return data
         actual = "none, as it is not there" if data is None else digest.of_bytes(data)
         raise DigestError(f"{path} of {self.where}", expected=expected, actual=actual, hint=HINT)
 
@@ -117,7 +141,7 @@ def verify_all(folder: Path, root: str) -> None:
     """
     from . import editing
 
-    found = SignedShards(root, editing.reader(folder), str(folder), None, offline=False)
+    found = SignedShards(root, lambda: root, editing.reader(folder), str(folder))
     everything(found, folder)
 
 
@@ -175,7 +199,7 @@ class SignedDatabase(Derived):
         super().__init__(mark, folder, progress)
         self._found = found
         self._everything = everything
-        self._whole: Index | None = None
+        self._whole = Index()
 
     def open(self) -> Lookup:
         """Return all entries as they are signed: few in memory, many by way of a database.
@@ -191,17 +215,16 @@ class SignedDatabase(Derived):
             if connection is not None and changed is not None:
                 below = IndexDatabase(connection, self._anew)
                 return Layered(below, changed) if changed.adapters else below
-        whole = self.whole()
-        return whole if len(whole) <= FEW else IndexDatabase(self._anew(), self._anew)
-
-    def whole(self) -> Index:
-        """Return all entries as they are signed, in memory."""
-        if self._whole is None:
-            self._whole = self._everything()
-        return self._whole
+        whole = self._everything()
+        return whole if len(whole) <= FEW else IndexDatabase(self._made_of(whole), self._anew)
 
     def _anew(self) -> sqlite3.Connection:
         """Return a connection to a database of this root, in place of the one that there was."""
+        return self._found.of_one_root(lambda: self._made_of(self._everything()))
+
+    def _made_of(self, whole: Index) -> sqlite3.Connection:
+        """Return a connection to the database of all entries, which are those of this root."""
+        self._whole = whole
         name = digest.hexadecimal(self._found.root) + suffix()
         _, _, old = stamps.known(self.stamp)
         (self.folder / name).unlink(missing_ok=True)
@@ -215,7 +238,7 @@ class SignedDatabase(Derived):
         if self.progress:
             self.progress(0, 0)
         with collector_off():
-            database_making.fill(connection, self.whole().adapters.raw, self.progress)
+            database_making.fill(connection, self._whole.adapters.raw, self.progress)
 
     def _changed(self, before: str) -> Index | None:
         """Return the entries whose shards are others than below a former root; None where they are many or gone."""
@@ -246,7 +269,7 @@ def look_up(
     """
     made = SignedDatabase(found, everything, mark, cache / "lookup", progress)
     try:
-        return made.open()
+        return found.of_one_root(made.open)
     except (sqlite3.Error, OSError) as error:
         derived.warn(f"no look-up of {found.where} can be kept in {cache}: {error}")
-        return made.whole()
+        return found.of_one_root(everything)

@@ -16,7 +16,7 @@ from typing import TypeAlias
 from .. import schemas
 from ..errors import IntegrityError, NotFoundError, StateError, UnsupportedError
 from . import digest, digest_tree, shards, signatures, snapshots
-from .contention import between_others
+from .contention import Stale, between_others
 from .copies import INDEX
 from .desks import Desk
 from .index import Index
@@ -71,7 +71,7 @@ def _attempt(desk: Desk, key: Path) -> tuple[Snapshot, bool]:
     data = _read(desk.read, INDEX, desk.place)
     Index.loads(data, f"{INDEX} of {desk.place}").check(desk.place)
     sharded = is_sharded(data, f"{INDEX} of {desk.place}")
-    last = _last(desk.read, key, desk.place)
+    last = _verified(desk.read(SIGNED), key, desk.place)
     tree = digest_tree.build(desk.shards()) if sharded else None
     root = tree.root if tree else ""
     if last is not None and (last.index, last.shards) == (digest.of_bytes(data), root):
@@ -112,10 +112,11 @@ class Seal:
             FormatError, SchemaError: what was signed cannot be read.
             AuthenticationError, OfflineError, AdapterHubError: the place cannot be read.
         """
-        last = _last(read, self.key, place)
+        signed = read(SIGNED)
+        last = _verified(signed, self.key, place)
         if last is None and read(INDEX) is not None:
             raise StateError(f"{place} is not signed yet", hint="look at it, and sign it with `adapterhub index sign`")
-        return Sealing(key=self.key, read=read, place=place, last=last)
+        return Sealing(key=self.key, read=read, place=place, signed=signed, last=last)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,12 +127,14 @@ class Sealing:
         key: the private key.
         read: reads files beside the index.
         place: names the registry in errors.
-        last: how it was signed last; None where there is no index yet.
+        signed: what SIGNED says; None where there is no index yet.
+        last: the snapshot in that.
     """
 
     key: Path
     read: Read
     place: str
+    signed: bytes | None
     last: Snapshot | None
 
     def unfinished(self, there: Mapping[str, str | None]) -> dict[str, bytes]:
@@ -142,6 +145,7 @@ class Sealing:
                 read before the signature was; None is one that is not there.
 
         Raises:
+            Stale: somebody else has changed them meanwhile.
             StateError: one of the files has changed since it was signed.
             NotFoundError, IntegrityError: what was signed is not there any more, or not what it was.
         """
@@ -155,6 +159,8 @@ class Sealing:
                 continue
             kept = self.read(snapshots.place_of(signed)) if signed else None
             if kept is None or digest.of_bytes(kept) != signed or self._digest(before, path) != actual:
+                if self.read(SIGNED) != self.signed or _digest_of(self.read(path)) != actual:
+                    raise Stale(self.place)
                 raise StateError(
                     f"{path} of {self.place} was changed after it was signed",
                     hint="look at it, and sign it with `adapterhub index sign`",
@@ -218,13 +224,16 @@ def _signed(found: Snapshot, last: Snapshot | None, key: Path) -> dict[str, byte
     return {**before, SIGNED: signed.dumps()}
 
 
-def _last(read: Read, key: Path, place: str) -> Snapshot | None:
-    """Return the newest snapshot at a place, or None where there is none.
+def _digest_of(data: bytes | None) -> str | None:
+    return None if data is None else digest.of_bytes(data)
+
+
+def _verified(data: bytes | None, key: Path, place: str) -> Snapshot | None:
+    """Return the newest snapshot at a place from what SIGNED says there, or None where there is none.
 
     Raises:
         StateError: it is not signed by the key.
     """
-    data = read(SIGNED)
     if data is None:
         return None
     last = Signed.loads(data, f"{SIGNED} of {place}")

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from ..errors import DigestError, IntegrityError, NotFoundError, UnsupportedError, UsageError
 from . import (
@@ -30,9 +31,11 @@ from . import (
     verified,
 )
 from .copies import Place
-from .registry import locate
+from .registry import copy_of
 from .settings import BUNDLED, Settings
 from .snapshots import SIGNED, Ancestor, Signed, Snapshot
+
+T = TypeVar("T")
 
 INDEX = "index.json"
 
@@ -73,12 +76,12 @@ class Trusted:
     Attributes:
         index: the file to read it from: another one than its own while a signed change is on its way to its place.
         shards: of a sharded index the root of the tree of its shards, else "".
-        snapshot: how it is signed; None where that was verified before.
+        renew: gives the root that is signed now.
     """
 
     index: Path
     shards: str = ""
-    snapshot: Snapshot | None = None
+    renew: Callable[[], str] = field(default=str, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +128,7 @@ def check(beside: Beside, settings: Settings) -> Trusted | None:
     # What is known of a sharded index by its file is nothing: that stays the same.
     if known and not _is_sharded(beside):
         return Trusted(index=beside.index)
-    return verify(beside, key, settings, again=False)
+    return verify(beside, key, settings, again=False)[0]
 
 
 def key_of(place: str, settings: Settings) -> Path | None:
@@ -158,28 +161,41 @@ def verify_place(place: str, settings: Settings, key: Path | None) -> Snapshot:
     wanted = key or key_of(place, settings)
     if wanted is None:
         raise UsageError(f"the settings ask for no signature of {place}", hint="name a public key with --key")
-    beside = at(place, settings)
-    trusted = verify(beside, wanted, settings)
-    if trusted.snapshot is None:
-        raise IntegrityError(f"{place} is not signed")
-    if trusted.shards and not paths.is_url(place):
-        signed_shards.verify_all(beside.index.parent, trusted.shards)
-    return trusted.snapshot
-
-
-def at(place: str, settings: Settings) -> Beside:
-    """Return the index at a place, and what reads the files beside it.
-
-    Raises:
-        NotFoundError, OfflineError, UnsupportedError, AuthenticationError, AdapterHubError: it cannot be had.
-    """
-    if not paths.is_url(place):
-        return of_folder(place, locate(place, settings=settings))
-    registry = remotes.registry_at(place)
-    if registry is None:
+    remote = remotes.registry_at(place) if paths.is_url(place) else None
+    if remote is None and paths.is_url(place):
         raise remotes.unsupported(f"the registry {place}")
-    index, home = copies.copy_of(registry, settings.cache, offline=settings.offline)
-    return of_network(place, registry, index, home, settings)
+    path, _, (trusted, snapshot) = _settled(place, remote, settings, lambda beside: verify(beside, wanted, settings))
+    if trusted.shards and remote is None:
+        signed_shards.verify_all(path.parent, trusted.shards)
+    return snapshot
+
+
+def found(place: str, remote: Place | None, settings: Settings) -> tuple[Path, str, Trusted | None]:
+    """Return the index file of a registry, the URL that its urls begin at, and the index as it was signed; see check.
+
+    Args:
+        place: where the registry lies, as it was asked for.
+        remote: the registry, where it lies on the network.
+        settings: the settings.
+    """
+    return _settled(place, remote, settings, lambda beside: check(beside, settings))
+
+
+def _settled(place: str, remote: Place | None, settings: Settings, ask: Callable[[Beside], T]) -> tuple[Path, str, T]:
+    """Return the index file of a registry, the URL that its urls begin at, and what is asked of both.
+
+    It is asked again where somebody may have pushed and signed while index and signature were read.
+    """
+    failed: set[tuple[str, str]] = set()
+    while True:
+        path, home = copy_of(place, remote, settings)
+        beside = of_folder(place, path) if remote is None else of_network(place, remote, path, home, settings)
+        try:
+            return path, home, ask(beside)
+        except DigestError as error:
+            if (error.expected, error.actual) in failed:
+                raise
+            failed.add((error.expected, error.actual))
 
 
 def of_folder(place: str, index: Path) -> Beside:
@@ -198,8 +214,8 @@ def of_network(place: str, registry: Place, index: Path, home: str, settings: Se
     return Beside(place=place, index=index, read=read)
 
 
-def verify(beside: Beside, key: Path, settings: Settings, *, again: bool = True) -> Trusted:
-    """Return an index as it is signed, and remember that; see check.
+def verify(beside: Beside, key: Path, settings: Settings, *, again: bool = True) -> tuple[Trusted, Snapshot]:
+    """Return an index as it is signed, and the snapshot that says so, which is remembered; see check.
 
     again: also verify the signature of the snapshot that was seen last.
     """
@@ -212,12 +228,14 @@ def verify(beside: Beside, key: Path, settings: Settings, *, again: bool = True)
     seen = _seen(path)
     if again or seen != fresh:
         signatures.verify(signed.snapshot.data, signed.signature, key, what)
-    found = Trusted(
-        index=_signed_index(signed.snapshot, beside, what), shards=signed.snapshot.shards, snapshot=signed.snapshot
+    trusted = Trusted(
+        index=_signed_index(signed.snapshot, beside, what),
+        shards=signed.snapshot.shards,
+        renew=lambda: verify(beside, key, settings, again=False)[0].shards,
     )
     if seen != fresh:
         _remember(path, fresh, signed.snapshot, beside)
-    return found
+    return trusted, signed.snapshot
 
 
 def _remember(path: Path, fresh: Seen, snapshot: Snapshot, beside: Beside) -> None:
