@@ -142,10 +142,9 @@ def make(home: Path, count: int, layout: str) -> None:
     for name, entry in entries:
         document = {"format": 1, "adapters": {name: entry}}
         (home / shards.path_of(name)).write_text(json.dumps(document, indent=2), "utf-8")
-    if count <= 100_000:
-        from adapterhub.registry import sharding
+    from adapterhub.registry import sharding
 
-        sharding.pack(home)
+    sharding.pack(home)
 
 
 def _entry(number: int) -> dict[str, Any]:
