@@ -11,7 +11,7 @@ from ..errors import FormatError, NotFoundError, OfflineError, UsageError
 from . import copies, derived, paths, remotes
 from .copies import Place
 from .lookup import Lookup, Progress
-from .records import Content
+from .records import Artifact, Content
 from .settings import BUNDLED, Settings
 
 if TYPE_CHECKING:
@@ -61,6 +61,10 @@ class Registry:
             NotFoundError: it means nothing here.
         """
         return None
+
+    def copies(self, artifact: Artifact) -> tuple[Content, ...]:
+        """Return other bytes of the adapter in an artifact that are pinned here; see frozen.Frozen."""
+        return ()
 
     def part(self, digest: str) -> LockedAdapter | None:
         """Return the adapter of a composition that has a digest and is pinned here, or None; see frozen.Frozen."""

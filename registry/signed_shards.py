@@ -84,7 +84,8 @@ class SignedShards:
     def held(self, path: str, expected: str | None) -> bytes | None:
         """Return a shard that has to have a digest, or not to be there; see read."""
         if expected is None:
-            return self._absent(path)
+            self._refuse_present(path)
+            return None
         for place in (path, snapshots.place_of(expected)):
             data = self._fetched(place, expected)
             if data is not None:
@@ -123,7 +124,7 @@ class SignedShards:
         data = self._now(path)
         return data if data is not None and digest.of_bytes(data) == expected else None
 
-    def _absent(self, path: str) -> None:
+    def _refuse_present(self, path: str) -> None:
         """Raise where a shard is there that is not signed."""
         if self._offline and self._known is not None:
             return

@@ -514,6 +514,31 @@ def test_where_only_what_the_index_vouches_for_is_wanted_the_hub_is_not_asked(
     assert not double.requests
 
 
+def test_a_frozen_project_gets_the_copy_on_the_hub_that_its_lock_pins_where_the_old_host_is_gone(
+    one: Card, host: StaticHost, double: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = f"AdapterHub/{one.key.split('/')[1]}"
+    files = {file.name: file.read_bytes() for file in CASE.adapter.iterdir()}
+    double.storage.put(repository, files)
+    double.storage.tag(repository, "1", "main")
+    monkeypatch.chdir(tmp_path)
+    Path("adapterhub.toml").write_text(f'registry = "{tmp_path}/registry"\n[adapters]\nit = "sst2-bert"\n')
+    assert type_command("lock").status == 0
+    monkeypatch.setenv("ADAPTERHUB_CACHE", str(tmp_path / "fresh"))
+    host.files.clear()
+    typed = type_command("sync", "--frozen", "--json")
+    assert typed.status == 0, typed.err
+    there = Path(typed.json["adapters"][0]["path"])
+    assert {path.name: path.read_bytes() for path in there.iterdir()}.items() <= files.items()
+    assert typed.json["adapters"][0]["digest"] != digest.of_bytes(PACKED)
+    typed = type_command("pull", "it", "--frozen", "--offline")
+    assert typed.status == 0, typed.err
+    assert computes_as_the_library(Path(typed.out.strip()))
+    monkeypatch.setenv("ADAPTERHUB_CACHE", str(tmp_path / "fresher"))
+    double.storage.put(repository, {**files, "pytorch_adapter.bin": b"other"})
+    assert type_command("sync", "--frozen").status == 0
+
+
 def test_a_file_that_is_gone_from_its_folder_comes_from_another_source(host: StaticHost, tmp_path: Path) -> None:
     data = b"bytes"
     host.files["copy.safetensors"] = data
