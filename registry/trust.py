@@ -147,8 +147,8 @@ def stale(place: str, settings: Settings, *, changed: bool) -> tuple[str, ...]:
     where = settings.registries.get(place, place)
     if not (changed and settings.trust and key_of(where, settings)):
         return ()
-    again = f"`adapterhub index sign {place} --key …`, or --sign together with the next change"
-    return (f"{place} is not as it was signed any more, and is refused by readers who want that: {again}",)
+    remedy = f"`adapterhub index sign {place} --key FILE`; --sign FILE does it in the same step"
+    return (f"{place} was changed and not signed, so that readers who want a signature refuse it: {remedy}",)
 
 
 def verify_place(place: str, settings: Settings, key: Path | None) -> Snapshot:

@@ -246,8 +246,8 @@ def test_the_commands_push_and_yank_with_a_signature(trained: Path, keys: Path, 
     assert type_command("index", "verify", place, "-q").out == "2\n"
     typed = type_command("yank", "tiny-reviews@1.0.0", "--registry", place, "--undo")
     assert typed.status == 0
-    assert "is not as it was signed any more" in typed.err
-    assert "--sign together with the next change" in " ".join(typed.err.split())
+    assert "was changed and not signed" in typed.err
+    assert f"`adapterhub index sign {place} --key FILE`; --sign FILE does it in the same step" in typed.err
     typed = type_command("push", str(trained), "--to", place, "--as", "tiny-reviews@1.1.0", "--sign", key)
     assert typed.status == 1
     assert "look at it, and sign it with `adapterhub index sign`" in " ".join(typed.err.split())
