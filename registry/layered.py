@@ -38,7 +38,7 @@ class Layered(Lookup):
 
     def near(self, name: str) -> list[str]:
         """Return the entries whose names come nearest: the nearest of those of both; see Lookup.near."""
-        names = {*self._above.near(name), *self._unchanged(self._below.near(name))}
+        names = {*self._above.near(name), *self._below.near(name, without=self._above.adapters)}
         entries = {near: self.entry(near).to_json() for near in names}
         return nearest.among(matching.folded(name), sorted(matching.spellings(entries)))
 
