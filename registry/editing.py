@@ -40,6 +40,7 @@ def edit(place: Path, names: Iterable[str], change: Change, *, create: bool = Fa
         AdapterHubError: it cannot be written; and whatever change raises.
     """
     with atomic.held(place):
+        _sweep(place.parent, f".{place.stem}.*.tmp")
         index = load(place, create=create)
         if not index.layout:
             if seal is not None and _finish(place.parent, [INDEX], seal):
@@ -134,6 +135,13 @@ def _written(folder: Path, index: Index, change: Change, wanted: Iterable[str], 
     return changed
 
 
+def _sweep(folder: Path, pattern: str) -> None:
+    """Remove what writers left that have died; who lives holds the lock that is held here."""
+    for left in folder.glob(pattern):
+        with contextlib.suppress(OSError):
+            left.unlink()
+
+
 @contextlib.contextmanager
 def _locked(folder: Path, names: Iterable[str]) -> Iterator[None]:
     """Hold the shards of names against other writers; what dead ones left there is removed."""
@@ -143,8 +151,7 @@ def _locked(folder: Path, names: Iterable[str]) -> Iterator[None]:
             try:
                 home.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(atomic.held(home))
-                for left in home.glob(".*.tmp"):
-                    left.unlink(missing_ok=True)
+                _sweep(home, ".*.tmp")
             except OSError as error:
                 raise atomic.unwritable(home, error) from error
         yield
