@@ -58,7 +58,8 @@ def sign(output: Output, place: str | None, key: Path, offline: bool | None) -> 
 def verify(output: Output, place: str | None, key: Path | None, offline: bool | None) -> None:
     """Check that the index at PLACE is the one that was signed by a key, and none older than was seen here before.
 
-    PLACE is a folder, a URL or a registry of the settings. Default: this folder. Under [trust] in the settings all
+    PLACE is a folder, a URL or a registry of the settings. Default: this folder. Of a sharded index all shards in a
+    folder are checked; those on the network are when they are read. Under [trust] in the settings all
     commands check this of a registry: `"https://host/hub" = "acme.pub"`.
     """
     from ..registry import Settings, trust

@@ -1,4 +1,4 @@
-"""Desks: where the index of a registry is signed. Each replaces what was signed only if it is what it was.
+"""Desks: where the index of a registry is signed and packed. Each replaces what was signed only if it is what it was.
 
 What a snapshot names comes first, then the snapshot; so whoever dies in between leaves files that nothing names.
 """
@@ -6,13 +6,13 @@ What a snapshot names comes first, then the snapshot; so whoever dies in between
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from ..errors import NotFoundError, OfflineError, UnsupportedError
-from . import atomic, digest, editing, hf_client, hf_commits, s3_client, s3_publisher, shard_database, shards
+from . import atomic, editing, hf_client, hf_commits, s3_client, s3_publisher, shard_database, shards
 from .contention import Stale
 from .copies import INDEX, MOST
 from .hf import Hub, HubRegistry
@@ -23,6 +23,8 @@ from .s3 import S3, S3Registry
 from .s3_client import NEW
 from .settings import Settings
 from .snapshots import SIGNED
+
+T = TypeVar("T")
 
 _SHARD = re.compile(rf"{shards.FOLDER}/[0-9a-f]{{2}}/[^/]+\.json")
 _AT_ONCE = 16
@@ -49,8 +51,8 @@ class Desk(Protocol):
         """
         ...
 
-    def shards(self) -> dict[str, str]:
-        """Return the path of every shard, which is valid, and its digest.
+    def shards(self, take: Callable[[bytes, str], T]) -> dict[str, T]:
+        """Return the path of every shard, and what take makes of its bytes and of what errors call it.
 
         Raises:
             FormatError, SchemaError: one is not valid.
@@ -58,8 +60,10 @@ class Desk(Protocol):
         """
         ...
 
-    def write(self, files: Mapping[str, bytes]) -> None:
-        """Write files in their order; the last is SIGNED. What is kept under its digest is left as it is.
+    def write(self, files: Mapping[str, bytes], title: str) -> None:
+        """Write files in their order, SIGNED last if it is one. What is kept under its digest is left as it is.
+
+        title: what is done, where that is written down.
 
         Raises:
             Stale: that is not what was read; it was not written.
@@ -86,12 +90,12 @@ class FolderDesk:
         self._read[path] = self._now(path)
         return self._read[path]
 
-    def shards(self) -> dict[str, str]:
-        """Return the path and digest of every shard; see Desk."""
+    def shards(self, take: Callable[[bytes, str], T]) -> dict[str, T]:
+        """Return the path of every shard, and what take makes of it; see Desk."""
         found = shard_database.scan(self._folder / shards.FOLDER).files
-        return _digests((f"{shards.FOLDER}/{group}/{file}" for group, file in found), self._now, self.place)
+        return _taken((f"{shards.FOLDER}/{group}/{file}" for group, file in found), self._now, self.place, take)
 
-    def write(self, files: Mapping[str, bytes]) -> None:
+    def write(self, files: Mapping[str, bytes], title: str) -> None:
         """Write files under the lock of the index; see Desk."""
         with atomic.held(self._folder / INDEX):
             if any(self._now(path) != self._read.get(path) for path in (INDEX, SIGNED)):
@@ -127,13 +131,13 @@ class S3Desk:
             self._etag = NEW if found is None else found.etag
         return None if found is None else found.data
 
-    def shards(self) -> dict[str, str]:
-        """Return the path and digest of every shard; see Desk."""
+    def shards(self, take: Callable[[bytes, str], T]) -> dict[str, T]:
+        """Return the path of every shard, and what take makes of it; see Desk."""
         there = s3_client.listed(self._home / f"{shards.FOLDER}/")
         beginning = len((self._home / "x").key) - 1
-        return _digests((one.key[beginning:] for one in there), self.read, self.place)
+        return _taken((one.key[beginning:] for one in there), self.read, self.place, take)
 
-    def write(self, files: Mapping[str, bytes]) -> None:
+    def write(self, files: Mapping[str, bytes], title: str) -> None:
         """Write files, the last only if nobody else has; see Desk."""
         s3_publisher.refuse_without_conditions(self._home)
         for path, data in files.items():
@@ -155,25 +159,24 @@ class HubDesk:
         """Return a file at the commit; see Desk."""
         return None if self._found.find(path) is None else hf_client.small_file(self._found, path, most=MOST)
 
-    def shards(self) -> dict[str, str]:
-        """Return the path and digest of every shard; see Desk."""
-        return _digests((file.path for file in self._found.files), self.read, self.place)
+    def shards(self, take: Callable[[bytes, str], T]) -> dict[str, T]:
+        """Return the path of every shard, and what take makes of it; see Desk."""
+        return _taken((file.path for file in self._found.files), self.read, self.place, take)
 
-    def write(self, files: Mapping[str, bytes]) -> None:
+    def write(self, files: Mapping[str, bytes], title: str) -> None:
         """Commit files on top of the commit that was read; see Desk."""
-        hf_commits.commit(self._found, dict(files), (), "Sign the index")
+        hf_commits.commit(self._found, dict(files), (), title)
 
 
-def _digests(paths: Iterable[str], read: shards.Read, place: str) -> dict[str, str]:
-    """Return the paths that are those of shards, and the digests of what lies there, which is valid."""
+def _taken(paths: Iterable[str], read: shards.Read, place: str, take: Callable[[bytes, str], T]) -> dict[str, T]:
+    """Return the paths that are those of shards, and what take makes of what lies there."""
     wanted = [path for path in paths if _SHARD.fullmatch(path)]
 
-    def known(path: str) -> str:
+    def known(path: str) -> T:
         data = read(path)
         if data is None:
             raise Stale(place)
-        shards.parse(data, f"{path} of {place}")
-        return digest.of_bytes(data)
+        return take(data, f"{path} of {place}")
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         return dict(zip(wanted, pool.map(known, wanted), strict=True))

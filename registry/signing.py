@@ -72,14 +72,20 @@ def _attempt(desk: Desk, key: Path) -> tuple[Snapshot, bool]:
     Index.loads(data, f"{INDEX} of {desk.place}").check(desk.place)
     sharded = is_sharded(data, f"{INDEX} of {desk.place}")
     last = _verified(desk.read(SIGNED), key, desk.place)
-    tree = digest_tree.build(desk.shards()) if sharded else None
+    tree = digest_tree.build(desk.shards(_valid)) if sharded else None
     root = tree.root if tree else ""
     if last is not None and (last.index, last.shards) == (digest.of_bytes(data), root):
         return last, False
     nodes = {} if tree is None else {snapshots.place_of(known): node for known, node in tree.nodes.items()}
     found = _next(last, data, root, desk.read, desk.place)
-    desk.write({**nodes, **_signed(found, last, key)})
+    desk.write({**nodes, **_signed(found, last, key)}, "Sign the index")
     return found, True
+
+
+def _valid(data: bytes, what: str) -> str:
+    """Return the digest of a shard, which is valid."""
+    shards.parse(data, what)
+    return digest.of_bytes(data)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
