@@ -43,7 +43,7 @@ def command(
     Locks and compositions that pin it go on; a warning with the reason is shown. No file is removed: published
     versions never change. The registry is a folder, a repository on the Hub, or a name in the settings.
     """
-    from ..registry import Reference, Settings, Yank, publisher_at, trust
+    from ..registry import Reference, Settings, Yank, publisher_at, trusted_keys
     from ..registry.signing import Seal
 
     asked = Reference.parse(reference)
@@ -57,7 +57,7 @@ def command(
     change = Yank(name=asked.name, version=str(version), yanked=not undo, reason=reason)
     seal = None if sign is None else Seal.of(sign)
     outcome = publisher_at(place, settings=settings).publish(change, dry_run=dry_run, seal=seal)
-    for remark in trust.stale(place, settings, changed=outcome.new and seal is None and not dry_run):
+    for remark in trusted_keys.stale(place, settings, changed=outcome.new and seal is None and not dry_run):
         output.warning(remark)
     known = {"name": asked.name, "version": str(version), "yanked": not undo, "place": outcome.place}
     data = {**known, "new": outcome.new, "dry_run": dry_run, "commit": outcome.commit or None}

@@ -21,7 +21,7 @@ from ..composition_file import document_of
 from ..converters import native_head, setup_folder
 from ..converters.identity import hub_id, manifest_name
 from ..errors import NotFoundError, UnsupportedError, UsageError
-from ..registry import ArtifactBase, Offer, Outcome, Publication, Publisher, Reference, Settings, Version, trust
+from ..registry import ArtifactBase, Offer, Outcome, Publication, Publisher, Reference, Settings, Version, trusted_keys
 from ..registry.signing import Seal
 from . import card
 from .base_models import BaseModel, is_folder, load_base, local_folder
@@ -126,13 +126,14 @@ def push(
         publication = _publication(name, filled, offers, publisher, cards[1])
         outcome = publisher.publish(publication, dry_run=dry_run, seal=seal)
     formats = tuple(offer.format for offer in offers)
+    unsigned = outcome.new and seal is None and not dry_run
     return Pushed(
         name=name,
         version=manifest.version,
         formats=formats,
         outcome=outcome,
         left_out=left_out,
-        remarks=(*remarks, *trust.stale(str(to), settings, changed=outcome.new and seal is None and not dry_run)),
+        remarks=(*remarks, *trusted_keys.stale(str(to), settings, changed=unsigned)),
     )
 
 

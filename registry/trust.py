@@ -1,6 +1,4 @@
-"""Trust: registries that the settings say must be signed by a key, and what was seen of them.
-
-    <cache>/trust/<mark of the place>.json    the newest snapshot that was verified: its number, digest and index
+"""Trust: registries that the settings say must be signed by a key.
 
 An index of such a registry is used only if it is the one that a snapshot names, the snapshot is signed by the key, and
 it is the one seen before or follows it. So neither a changed index is used, nor an old one that was put back, nor one
@@ -10,9 +8,8 @@ Of a sharded index the snapshot names the tree of its shards, which are verified
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,6 +21,7 @@ from . import (
     editing,
     paths,
     remotes,
+    seen,
     signatures,
     signed_shards,
     signing,
@@ -32,41 +30,12 @@ from . import (
 )
 from .copies import Place
 from .registry import copy_of
-from .settings import BUNDLED, Settings
-from .snapshots import SIGNED, Ancestor, Signed, Snapshot
+from .seen import Seen
+from .settings import Settings
+from .snapshots import SIGNED, Signed, Snapshot
+from .trusted_keys import key_of
 
 T = TypeVar("T")
-
-INDEX = "index.json"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
-    """The newest snapshot that was verified.
-
-    Attributes:
-        place: the registry.
-        key: digest of the key.
-        number, snapshot: number and digest of the snapshot.
-        index: digest of the index.
-    """
-
-    place: str
-    key: str
-    number: int
-    snapshot: str
-    index: str
-
-    @classmethod
-    def of(cls, place: str, key: Path, snapshot: Snapshot) -> Seen:
-        """Return what is remembered of a snapshot."""
-        return cls(
-            place=place,
-            key=_digest_of_key(key),
-            number=snapshot.number,
-            snapshot=snapshot.digest,
-            index=snapshot.index,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,32 +92,15 @@ def check(beside: Beside, settings: Settings) -> Trusted | None:
     key = key_of(beside.place, settings)
     if key is None:
         return None
-    seen = _seen(_path(beside.place, settings))
-    known = seen is not None and seen.key == _digest_of_key(key) and seen.index == verified.digest_of(beside.index)
+    before = seen.load(seen.path_of(beside.place, settings))
+    known = before is not None and (before.key, before.index) == (
+        seen.digest_of_key(key),
+        verified.digest_of(beside.index),
+    )
     # What is known of a sharded index by its file is nothing: that stays the same.
     if known and not _is_sharded(beside):
         return Trusted(index=beside.index)
     return verify(beside, key, settings, again=False)[0]
-
-
-def key_of(place: str, settings: Settings) -> Path | None:
-    """Return the key that the settings ask for at a place, or None.
-
-    Raises:
-        NotFoundError: the settings ask for a key at a registry that they do not name.
-    """
-    wanted = {_canonical(_where(who, settings)): key for who, key in settings.trust.items()}
-    key = wanted.get(_canonical(place)) if place != BUNDLED else None
-    return None if key is None else Path(key)
-
-
-def stale(place: str, settings: Settings, *, changed: bool) -> tuple[str, ...]:
-    """Return what people are told after a registry was changed and not signed, where the settings ask for that."""
-    where = settings.registries.get(place, place)
-    if not (changed and settings.trust and key_of(where, settings)):
-        return ()
-    remedy = f"`adapterhub index sign {place} --key FILE`; --sign FILE does it in the same step"
-    return (f"{place} was changed and not signed, so that readers who want a signature refuse it: {remedy}",)
 
 
 def verify_place(place: str, settings: Settings, key: Path | None) -> Snapshot:
@@ -224,39 +176,18 @@ def verify(beside: Beside, key: Path, settings: Settings, *, again: bool = True)
     if data is None:
         raise IntegrityError(f"{what} is not signed, and must be by {key}", hint="`adapterhub index sign` does it")
     signed = Signed.loads(data, f"{SIGNED} of {beside.place}")
-    path, fresh = _path(beside.place, settings), Seen.of(beside.place, key, signed.snapshot)
-    seen = _seen(path)
-    if again or seen != fresh:
+    path, fresh = seen.path_of(beside.place, settings), Seen.of(beside.place, key, signed.snapshot)
+    new = seen.load(path) != fresh
+    if again or new:
         signatures.verify(signed.snapshot.data, signed.signature, key, what)
     trusted = Trusted(
         index=_signed_index(signed.snapshot, beside, what),
         shards=signed.snapshot.shards,
         renew=lambda: verify(beside, key, settings, again=False)[0].shards,
     )
-    if seen != fresh:
-        _remember(path, fresh, signed.snapshot, beside)
+    if new:
+        seen.remember(path, fresh, signed.snapshot, beside.bytes)
     return trusted, signed.snapshot
-
-
-def _remember(path: Path, fresh: Seen, snapshot: Snapshot, beside: Beside) -> None:
-    """Remember a snapshot, which follows what was seen before.
-
-    Raises:
-        IntegrityError: it does not.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise atomic.unwritable(path, error) from error
-    while True:
-        seen = _seen(path)
-        if seen is not None and seen.key == fresh.key:
-            snapshots.follows(snapshot, Ancestor(number=seen.number, digest=seen.snapshot), beside.bytes)
-        with atomic.held(path):
-            # Who was faster may have seen a later one.
-            if _seen(path) == seen:
-                atomic.write(path, json.dumps(asdict(fresh), indent=2).encode() + b"\n")
-                return
 
 
 def _is_sharded(beside: Beside) -> bool:
@@ -294,53 +225,3 @@ def _kept(data: bytes, beside: Beside) -> Path:
     if not paths.is_url(beside.place):
         return beside.index.parent / snapshots.place_of(digest.of_bytes(data))
     return copies.kept_beside(beside.index, data)
-
-
-def _where(who: str, settings: Settings) -> str:
-    """Return the place that a line of the settings is about: one that it names, or that of a registry's name."""
-    return who if paths.is_url(who) or "/" in who or Path(who).is_absolute() else settings.location(who)
-
-
-def _canonical(place: str) -> str:
-    """Return a place as it is compared, however it is written.
-
-    >>> _canonical("https://HOST/hub/index.json"), _canonical("hf://me/hub@main")
-    ('https://host/hub', 'hf://me/hub')
-    """
-    if not paths.is_url(place):
-        path = Path(place).expanduser()
-        return str((path.parent if path.name == INDEX else path).resolve())
-    scheme, _, rest = place.partition("://")
-    rest = rest.rstrip("/").removesuffix(f"/{INDEX}").rstrip("/")
-    host, slash, path_text = rest.partition("/")
-    if scheme.lower() in {"http", "https"}:
-        host = host.lower()
-    if scheme.lower() == "hf":
-        path_text = path_text.partition("@")[0]
-    return f"{scheme.lower()}://{host}{slash}{path_text}"
-
-
-def _path(place: str, settings: Settings) -> Path:
-    """Return what is remembered of a registry; each revision that is asked for has a history of its own."""
-    revision = place.partition("@")[2] if place.startswith("hf:") else ""
-    return settings.cache / "trust" / f"{digest.mark(f'{_canonical(place)}@{revision}'.encode())}.json"
-
-
-def _digest_of_key(key: Path) -> str:
-    return digest.of_bytes(atomic.read(key, missing=NotFoundError(f"there is no key {key}", hint="see [trust]")))
-
-
-def _seen(path: Path) -> Seen | None:
-    """Return what was seen, or None where nothing was.
-
-    Raises:
-        IntegrityError: what is remembered cannot be read.
-    """
-    try:
-        said: Mapping[str, object] = json.loads(path.read_bytes())
-        fields = {name: str(said[name]) for name in ("place", "key", "snapshot", "index")}
-        return Seen(**fields, number=int(str(said["number"])))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise IntegrityError(f"{path} cannot be read", hint="remove it, if you know why it is damaged") from error

@@ -44,6 +44,7 @@ from adapterhub.registry import (
     signing,
     snapshots,
     trust,
+    trusted_keys,
 )
 from adapterhub.registry.snapshots import SIGNED, Ancestor, Signed, Snapshot
 
@@ -352,7 +353,7 @@ def test_a_registry_may_be_written_in_several_ways(folder: Path, keys: Path, mon
     ],
 )
 def test_places_are_the_same_however_they_are_written(one: str, other: str, same: bool, keys: Path) -> None:
-    key = trust.key_of(other, trusting(one, keys))
+    key = trusted_keys.key_of(other, trusting(one, keys))
     assert key == (keys / "mine.pub" if same else None)
 
 
