@@ -135,10 +135,10 @@ def open_registry(
     if settings.trust:
         from . import trust
 
-        path, home, trusted = trust.found(place, remote, settings)
+        path, home, (trusted, index) = trust.found(place, remote, settings, progress)
     else:
         (path, home), trusted = copy_of(place, remote, settings), None
-    index = derived.open_index(trusted.index if trusted else path, settings.cache, progress)
+        index = derived.open_index(path, settings.cache, progress)
     if index.sharded:
         index = _over_shards(path, home, remote, settings, progress, trusted)
     return Registry(location=path, index=index, home=home, signed=trusted is not None)

@@ -17,6 +17,7 @@ from ..errors import DigestError, IntegrityError, NotFoundError, UnsupportedErro
 from . import (
     atomic,
     copies,
+    derived,
     digest,
     editing,
     paths,
@@ -29,6 +30,7 @@ from . import (
     verified,
 )
 from .copies import Place
+from .lookup import Lookup, Progress
 from .registry import copy_of
 from .seen import Seen
 from .settings import Settings
@@ -44,11 +46,13 @@ class Trusted:
 
     Attributes:
         index: the file to read it from: another one than its own while a signed change is on its way to its place.
+        digest: the digest that this file has to have.
         shards: of a sharded index the root of the tree of its shards, else "".
         renew: gives the root that is signed now.
     """
 
     index: Path
+    digest: str
     shards: str = ""
     renew: Callable[[], str] = field(default=str, compare=False, repr=False)
 
@@ -93,13 +97,10 @@ def check(beside: Beside, settings: Settings) -> Trusted | None:
     if key is None:
         return None
     before = seen.load(seen.path_of(beside.place, settings))
-    known = before is not None and (before.key, before.index) == (
-        seen.digest_of_key(key),
-        verified.digest_of(beside.index),
-    )
+    now = (seen.digest_of_key(key), verified.digest_of(beside.index))
     # What is known of a sharded index by its file is nothing: that stays the same.
-    if known and not _is_sharded(beside):
-        return Trusted(index=beside.index)
+    if before is not None and (before.key, before.index) == now and not _is_sharded(beside):
+        return Trusted(index=beside.index, digest=before.index)
     return verify(beside, key, settings, again=False)[0]
 
 
@@ -122,15 +123,28 @@ def verify_place(place: str, settings: Settings, key: Path | None) -> Snapshot:
     return snapshot
 
 
-def found(place: str, remote: Place | None, settings: Settings) -> tuple[Path, str, Trusted | None]:
-    """Return the index file of a registry, the URL that its urls begin at, and the index as it was signed; see check.
+def found(
+    place: str, remote: Place | None, settings: Settings, progress: Progress | None
+) -> tuple[Path, str, tuple[Trusted | None, Lookup]]:
+    """Return the index file of a registry, the URL that its urls begin at, the index as it was signed, and opened.
 
     Args:
         place: where the registry lies, as it was asked for.
         remote: the registry, where it lies on the network.
         settings: the settings.
+        progress: is told how far it is when a large index is prepared.
+
+    Raises:
+        IntegrityError, …: see check, and derived.open_index.
     """
-    return _settled(place, remote, settings, lambda beside: check(beside, settings))
+
+    def ask(beside: Beside) -> tuple[Trusted | None, Lookup]:
+        trusted = check(beside, settings)
+        if trusted is None:
+            return None, derived.open_index(beside.index, settings.cache, progress)
+        return trusted, derived.open_index(trusted.index, settings.cache, progress, trusted.digest)
+
+    return _settled(place, remote, settings, ask)
 
 
 def _settled(place: str, remote: Place | None, settings: Settings, ask: Callable[[Beside], T]) -> tuple[Path, str, T]:
@@ -182,6 +196,7 @@ def verify(beside: Beside, key: Path, settings: Settings, *, again: bool = True)
         signatures.verify(signed.snapshot.data, signed.signature, key, what)
     trusted = Trusted(
         index=_signed_index(signed.snapshot, beside, what),
+        digest=signed.snapshot.index,
         shards=signed.snapshot.shards,
         renew=lambda: verify(beside, key, settings, again=False)[0].shards,
     )

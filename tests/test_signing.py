@@ -36,6 +36,7 @@ from adapterhub.errors import (
 from adapterhub.registry import (
     Index,
     Settings,
+    derived,
     desks,
     open_registry,
     pull,
@@ -178,6 +179,29 @@ def test_an_index_that_was_changed_after_it_was_signed_is_not_used(folder: Path,
     open_registry(folder, settings=settings)
     (folder / "index.json").write_bytes(data.replace(b"2026-01-01", b"2026-01-02", 1))
     refused(folder, settings, "as of snapshot 1, has digest", DigestError)
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_an_index_that_is_changed_once_it_was_verified_is_not_used(
+    folder: Path, keys: Path, monkeypatch: pytest.MonkeyPatch, large: bool
+) -> None:
+    monkeypatch.setattr(derived, "LARGE", 0 if large else derived.LARGE)
+    sign(folder, keys)
+    settings = trusting(folder, keys)
+    open_registry(folder, settings=settings)
+    original, check = (folder / "index.json").read_bytes(), trust.check
+
+    def changing(beside: trust.Beside, known: Settings) -> trust.Trusted | None:
+        (folder / "index.json").write_bytes(original)
+        trusted = check(beside, known)
+        change(folder, "1.1.0")
+        return trusted
+
+    monkeypatch.setattr(trust, "check", changing)
+    if large:
+        assert "1.1.0" not in open_registry(folder, settings=settings).index.entry("big").versions
+    else:
+        refused(folder, settings, "has digest", DigestError)
 
 
 @pytest.mark.parametrize("field", ["number", "index", "size", "time", "ancestors", "signature"])
