@@ -106,6 +106,7 @@ def measured(folder: Path, count: int, layout: str, wanted: str) -> Iterator[tup
     home = folder / "hub"
     make(home, count, layout)
     middle = synthetic.name(count // 2)
+    key = str(make_key(folder))
     with serving(home) as host:
         operations = (
             ("resolve from a host", "resolve", (host.url, middle), "a"),
@@ -118,12 +119,19 @@ def measured(folder: Path, count: int, layout: str, wanted: str) -> Iterator[tup
             ("search in a folder, after a publish", "search", (str(home), "new-2"), "c"),
             ("mirror the index of a host", "mirror", (host.url, str(folder / "mirror")), "d"),
             ("mirror it again", "mirror", (host.url, str(folder / "mirror")), "d"),
+            ("sign a folder", "sign", (str(home), key), "e"),
+            ("trust a host", "resolve", (host.url, middle), "f"),
+            ("trust a host again", "resolve", (host.url, middle), "f"),
+            ("sign with a publish", "publish", (str(home), "new-3", key), "e"),
+            ("trust a host after a publish", "resolve", (host.url, middle), "f"),
         )
+        (folder / "adapterhub.toml").write_text(f'[trust]\n"{host.url}" = "key.pub"\n', "utf-8")
         for what, operation, arguments, cache in operations:
             if what.startswith(tuple(wanted.split(","))):
                 if operation == "search":
                     time.sleep(2.1)  # What is newer is read again by design.
-                yield what, *_measured(host, operation, arguments, folder / cache)
+                trusting = folder if cache == "f" else None
+                yield what, *_measured(host, operation, arguments, folder / cache, trusting)
 
 
 def make(home: Path, count: int, layout: str) -> None:
@@ -142,10 +150,9 @@ def make(home: Path, count: int, layout: str) -> None:
     for name, entry in entries:
         document = {"format": 1, "adapters": {name: entry}}
         (home / shards.path_of(name)).write_text(json.dumps(document, indent=2), "utf-8")
-    if count <= 100_000:
-        from adapterhub.registry import sharding
+    from adapterhub.registry import sharding
 
-        sharding.pack(home)
+    sharding.pack(home)
 
 
 def _entry(number: int) -> dict[str, Any]:
@@ -157,12 +164,27 @@ def _entry(number: int) -> dict[str, Any]:
     return entry
 
 
-def _measured(host: Host, operation: str, arguments: tuple[str, ...], cache: Path) -> tuple[str, ...]:
-    """Return the cells of an operation that runs in a process of its own."""
+def make_key(folder: Path) -> Path:
+    """Write a pair of keys, key.pem and key.pub, and return the first."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, pem = ec.generate_private_key(ec.SECP256R1()), serialization.Encoding.PEM
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (folder / "key.pem").write_bytes(private)
+    public = key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
+    (folder / "key.pub").write_bytes(public)
+    return folder / "key.pem"
+
+
+def _measured(
+    host: Host, operation: str, arguments: tuple[str, ...], cache: Path, project: Path | None
+) -> tuple[str, ...]:
+    """Return the cells of an operation that runs in a process of its own, in the folder of a project."""
     host.requests = host.sent = 0
     command = [sys.executable, "-P", "-m", "adapterhub.benchmarks.registries", "--one", operation, *arguments]
     environment = {**ENVIRONMENT, "ADAPTERHUB_CACHE": str(cache), "HF_HUB_OFFLINE": "0", "NO_PROXY": "*"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=project)
     if done.returncode:
         return ("failed: " + done.stderr.strip().splitlines()[-1][:100], "", "", "", "")
     found = json.loads(done.stdout)
@@ -174,7 +196,7 @@ def _one(operation: str, *arguments: str) -> Mapping[str, float]:
     """Do one operation in this process, and return what it cost: bytes read and written, and CPU seconds."""
     from adapterhub.registry import streaming
 
-    run = {"resolve": _resolve, "publish": _publish, "search": _search, "mirror": _mirror}[operation]
+    run = {"resolve": _resolve, "publish": _publish, "search": _search, "mirror": _mirror, "sign": _sign}[operation]
     with tempfile.TemporaryDirectory() as folder:
         # What is imported is not counted.
         run(*_warm(operation, Path(folder)))
@@ -191,6 +213,8 @@ def _warm(operation: str, folder: Path) -> tuple[str, ...]:
     make(folder / "hub", 3, "one file")
     if operation == "mirror":
         return str(folder / "hub"), str(folder / "mirror")
+    if operation == "sign":
+        return str(folder / "hub"), str(make_key(folder))
     return str(folder / "hub"), {"resolve": synthetic.name(1), "publish": "warm"}.get(operation, "word")
 
 
@@ -216,8 +240,15 @@ def _mirror(source: str, folder: str) -> None:
         raise next(iter(report.failed.values()))
 
 
-def _publish(place: str, name: str) -> None:
+def _sign(place: str, key: str) -> None:
+    from adapterhub.registry import Settings, desks, signing
+
+    signing.sign(desks.desk_at(place, Settings.load()), Path(key))
+
+
+def _publish(place: str, name: str, key: str = "") -> None:
     from adapterhub.registry import ArtifactBase, Offer, Publication, Settings, publisher_at
+    from adapterhub.registry.signing import Seal
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "file"
@@ -228,7 +259,8 @@ def _publish(place: str, name: str) -> None:
         publication = Publication(
             name=name, version="1.0.0", published="2026-11-25", offers=(offer,), card=lambda old: old or b""
         )
-        publisher_at(place, settings=Settings.load()).publish(publication)
+        publisher = publisher_at(place, settings=Settings.load())
+        publisher.publish(publication, seal=Seal.of(Path(key)) if key else None)
 
 
 def _io() -> tuple[int, int]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from . import options
@@ -44,20 +42,23 @@ def shard(output: Output, place: str, dry_run: bool, offline: bool | None) -> No
     short_help="Put all entries into one file that can be searched over the network.",
     epilog="""
     adapterhub index pack ./hub
+    adapterhub index pack hf://acme/adapters
     """,
 )
-@click.argument("folder", metavar="FOLDER", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("place", metavar="REGISTRY")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and write nothing.")
+@options.offline
 @options.with_output
-def pack(output: Output, folder: Path, dry_run: bool) -> None:
+def pack(output: Output, place: str, dry_run: bool, offline: bool | None) -> None:
     """Write index/all.json.gz: all entries of an index of one file per name.
 
-    The files of a web server cannot be listed, so that `list` and `search` read this one. They find what there was when
-    it was written; names are looked up as they are now. A folder on this machine needs none.
+    The files of a web server cannot be listed, so that `list` and `search` read this one over the network. They find
+    what there was when it was written; names are looked up as they are now. A folder on this machine needs none, but
+    those who read a copy of it at a web server do. REGISTRY is a folder, s3://… or hf://user/repo.
     """
-    from ..registry import sharding
+    from ..registry import Settings, sharding
 
-    count, length = sharding.pack(folder, dry_run=dry_run)
-    text = f"{folder}: {counted(count, 'adapter')} {'would be ' if dry_run else ''}in {size(length)}"
-    data = {"registry": str(folder), "adapters": count, "size": length, "dry_run": dry_run}
-    output.result(data, ids=[str(folder)], text=[text])
+    count, length = sharding.pack_at(place, Settings.load(offline=offline), dry_run=dry_run)
+    text = f"{place}: {counted(count, 'adapter')} {'would be ' if dry_run else ''}in {size(length)}"
+    data = {"registry": place, "adapters": count, "size": length, "dry_run": dry_run}
+    output.result(data, ids=[place], text=[text])

@@ -77,6 +77,13 @@ offline = click.option(
     "--offline/--online", default=None, help="Forbid or allow the network. Default: $ADAPTERHUB_OFFLINE, the settings."
 )
 
+sign = click.option(
+    "--sign",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Sign the index with this private key, in the same step.",
+)
+
 frozen = click.option(
     "--frozen", is_flag=True, help="Take only what adapterhub.lock pins; no registry is asked what there is."
 )

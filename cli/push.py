@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 @click.option("--license", "license_", metavar="SPDX", help="Licence of the adapter, if it does not name it.")
 @click.option("--create", is_flag=True, help="Make a registry at PLACE, if there is none.")
 @click.option("--private", is_flag=True, help="A repository that is made on the Hub is private.")
+@options.sign
 @click.option("--dry-run", is_flag=True, help="Print files, sizes and the model card, and write nothing.")
 @options.offline
 @options.with_output
@@ -64,6 +65,7 @@ def command(
     license_: str | None,
     create: bool,
     private: bool,
+    sign: Path | None,
     dry_run: bool,
     offline: bool | None,
 ) -> None:
@@ -90,7 +92,7 @@ def command(
         architecture=None if architecture is None else hub.read_architecture(architecture),
     )
     pushed = hub.pushing.push(
-        source, place, wanted=wanted, create=create, private=private, dry_run=dry_run, offline=offline
+        source, place, wanted=wanted, create=create, private=private, sign=sign, dry_run=dry_run, offline=offline
     )
     for format_, reason in pushed.left_out.items():
         output.note(f"not in the format {format_}: {reason}")

@@ -31,8 +31,8 @@ def sign(output: Output, place: str | None, key: Path, offline: bool | None) -> 
     """Sign the index at PLACE: a folder, s3://…, hf://… or a registry of the settings. Default: this folder.
 
     index.signed.json gets a snapshot of the index with the next number, which names those before it by digest, and a
-    signature of it by OpenSSF model-signing. The index names every file by its digest, so that is signed too. Sign
-    again whenever the index has changed.
+    signature of it by OpenSSF model-signing. The index names every file by its digest, so that is signed too; of a
+    sharded one all shards are. Sign again whenever the index has changed, or push and yank with --sign.
     """
     from ..registry import Settings, desks, signing
 
@@ -58,7 +58,8 @@ def sign(output: Output, place: str | None, key: Path, offline: bool | None) -> 
 def verify(output: Output, place: str | None, key: Path | None, offline: bool | None) -> None:
     """Check that the index at PLACE is the one that was signed by a key, and none older than was seen here before.
 
-    PLACE is a folder, a URL or a registry of the settings. Default: this folder. Under [trust] in the settings all
+    PLACE is a folder, a URL or a registry of the settings. Default: this folder. Of a sharded index all shards in a
+    folder are checked; those on the network are when they are read. Under [trust] in the settings all
     commands check this of a registry: `"https://host/hub" = "acme.pub"`.
     """
     from ..registry import Settings, trust

@@ -56,12 +56,12 @@ def command(output: Output, frozen: bool, bases: bool, offline: bool | None) -> 
     cache_roots.remember(settings.cache, registry.location)
     with receiving(output) as progress:
         found = list(locking.sync(registry, store=store, offline=settings.offline, progress=progress))
-    rows = [(one.name, one.pin.title, "already here" if one.cached else _fetched(one.pin.bytes)) for one in found]
+    rows = [(one.name, one.pin.title, "already here" if one.cached else _fetched(one.bytes)) for one in found]
     adapters = [
         {
             "name": one.name,
             "adapter": one.pin.title,
-            "digest": one.pin.bytes.identity,
+            "digest": one.bytes.identity,
             "path": str(one.path),
             "cached": one.cached,
         }

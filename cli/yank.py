@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from ..errors import UsageError
@@ -21,6 +23,7 @@ from .output import Output
 @click.argument("reference", metavar="NAME@VERSION")
 @click.option("--reason", metavar="TEXT", default="", help="Why, for those who still ask for it.")
 @click.option("--undo", is_flag=True, help="Put the version back.")
+@options.sign
 @click.option("--dry-run", is_flag=True, help="Say what would change, and write nothing.")
 @options.registry
 @options.offline
@@ -30,6 +33,7 @@ def command(
     reference: str,
     reason: str,
     undo: bool,
+    sign: Path | None,
     dry_run: bool,
     registry: str | None,
     offline: bool | None,
@@ -39,7 +43,8 @@ def command(
     Locks and compositions that pin it go on; a warning with the reason is shown. No file is removed: published
     versions never change. The registry is a folder, a repository on the Hub, or a name in the settings.
     """
-    from ..registry import Reference, Settings, Yank, publisher_at
+    from ..registry import Reference, Settings, Yank, publisher_at, trusted_keys
+    from ..registry.signing import Seal
 
     asked = Reference.parse(reference)
     version = asked.versions.exact
@@ -50,7 +55,10 @@ def command(
     settings = Settings.load(offline=offline)
     place = registry if registry is not None else settings.location(asked.registry)
     change = Yank(name=asked.name, version=str(version), yanked=not undo, reason=reason)
-    outcome = publisher_at(place, settings=settings).publish(change, dry_run=dry_run)
+    seal = None if sign is None else Seal.of(sign)
+    outcome = publisher_at(place, settings=settings).publish(change, dry_run=dry_run, seal=seal)
+    for remark in trusted_keys.stale(place, settings, changed=outcome.new and seal is None and not dry_run):
+        output.warning(remark)
     known = {"name": asked.name, "version": str(version), "yanked": not undo, "place": outcome.place}
     data = {**known, "new": outcome.new, "dry_run": dry_run, "commit": outcome.commit or None}
     state = "put back" if undo else "yanked"

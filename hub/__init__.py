@@ -118,6 +118,7 @@ def push(
     license: str | None = None,  # noqa: A002
     create: bool = False,
     private: bool = False,
+    sign: str | Path | None = None,
     dry_run: bool = False,
 ) -> Pushed:
     """Publish an adapter or a composition into a registry or onto the Hugging Face Hub, and return what that changed.
@@ -132,6 +133,7 @@ def push(
         license: SPDX expression, where the adapter does not name its licence.
         create: make a registry where there is none.
         private: whether a repository that is made is private.
+        sign: a private key in PEM, which signs the index in the same step.
         dry_run: write nothing.
 
     Raises:
@@ -141,7 +143,8 @@ def push(
     from . import pushing
 
     wanted = pushing.Wanted(name=name, formats=formats, base=base, base_id=base_id, license=license)
-    return pushing.push(source, to, wanted=wanted, create=create, private=private, dry_run=dry_run)
+    key = None if sign is None else Path(sign)
+    return pushing.push(source, to, wanted=wanted, create=create, private=private, sign=key, dry_run=dry_run)
 
 
 def read(path: str | Path, *, options: Mapping[str, JSON] | None = None) -> Adapter:

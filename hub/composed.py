@@ -11,12 +11,21 @@ from ..composition_file import NAME, document_of
 from ..converters.identity import manifest_name
 from ..errors import UsageError
 from ..registry import Publisher, Pulled, Settings, Version
+from ..registry.signing import Seal
 from .composing import on_its_base, published
 from .leaves import Gathered, of_saved
 from .pushing import Pushed, Wanted
 
 
-def push(pulled: Pulled, publisher: Publisher, wanted: Wanted, settings: Settings, *, dry_run: bool) -> Pushed:
+def push(
+    pulled: Pulled,
+    publisher: Publisher,
+    wanted: Wanted,
+    settings: Settings,
+    *,
+    dry_run: bool = False,
+    seal: Seal | None = None,
+) -> Pushed:
     """Publish a composition, and return what that changed; adapters that the place does not offer go with it.
 
     As an adapter, it is held against its base model where that is asked for, or where fingerprint or probe are missing.
@@ -42,7 +51,7 @@ def push(pulled: Pulled, publisher: Publisher, wanted: Wanted, settings: Setting
         found = dataclasses.replace(
             said, name=manifest.name, version=manifest.version, license=manifest.license, base=manifest.base
         )
-    _, outcome = published(found, gathered, publisher, name=entry, dry_run=dry_run)
+    _, outcome = published(found, gathered, publisher, name=entry, dry_run=dry_run, seal=seal)
     return Pushed(name=entry, version=manifest.version, formats=(NAME,), outcome=outcome)
 
 

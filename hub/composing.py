@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from ..architectures import Architecture
     from ..loader import AdapterSet
+    from ..registry.signing import Seal
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,20 +136,27 @@ def on_its_base(
 
 
 def published(
-    found: Arrangement, gathered: Gathered, publisher: Publisher, *, name: str = "", dry_run: bool = False
+    found: Arrangement,
+    gathered: Gathered,
+    publisher: Publisher,
+    *,
+    name: str = "",
+    dry_run: bool = False,
+    seal: Seal | None = None,
 ) -> tuple[Composed, Outcome]:
     """Publish a composition, and return it and what that changed. Raises as publish.
 
     Adapters that neither the place nor the package offers go with it.
 
     name: name of the entry, with an owner perhaps; "" is its own.
+    seal: what signs the index in the same step.
     """
     from ..registry.folder_publisher import FolderPublisher
     from .card import pipeline_tag
 
     whole, beside = pinned(found, gathered, reachable_from=publisher.place)
     answers = gathered.parts[whole.head or last(whole.composition)].adapter
-    outcome = publish(whole, beside, publisher, name=name, pipeline=pipeline_tag(answers), dry_run=dry_run)
+    outcome = publish(whole, beside, publisher, name=name, pipeline=pipeline_tag(answers), dry_run=dry_run, seal=seal)
     here = isinstance(publisher, FolderPublisher) and not dry_run
     paths = (Path(outcome.place) / outcome.artifacts[0].url,) if here else ()
     return Composed(whole, identity(whole, beside), paths, _size(whole, beside), outcome), outcome

@@ -25,6 +25,7 @@ from ..registry import (
     digest,
     publisher_at,
 )
+from ..registry.signing import Seal
 from . import card
 from .base_models import is_folder
 
@@ -53,6 +54,7 @@ def publish(
     name: str = "",
     pipeline: str = "",
     dry_run: bool = False,
+    seal: Seal | None = None,
 ) -> Outcome:
     """Publish a composition in one step, and return what that changed.
 
@@ -63,6 +65,7 @@ def publish(
         name: name of the entry, with an owner perhaps; "" is its own.
         pipeline: the Hub's name of its task, or "".
         dry_run: check all, and write nothing.
+        seal: what signs the index in the same step.
 
     Raises:
         UsageError: it has no version, does not say its base model, or has no licence where the place has a card.
@@ -92,7 +95,7 @@ def publish(
             license=whole.license,
             language=whole.language,
         )
-        return publisher.publish(publication, dry_run=dry_run)
+        return publisher.publish(publication, dry_run=dry_run, seal=seal)
 
 
 def entered(index: Index, whole: Arrangement, artifact: Artifact, published: str = "") -> Index:

@@ -21,7 +21,19 @@ from ..composition_file import document_of
 from ..converters import native_head, setup_folder
 from ..converters.identity import hub_id, manifest_name
 from ..errors import NotFoundError, UnsupportedError, UsageError
-from ..registry import ArtifactBase, Offer, Outcome, Publication, Publisher, Pulled, Reference, Settings, Version
+from ..registry import (
+    ArtifactBase,
+    Offer,
+    Outcome,
+    Publication,
+    Publisher,
+    Pulled,
+    Reference,
+    Settings,
+    Version,
+    trusted_keys,
+)
+from ..registry.signing import Seal
 from . import card
 from .base_models import BaseModel, is_folder, load_base, local_folder
 
@@ -83,6 +95,7 @@ def push(
     wanted: Wanted | None = None,
     create: bool = False,
     private: bool = False,
+    sign: Path | None = None,
     dry_run: bool = False,
     offline: bool | None = None,
 ) -> Pushed:
@@ -95,6 +108,7 @@ def push(
         wanted: under which name, in which formats, and what the adapter does not say itself.
         create: make a registry where there is none.
         private: whether a repository that is made is private.
+        sign: a private key, which signs the index in the same step.
         dry_run: write nothing.
         offline: refuse to use the network; None is as the settings say.
 
@@ -107,12 +121,14 @@ def push(
         NotFoundError, AuthenticationError, OfflineError: source or place cannot be reached.
     """
     wanted, settings = wanted or Wanted(), Settings.load(offline=offline)
-    pulled = _pulled(source, settings)
+    pulled, seal = _pulled(source, settings), None if sign is None else Seal.of(sign)
     path, publisher = pulled.path, registry.publisher_at(str(to), settings=settings, create=create, private=private)
     if document_of(path) is not None or setup_folder.detect(path):
         from . import composed
 
-        return composed.push(pulled, publisher, wanted, settings, dry_run=dry_run)
+        pushed = composed.push(pulled, publisher, wanted, settings, dry_run=dry_run, seal=seal)
+        changed = pushed.outcome.new and seal is None and not dry_run
+        return dataclasses.replace(pushed, remarks=trusted_keys.stale(str(to), settings, changed=changed))
     adapter = converters.read(path, row=wanted.architecture)
     cards = (publisher.card(), _card_beside(path))
     name, manifest = _described(adapter.manifest, wanted, *cards)
@@ -120,15 +136,16 @@ def push(
     with tempfile.TemporaryDirectory(prefix="adapterhub-") as folder:
         offers, left_out = _offers(filled, _formats(wanted.formats, publisher), Path(folder), wanted, base)
         publication = _publication(name, filled, offers, publisher, cards[1])
-        outcome = publisher.publish(publication, dry_run=dry_run)
+        outcome = publisher.publish(publication, dry_run=dry_run, seal=seal)
     formats = tuple(offer.format for offer in offers)
+    unsigned = outcome.new and seal is None and not dry_run
     return Pushed(
         name=name,
         version=manifest.version,
         formats=formats,
         outcome=outcome,
         left_out=left_out,
-        remarks=tuple(remarks),
+        remarks=(*remarks, *trusted_keys.stale(str(to), settings, changed=unsigned)),
     )
 
 

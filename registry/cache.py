@@ -174,7 +174,8 @@ def _needed(root: Path, homes: Mapping[str, Path]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = defaultdict(list)
     for path, lock in cache_roots.locks(root).items():
         for pin in lock.pins():
-            found[pin.bytes.identity].append(str(path))
+            for identity in pin.identities:
+                found[identity].append(str(path))
     for home in homes.values():
         for child in home.iterdir():
             for part in _parts(child):
@@ -193,7 +194,7 @@ def _parts(path: Path) -> list[str]:
 def _staying(everything: list[Kept], root: Path, limit: float, *, locked: bool) -> set[str]:
     """Return the artifacts that stay: used since, or named by a lock; and all adapters of compositions that stay."""
     locks = cache_roots.locks(root).values()
-    named = set() if locked else {pin.bytes.identity for lock in locks for pin in lock.pins()}
+    named = set() if locked else {known for lock in locks for pin in lock.pins() for known in pin.identities}
     stay = {one.identity for one in everything if one.used > limit or one.identity in named}
     return stay | {part for one in everything if one.identity in stay for part in _parts(one.path)}
 

@@ -112,7 +112,7 @@ def part_of(place: Place, path: str, home: str, cache: Path, *, offline: bool) -
         UnsupportedError: this version reads no such files from such a place.
         AuthenticationError, AdapterHubError: it cannot be had.
     """
-    kept = _home(cache, place) / path
+    kept = part_file(place, path, cache)
     tag, known = _known(kept)
     if offline:
         if known is None:
@@ -138,6 +138,32 @@ def part_of(place: Place, path: str, home: str, cache: Path, *, offline: bool) -
     except OSError as error:
         raise atomic.unwritable(kept, error) from error
     return state.data
+
+
+def known_part(place: Place, path: str, cache: Path) -> bytes | None:
+    """Return a file beside an index on the network as it was fetched before, or None where it was not."""
+    return _known(part_file(place, path, cache))[1]
+
+
+def part_file(place: Place, path: str, cache: Path) -> Path:
+    """Return where a file beside an index on the network is kept: its tag in a line, then its bytes."""
+    return _home(cache, place) / path
+
+
+def kept_beside(copy: Path, data: bytes) -> Path:
+    """Return the file of another state of the index that a file is the copy of, without making it the newest.
+
+    Raises:
+        AdapterHubError: it cannot be written.
+    """
+    path = copy.parent.parent / digest.mark(data) / INDEX
+    try:
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            atomic.write(path, data)
+    except OSError as error:
+        raise atomic.unwritable(path, error) from error
+    return path
 
 
 def _home(cache: Path, place: Place) -> Path:

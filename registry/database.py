@@ -10,7 +10,7 @@ import json
 import sqlite3
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -63,21 +63,34 @@ class IndexDatabase(Lookup):
             return [name]
         return self._called(matching.folded(name))
 
-    def near(self, name: str) -> list[str]:
-        """Return the entries whose names come nearest; see Lookup.near."""
+    def of_organisations(self, name: str) -> list[str]:
+        """Return the entries with an alias that is name and an organisation; see Lookup.of_organisations."""
+        beginning = f"{matching.folded(name)}@"
+        found = (
+            "SELECT DISTINCT name FROM spellings JOIN entries ON entries.id = entry "
+            "WHERE spelling > ? AND spelling < ? ORDER BY name"
+        )
+        return [owner for (owner,) in self._rows(found, beginning, beginning + _LATER)]
+
+    def near(self, name: str, without: Collection[str] = ()) -> list[str]:
+        """Return the entries whose names come nearest, but for some of them; see Lookup.near."""
         from . import nearest
 
         wanted = matching.folded(name)
         containing = (
             "SELECT name FROM entries WHERE id IN (SELECT entry FROM spellings WHERE instr(spelling, ?)) "
-            "ORDER BY length(name), name LIMIT ?"
+            "AND name NOT IN (SELECT value FROM json_each(?)) ORDER BY length(name), name LIMIT ?"
         )
-        if parts := self._rows(containing, wanted, nearest.NEAREST):
+        if parts := self._rows(containing, wanted, json.dumps([*without]), nearest.NEAREST):
             return [part for (part,) in parts]
         if len(wanted) > nearest.LONGEST:
             return []
-        similar = nearest.most_similar(wanted, self._candidates(nearest.groups(wanted), nearest.CANDIDATES))
-        return nearest.once(owner for spelling in similar for owner in self._called(spelling))[: nearest.NEAREST]
+        candidates = self._candidates(nearest.groups(wanted), nearest.CANDIDATES)
+        if without:
+            candidates = [spelling for spelling in candidates if {*self._called(spelling)}.difference(without)]
+        similar = nearest.most_similar(wanted, candidates)
+        owners = nearest.once(owner for spelling in similar for owner in self._called(spelling))
+        return [owner for owner in owners if owner not in without][: nearest.NEAREST]
 
     def entry(self, name: str) -> Entry:
         """Return the entry called exactly so; see Lookup.entry."""

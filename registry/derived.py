@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import schemas
-from ..errors import StateError
+from ..errors import DigestError, NotFoundError, StateError
 from . import atomic, digest, stamps
 from .lookup import Lookup, Progress
 
@@ -36,24 +36,36 @@ _LOCK_SECONDS = 300.0
 _LEFTOVER_SECONDS = 24 * 3600.0
 
 
-def open_index(path: Path, cache: Path, progress: Progress | None = None) -> Lookup:
+def open_index(path: Path, cache: Path, progress: Progress | None = None, expected: str = "") -> Lookup:
     """Return what an index file says, by way of a database if it is large; progress is told while one is made.
+
+    expected: the digest that its bytes have to have, whatever was there when it was last looked at; "" is any.
 
     Raises:
         NotFoundError: there is no such file.
+        DigestError: it has another digest.
         AdapterHubError: it cannot be read.
         FormatError: it is not JSON, or has a key twice.
         SchemaError: it breaks the schema; lists every fault.
     """
-    found = _large(path, cache, progress)
+    found = _large(path, cache, progress, expected)
     if found is None:
         from .index import Index
 
-        return Index.load(path, verdicts=cache / "checked")
+        if not expected:
+            return Index.load(path, verdicts=cache / "checked")
+        data = atomic.read(path, missing=NotFoundError(f"there is no index at {path}"))
+        _refuse_other(data, expected, path)
+        return Index.loads(data, str(path), verdicts=cache / "checked")
     return found
 
 
-def _large(path: Path, cache: Path, progress: Progress | None) -> Lookup | None:
+def _refuse_other(data: bytes, expected: str, path: Path) -> None:
+    if expected and (actual := digest.of_bytes(data)) != expected:
+        raise DigestError(f"the index {path}", expected=expected, actual=actual)
+
+
+def _large(path: Path, cache: Path, progress: Progress | None, expected: str) -> Lookup | None:
     """Return the database of an index, or None where it is small, or none can be kept on this machine."""
     try:
         size = path.stat().st_size
@@ -64,7 +76,7 @@ def _large(path: Path, cache: Path, progress: Progress | None) -> Lookup | None:
         return None
     noticed = size >= NOTICED * LARGE
     try:
-        return Derived(path, cache / "lookup", progress if noticed else None).open()
+        return Derived(path, cache / "lookup", progress if noticed else None, expected).open()
     except (OSError, sqlite3.Error) as error:
         if noticed:
             warn(f"no look-up of {path} can be kept in {cache}, so that every command reads it as a whole: {error}")
@@ -74,8 +86,9 @@ def _large(path: Path, cache: Path, progress: Progress | None) -> Lookup | None:
 class Derived:
     """The database that is made from one index file."""
 
-    def __init__(self, index: Path, folder: Path, progress: Progress | None = None) -> None:
+    def __init__(self, index: Path, folder: Path, progress: Progress | None = None, expected: str = "") -> None:
         self.index = index
+        self.expected = expected
         self.folder = folder
         self.progress = progress
         self.stamp = folder / f"{zlib.crc32(os.fsencode(index)):08x}.stamp"
@@ -89,7 +102,7 @@ class Derived:
         """
         from . import database
 
-        name = stamps.trusted(self.stamp, self.index)
+        name = _called(self.expected) if self.expected else stamps.trusted(self.stamp, self.index)
         connection = database.connect(self.folder / name) if name.endswith(suffix()) else None
         if connection is None:
             name, connection = self._hashed()
@@ -100,6 +113,7 @@ class Derived:
         from . import database
 
         data, look = stamps.read(self.index)
+        _refuse_other(data, self.expected, self.index)
         name = _name(data)
         _, _, old = stamps.known(self.stamp)
         connection = database.connect(self.folder / name) or self._made(name, data, old)
@@ -209,7 +223,12 @@ class Derived:
 
 def _name(data: bytes) -> str:
     """Return the name of the database of an index."""
-    return digest.hexadecimal(digest.of_bytes(data)) + suffix()
+    return _called(digest.of_bytes(data))
+
+
+def _called(known: str) -> str:
+    """Return the name of the database of the index with a digest."""
+    return digest.hexadecimal(known) + suffix()
 
 
 def suffix() -> str:

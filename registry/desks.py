@@ -1,16 +1,18 @@
-"""Desks: where the index of a registry is signed. Each replaces what was signed only if it is what it was.
+"""Desks: where the index of a registry is signed and packed. Each replaces what was signed only if it is what it was.
 
-A snapshot comes first, then what names it; so whoever dies in between leaves a file that nothing names.
+What a snapshot names comes first, then the snapshot; so whoever dies in between leaves files that nothing names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from ..errors import NotFoundError, OfflineError, UnsupportedError
-from . import atomic, editing, hf_client, hf_commits, s3_client, s3_publisher
+from . import atomic, editing, hf_client, hf_commits, s3_client, s3_publisher, shard_database, shards
 from .contention import Stale
 from .copies import INDEX, MOST
 from .hf import Hub, HubRegistry
@@ -21,6 +23,12 @@ from .s3 import S3, S3Registry
 from .s3_client import NEW
 from .settings import Settings
 from .snapshots import SIGNED
+
+T = TypeVar("T")
+
+_SHARD = re.compile(rf"{shards.FOLDER}/[0-9a-f]{{2}}/[^/]+\.json")
+_AT_ONCE = 16
+"""Shards that are read side by side."""
 
 
 class Desk(Protocol):
@@ -43,8 +51,19 @@ class Desk(Protocol):
         """
         ...
 
-    def write(self, files: Mapping[str, bytes]) -> None:
-        """Write files in their order; the last is SIGNED.
+    def shards(self, take: Callable[[bytes, str], T]) -> dict[str, T]:
+        """Return the path of every shard, and what take makes of its bytes and of what errors call it.
+
+        Raises:
+            FormatError, SchemaError: one is not valid.
+            AuthenticationError, OfflineError, AdapterHubError: they cannot be read.
+        """
+        ...
+
+    def write(self, files: Mapping[str, bytes], title: str) -> None:
+        """Write files in their order, SIGNED last if it is one. What is kept under its digest is left as it is.
+
+        title: what is done, where that is written down.
 
         Raises:
             Stale: that is not what was read; it was not written.
@@ -71,7 +90,12 @@ class FolderDesk:
         self._read[path] = self._now(path)
         return self._read[path]
 
-    def write(self, files: Mapping[str, bytes]) -> None:
+    def shards(self, take: Callable[[bytes, str], T]) -> dict[str, T]:
+        """Return the path of every shard, and what take makes of it; see Desk."""
+        found = shard_database.scan(self._folder / shards.FOLDER).files
+        return _taken((f"{shards.FOLDER}/{group}/{file}" for group, file in found), self._now, self.place, take)
+
+    def write(self, files: Mapping[str, bytes], title: str) -> None:
         """Write files under the lock of the index; see Desk."""
         with atomic.held(self._folder / INDEX):
             if any(self._now(path) != self._read.get(path) for path in (INDEX, SIGNED)):
@@ -79,10 +103,11 @@ class FolderDesk:
             for path, data in files.items():
                 target = self._folder / path
                 try:
-                    target.parent.mkdir(exist_ok=True)
+                    target.parent.mkdir(parents=True, exist_ok=True)
                 except OSError as error:
                     raise atomic.unwritable(target, error) from error
-                atomic.write(target, data)
+                if path == SIGNED or self._now(path) != data:
+                    atomic.write(target, data)
 
 
 class S3Desk:
@@ -106,7 +131,13 @@ class S3Desk:
             self._etag = NEW if found is None else found.etag
         return None if found is None else found.data
 
-    def write(self, files: Mapping[str, bytes]) -> None:
+    def shards(self, take: Callable[[bytes, str], T]) -> dict[str, T]:
+        """Return the path of every shard, and what take makes of it; see Desk."""
+        there = s3_client.listed(self._home / f"{shards.FOLDER}/")
+        beginning = len((self._home / "x").key) - 1
+        return _taken((one.key[beginning:] for one in there), self.read, self.place, take)
+
+    def write(self, files: Mapping[str, bytes], title: str) -> None:
         """Write files, the last only if nobody else has; see Desk."""
         s3_publisher.refuse_without_conditions(self._home)
         for path, data in files.items():
@@ -128,9 +159,27 @@ class HubDesk:
         """Return a file at the commit; see Desk."""
         return None if self._found.find(path) is None else hf_client.small_file(self._found, path, most=MOST)
 
-    def write(self, files: Mapping[str, bytes]) -> None:
+    def shards(self, take: Callable[[bytes, str], T]) -> dict[str, T]:
+        """Return the path of every shard, and what take makes of it; see Desk."""
+        return _taken((file.path for file in self._found.files), self.read, self.place, take)
+
+    def write(self, files: Mapping[str, bytes], title: str) -> None:
         """Commit files on top of the commit that was read; see Desk."""
-        hf_commits.commit(self._found, dict(files), (), "Sign the index")
+        hf_commits.commit(self._found, dict(files), (), title)
+
+
+def _taken(paths: Iterable[str], read: shards.Read, place: str, take: Callable[[bytes, str], T]) -> dict[str, T]:
+    """Return the paths that are those of shards, and what take makes of what lies there."""
+    wanted = [path for path in paths if _SHARD.fullmatch(path)]
+
+    def known(path: str) -> T:
+        data = read(path)
+        if data is None:
+            raise Stale(place)
+        return take(data, f"{path} of {place}")
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return dict(zip(wanted, pool.map(known, wanted), strict=True))
 
 
 def desk_at(place: str, settings: Settings) -> Desk:

@@ -17,12 +17,16 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import NotFoundError, StateError
 from . import atomic, editing
 from .index import Index
 from .publication import Offer, Outcome, Publication
 from .records import Artifact
+
+if TYPE_CHECKING:
+    from .signing import Seal
 
 INDEX = "index.json"
 
@@ -48,7 +52,7 @@ class FolderPublisher:
         """Return None: a folder has no model card."""
         return None
 
-    def publish(self, publication: Publication, *, dry_run: bool = False) -> Outcome:
+    def publish(self, publication: Publication, *, dry_run: bool = False, seal: Seal | None = None) -> Outcome:
         """Publish a version; see publication.Publisher."""
         if dry_run:
             index = editing.view(self.folder / INDEX, [publication.name], create=self._create)
@@ -57,11 +61,13 @@ class FolderPublisher:
             self.folder.mkdir(parents=True, exist_ok=True)
             with self._staged(publication.offers) as (stage, offers):
                 artifacts = records(publication, offers)
-                return self._place(publication, artifacts, stage)
+                return self._place(publication, artifacts, stage, seal)
         except OSError as error:
             raise atomic.unwritable(self.folder, error) from error
 
-    def _place(self, publication: Publication, artifacts: tuple[Artifact, ...], stage: Path) -> Outcome:
+    def _place(
+        self, publication: Publication, artifacts: tuple[Artifact, ...], stage: Path, seal: Seal | None
+    ) -> Outcome:
         """Move what was copied to its place and replace the index, or the shard, under its lock."""
         outcomes: list[Outcome] = []
 
@@ -75,7 +81,7 @@ class FolderPublisher:
                     move(stage / str(number), self.folder / artifact.url, self.folder)
             return changed
 
-        editing.edit(self.folder / INDEX, [publication.name], change, create=self._create)
+        editing.edit(self.folder / INDEX, [publication.name], change, create=self._create, seal=seal)
         return outcomes[-1]
 
     def _outcome(self, publication: Publication, artifacts: tuple[Artifact, ...], index: Index) -> Outcome:

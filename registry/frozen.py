@@ -12,7 +12,7 @@ from . import paths
 from .index import Entries, Index
 from .lock import Lock, LockedAdapter
 from .project import Project
-from .records import Content
+from .records import Artifact, Content
 from .reference import Reference
 from .registry import PACKAGED, Registry
 from .settings import Settings
@@ -56,6 +56,11 @@ class Frozen(Registry):
         if reference.scheme == "name":
             return None
         raise NotFoundError(f"{self.location} does not hold {reference}", hint="add it to [adapters], and lock again")
+
+    def copies(self, artifact: Artifact) -> tuple[Content, ...]:
+        """Return other bytes of the adapter in an artifact that are pinned, for where it cannot be had."""
+        pin = self.part(artifact.identity)
+        return pin.copies if pin is not None else ()
 
     def part(self, digest: str) -> LockedAdapter | None:
         """Return the pinned adapter that has a digest, or None."""

@@ -246,6 +246,11 @@ def our_errors(place: str) -> Iterator[None]:
         raise UsageError(f"{place} is not a place on the Hub: {error}", hint="write hf://user/repo") from error
     except errors.HfHubHTTPError as error:
         raise _refused(error, place) from error
+    except ConnectionError as error:
+        # Of hf_xet, which has no errors of its own.
+        raise streaming.Passing(
+            OfflineError(f"{place} cannot be reached: {error}", hint=streaming.UNREACHABLE)
+        ) from error
 
 
 def _refused(error: errors.HfHubHTTPError, place: str) -> AdapterHubError | streaming.Passing:

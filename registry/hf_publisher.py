@@ -13,11 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..composition_file import DOCUMENT
 from ..composition_file import NAME as COMPOSITION
 from ..errors import NotFoundError, StateError
-from . import folder_publisher, hf_client, hf_commits, paths, shards
+from . import digest, folder_publisher, hf_client, hf_commits, paths, shards
+from . import snapshots as signed
 from .contention import Stale, between_others
 from .copies import INDEX, MOST
 from .hf_adapter import ADAPTERS, ADAPTERS_WEIGHTS, DOCUMENTS, NATIVE, PEFT_WEIGHTS
@@ -25,6 +27,9 @@ from .hf_client import SCHEME, Snapshot
 from .index import Entries, Index
 from .publication import Offer, Outcome, Publication
 from .records import Artifact, Entry
+
+if TYPE_CHECKING:
+    from .signing import Seal
 
 CARD = "README.md"
 ROOT_URLS = (NATIVE, DOCUMENT, paths.HERE, ADAPTERS)
@@ -86,15 +91,15 @@ class HubPublisher:
             raise StateError(f"somebody has published to {self.place} meanwhile", hint="try again") from error
         return len(documents)
 
-    def publish(self, publication: Publication, *, dry_run: bool = False) -> Outcome:
+    def publish(self, publication: Publication, *, dry_run: bool = False, seal: Seal | None = None) -> Outcome:
         """Publish a version; see publication.Publisher."""
         if self._found is None and not publication.offers:
             raise NotFoundError(f"there is no {self.place}", hint=hf_client.CREDENTIALS)
         if dry_run:
             return self._change(publication, self._found or Snapshot(repo=self.repo, commit="", files=())).outcome
-        return between_others(lambda: self._attempt(publication), self.place)
+        return between_others(lambda: self._attempt(publication, seal), self.place)
 
-    def _attempt(self, publication: Publication) -> Outcome:
+    def _attempt(self, publication: Publication, seal: Seal | None) -> Outcome:
         """Publish on top of the state that was looked at, or of a new look.
 
         Raises:
@@ -103,7 +108,23 @@ class HubPublisher:
         found = self._found or self._look() or self._made()
         # What was looked at serves once.
         self._found = None
-        return self._finish(publication, found, self._change(publication, found))
+        change = self._change(publication, found)
+        if seal is not None and change.outcome.new:
+            change = replace(change, adds={**change.adds, **self._signed(seal, found, change.adds)})
+        return self._finish(publication, found, change)
+
+    def _signed(self, seal: Seal, found: Snapshot, adds: Mapping[str, Path | bytes]) -> dict[str, bytes]:
+        """Return the files that sign a commit which adds files; it is on top of one that is signed.
+
+        Raises:
+            StateError: that is not as it was signed.
+        """
+        documents = {path: data for path, data in adds.items() if isinstance(data, bytes) and path != CARD}
+        sealing = seal.begin(partial(_unlisted, found), self.place)
+        before = {path: _unlisted(found, path) for path in {INDEX, *documents}}
+        sealing.unfinished({path: None if data is None else digest.of_bytes(data) for path, data in before.items()})
+        kept = set(signed.places(documents).values())
+        return {path: data for path, data in sealing.files(documents).items() if path not in kept}
 
     def _finish(self, publication: Publication, found: Snapshot, change: Change) -> Outcome:
         """Commit a change if there is one, see to the tag, and return the outcome."""

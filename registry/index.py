@@ -235,6 +235,12 @@ class Index(Lookup):
             if wanted in map(matching.folded, (owner, *raw.get("aliases", ())))
         )
 
+    def of_organisations(self, name: str) -> list[str]:
+        """Return the entries with an alias that is name and an organisation; see Lookup.of_organisations."""
+        beginning = f"{matching.folded(name)}@"
+        spellings = matching.spellings(self.adapters.raw)
+        return sorted({owner for spelling, owner in spellings if spelling.startswith(beginning)})
+
     def near(self, name: str) -> list[str]:
         """Return the entries whose names come nearest; see Lookup.near."""
         from . import nearest

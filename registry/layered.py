@@ -31,9 +31,14 @@ class Layered(Lookup):
             return [name]
         return sorted({*above, *self._unchanged(below)})
 
+    def of_organisations(self, name: str) -> list[str]:
+        """Return the entries with an alias that is name and an organisation; see Lookup.of_organisations."""
+        below = self._unchanged(self._below.of_organisations(name))
+        return sorted({*self._above.of_organisations(name), *below})
+
     def near(self, name: str) -> list[str]:
         """Return the entries whose names come nearest: the nearest of those of both; see Lookup.near."""
-        names = {*self._above.near(name), *self._unchanged(self._below.near(name))}
+        names = {*self._above.near(name), *self._below.near(name, without=self._above.adapters)}
         entries = {near: self.entry(near).to_json() for near in names}
         return nearest.among(matching.folded(name), sorted(matching.spellings(entries)))
 

@@ -29,6 +29,7 @@ class LockedAdapter:
         version: the version that the reference meant; "" outside registries.
         artifact: its bytes; urls of registries on the network are complete.
         content: its bytes, outside registries.
+        copies: other bytes of the adapter in an artifact, which are taken where it cannot be had.
         registry: where the registry lies: a URL, or a path from the folder of the lock; "" for the one in the package.
         parts: of a composition, name in it → adapter.
     """
@@ -38,6 +39,7 @@ class LockedAdapter:
     version: str = ""
     artifact: Artifact | None = None
     content: Content | None = None
+    copies: tuple[Content, ...] = ()
     registry: str = ""
     parts: Mapping[str, LockedAdapter] = field(default_factory=dict)
 
@@ -50,6 +52,11 @@ class LockedAdapter:
         return pinned
 
     @property
+    def identities(self) -> tuple[str, ...]:
+        """The digests of all that is pinned for it."""
+        return tuple(one.identity for one in (self.bytes, *self.copies))
+
+    @property
     def title(self) -> str:
         """Name and version, or the reference, for people."""
         return f"{self.name}@{self.version}" if self.name else self.reference
@@ -60,7 +67,8 @@ class LockedAdapter:
         records: dict[str, type[Content]] = {"artifact": Artifact, "content": Content}
         built = {key: record.from_json(data[key]) for key, record in records.items() if key in data}
         parts = {name: cls.from_json(item) for name, item in data.get("parts", {}).items()}
-        return cls(**{**data, **built, "parts": parts})
+        copies = tuple(Content.from_json(item) for item in data.get("copies", ()))
+        return cls(**{**data, **built, "copies": copies, "parts": parts})
 
     def to_json(self) -> JSON:
         """Return the record as JSON, without what is empty."""
@@ -70,6 +78,7 @@ class LockedAdapter:
             "reference": self.reference,
             **{key: text for key, text in texts.items() if text},
             **{key: record.to_json() for key, record in records.items() if record is not None},
+            **({"copies": [copy.to_json() for copy in self.copies]} if self.copies else {}),
             **({"parts": {name: part.to_json() for name, part in self.parts.items()}} if self.parts else {}),
         }
 

@@ -12,10 +12,12 @@ from ..errors import AdapterHubError, AuthenticationError, NotFoundError, Offlin
 from . import hf_client, pulling, receiving, sources
 from .closure import together
 from .frozen import Frozen
+from .hf_adapter import content_of
 from .lock import Lock, LockedAdapter, LockedBase
 from .project import Project, Wanted
 from .pulling import Pulled
-from .records import Artifact
+from .records import Artifact, Content
+from .reference import Reference
 from .registry import PACKAGED, Registry, open_registry
 from .settings import Settings
 from .store import Store
@@ -130,8 +132,19 @@ class _Maker:
             name=name,
             version=version,
             artifact=replace(artifact, url=registry.absolute(artifact.url)),
+            copies=() if registry.signed else tuple(self._copies(artifact)),
             registry=_place(registry, self.project.folder),
         )
+
+    def _copies(self, artifact: Artifact) -> Iterator[Content]:
+        """Yield the files of the repositories on the Hub that have an artifact too, with their digests."""
+        for source in artifact.sources:
+            if source.startswith(sources.REPOSITORY):
+                try:
+                    reference = Reference.parse(source)
+                    yield content_of(reference, format=None, store=self.store, offline=self.settings.offline)
+                except AdapterHubError as error:
+                    self.remarks.append(f"{source} is not pinned besides: {error.message}")
 
     def bases(self, adapters: Mapping[str, LockedAdapter], before: Mapping[str, LockedBase]) -> dict[str, LockedBase]:
         """Return the base models of adapters, each at the commit that is known of it."""
@@ -181,12 +194,14 @@ class Synced:
         pin: what the lock says.
         path: where its bytes are, checked.
         cached: whether they were here already.
+        bytes: which they are: those of its artifact, or of a copy where that cannot be had.
     """
 
     name: str
     pin: LockedAdapter
     path: Path
     cached: bool
+    bytes: Content
 
 
 def sync(
@@ -200,12 +215,12 @@ def sync(
     for name, pin in _named(frozen.lock):
         if pin.artifact is None:
             path, cached = frozen.fetch(pin.bytes, pin.title, store=store, offline=offline, progress=progress)
-        else:
-            found = sources.obtain(
-                frozen, pin.artifact, pin.title, store=store, offline=offline, progress=progress, pinned=True
-            )
-            path, cached = found.path, found.cached
-        yield Synced(name=name, pin=pin, path=path, cached=cached)
+            yield Synced(name=name, pin=pin, path=path, cached=cached, bytes=pin.bytes)
+            continue
+        found = sources.obtain(
+            frozen, pin.artifact, pin.title, store=store, offline=offline, progress=progress, pinned=True
+        )
+        yield Synced(name=name, pin=pin, path=found.path, cached=found.cached, bytes=found.content or pin.artifact)
 
 
 def _named(lock: Lock) -> Iterator[tuple[str, LockedAdapter]]:

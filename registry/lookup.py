@@ -57,6 +57,10 @@ class Lookup(Protocol):
         """
         ...
 
+    def of_organisations(self, name: str) -> list[str]:
+        """Return the entries with an alias that is name and an organisation, sorted: `a/b` where `a/b@ukp` is one."""
+        ...
+
     def near(self, name: str) -> list[str]:
         """Return the few entries whose names or aliases come nearest to name, best first."""
         ...

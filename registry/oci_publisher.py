@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .. import schemas
 from ..errors import NotFoundError, StateError, UnsupportedError
@@ -24,6 +25,9 @@ from .oci_client import JSON, MANIFEST
 from .oci_versions import ADAPTER, CONFIG, TITLE
 from .publication import Offer, Outcome, Publication
 from .records import Artifact
+
+if TYPE_CHECKING:
+    from .signing import Seal
 
 WEIGHTS = "application/vnd.adapterhub.weights.v1"
 CLAIM = "application/vnd.adapterhub.claim.v1"
@@ -52,12 +56,16 @@ class OciPublisher:
         """Return None: a repository has no model card."""
         return None
 
-    def publish(self, publication: Publication, *, dry_run: bool = False) -> Outcome:
+    def publish(self, publication: Publication, *, dry_run: bool = False, seal: Seal | None = None) -> Outcome:
         """Publish a version; see publication.Publisher.
 
         Raises:
-            UnsupportedError: it is not about a new version: what is there stays as it is.
+            UnsupportedError: it is not about a new version: what is there stays as it is; or it is to be signed.
         """
+        if seal is not None:
+            raise UnsupportedError(
+                f"{self.place} cannot be signed: readers put its index together themselves", hint="push it unsigned"
+            )
         if not publication.offers:
             raise UnsupportedError(
                 f"what was published to {self.place} cannot be changed or taken back", hint="publish a higher version"

@@ -6,6 +6,8 @@ the shards. Names are looked up in these.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ..errors import AdapterHubError, NotFoundError, UnsupportedError
 from . import copies, derived, shards
 from .copies import MOST, Place, Sharing, State
@@ -49,5 +51,9 @@ def look_up(beside: Place, home: str, settings: Settings, progress: Progress | N
         OfflineError: the network is switched off, and there is no copy.
         AuthenticationError, AdapterHubError: it cannot be read.
     """
-    path, _ = copies.copy_of(Packed(beside, home), settings.cache, offline=settings.offline)
-    return derived.open_index(path, settings.cache, progress)
+    return derived.open_index(copy_of(beside, home, settings), settings.cache, progress)
+
+
+def copy_of(beside: Place, home: str, settings: Settings) -> Path:
+    """Return a file with the packed index as it is now; raises as look_up does."""
+    return copies.copy_of(Packed(beside, home), settings.cache, offline=settings.offline)[0]

@@ -8,13 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from ..composition_file import NAME as COMPOSITION
 from ..errors import StateError
 from . import digest
 from .index import Index
 from .records import Artifact, ArtifactBase, ArtifactFile
+
+if TYPE_CHECKING:
+    from .signing import Seal
 
 Card: TypeAlias = Callable[[bytes | None], bytes]
 """Takes the model card that a repository has, or None, and returns the one that it gets."""
@@ -214,10 +217,13 @@ class Publisher(Protocol):
         """Return the model card that it has, or None."""
         ...
 
-    def publish(self, publication: Publication, *, dry_run: bool = False) -> Outcome:
+    def publish(self, publication: Publication, *, dry_run: bool = False, seal: Seal | None = None) -> Outcome:
         """Publish a version, as a whole or not at all, and return what that changed; or only what it would change.
 
+        seal: signs the index that the version is in, in the same step.
+
         Raises:
+            UnsupportedError: nothing is signed there.
             StateError: the version is there with other bytes, or others keep the place busy.
             NotFoundError, AuthenticationError, OfflineError, AdapterHubError: the place cannot be written.
         """

@@ -183,10 +183,10 @@ def _refuse_unsigned(reference: Reference, settings: Settings) -> None:
     Raises:
         UnsupportedError: it must.
     """
-    from . import trust
+    from . import trusted_keys
 
     place = f"hf://{reference.name}"
-    if settings.trust and trust.key_of(place, settings) is not None:
+    if settings.trust and trusted_keys.key_of(place, settings) is not None:
         raise UnsupportedError(
             f"{place} must be signed, and its files are, by its index alone", hint=f"NAME --registry {place}"
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from ..errors import FormatError, NotFoundError, OfflineError, UsageError
 from . import copies, derived, paths, remotes
 from .copies import Place
 from .lookup import Lookup, Progress
-from .records import Content
+from .records import Artifact, Content
 from .settings import BUNDLED, Settings
 
 if TYPE_CHECKING:
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from .receiving import Progress as Receiving
     from .reference import Reference
     from .store import Store
+    from .trust import Trusted
 
 INDEX = "index.json"
 PACKAGED = Path(__file__).parents[1] / INDEX
@@ -61,6 +61,10 @@ class Registry:
             NotFoundError: it means nothing here.
         """
         return None
+
+    def copies(self, artifact: Artifact) -> tuple[Content, ...]:
+        """Return other bytes of the adapter in an artifact that are pinned here; see frozen.Frozen."""
+        return ()
 
     def part(self, digest: str) -> LockedAdapter | None:
         """Return the adapter of a composition that has a digest and is pinned here, or None; see frozen.Frozen."""
@@ -134,35 +138,40 @@ def open_registry(
     settings = settings or Settings.load()
     place = str(settings.registry if location is None else location)
     remote = _remote(place, settings) if _URL.match(place) else None
-    if remote is not None:
-        path, home = copies.copy_of(remote, settings.cache, offline=settings.offline)
-    else:
-        path, home = locate(place, settings=settings), ""
-    signed = False
     if settings.trust:
         from . import trust
 
-        signed = trust.check(place, path, home, settings)
-    index = derived.open_index(path, settings.cache, progress)
+        path, home, (trusted, index) = trust.found(place, remote, settings, progress)
+    else:
+        (path, home), trusted = copy_of(place, remote, settings), None
+        index = derived.open_index(path, settings.cache, progress)
     if index.sharded:
-        index = _sharded(path, home, remote, settings, progress)
-    return Registry(location=path, index=index, home=home, signed=signed)
+        index = _over_shards(path, home, remote, settings, progress, trusted)
+    return Registry(location=path, index=index, home=home, signed=trusted is not None)
 
 
-def _sharded(path: Path, home: str, remote: Place | None, settings: Settings, progress: Progress | None) -> Lookup:
+def copy_of(place: str, remote: Place | None, settings: Settings) -> tuple[Path, str]:
+    """Return the index file of a registry on this machine, as new as can be, and the URL that its urls begin at, or "".
+
+    Raises:
+        NotFoundError: there is no index.
+        OfflineError, AuthenticationError, AdapterHubError: it lies on the network, and cannot be read.
+        SchemaError, FormatError: one on the network is not valid.
+    """
+    if remote is not None:
+        return copies.copy_of(remote, settings.cache, offline=settings.offline)
+    return locate(place, settings=settings), ""
+
+
+def _over_shards(
+    path: Path, home: str, remote: Place | None, settings: Settings, progress: Progress | None, trusted: Trusted | None
+) -> Lookup:
     """Return the look-up over the shards beside an index file, or beside that on the network of which it is a copy."""
-    from . import editing, sharded, shards
+    from . import over_shards
 
     if remote is None:
-        from . import shard_database
-
-        home_of_shards = path.parent / shards.FOLDER
-        whole = partial(shard_database.look_up, home_of_shards, settings.cache, progress)
-        return sharded.Sharded(editing.reader(path.parent), whole, str(path.parent))
-    from . import packed
-
-    read = partial(copies.part_of, remote, home=home, cache=settings.cache, offline=settings.offline)
-    return sharded.Sharded(read, partial(packed.look_up, remote, home, settings, progress), remote.url)
+        return over_shards.in_folder(path.parent, settings, progress, trusted)
+    return over_shards.on_network(remote, home, settings, progress, trusted)
 
 
 def _remote(place: str, settings: Settings) -> Place:

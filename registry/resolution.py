@@ -2,7 +2,8 @@
 
 A name may belong to several entries, as `sentiment/sst-2@ukp` did in the archived AdapterHub, which chose by base model
 and method. Here these have to leave entries for one base model; of them, the one whose name begins those of all others
-is meant (`sst2-bert` before `sst2-bert-houlsby`). Everything else is an error that names them.
+is meant (`sst2-bert` before `sst2-bert-houlsby`). Everything else is an error that names them. A name that nothing is
+called stands for those that are called so by any organisation (`sentiment/sst-2`).
 """
 
 from __future__ import annotations
@@ -46,12 +47,21 @@ class Resolved:
 
 def find(lookup: Lookup, name: str) -> str:
     """Return the name of the entry that name or an alias stands for; see Lookup.find."""
-    owners = lookup.owners(name)
+    owners, _ = _called(lookup, name)
     if len(owners) == 1:
         return owners[0]
     if owners:
         raise UsageError(f"{name!r} is another name of {_listed(owners)}", hint="name one of them")
     raise NotFoundError(f"there is no adapter {name!r} in {lookup.place}", hint=_near(lookup, name))
+
+
+def _called(lookup: Lookup, name: str) -> tuple[list[str], Callable[[str], bool]]:
+    """Return the entries that a name stands for, and whether an alias is one that says so."""
+    wanted = matching.folded(name)
+    if owners := lookup.owners(name):
+        return owners, lambda alias: matching.folded(alias) == wanted
+    owners = lookup.of_organisations(name) if "@" not in name else []
+    return owners, lambda alias: matching.folded(alias).startswith(f"{wanted}@")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,17 +90,20 @@ def resolve(
     if reference.scheme != "name":
         raise UsageError(f"{reference} does not name an adapter of a registry", hint="pull it directly")
     wanted = Wanted(base=base, format=format, method=method)
-    owners = lookup.owners(reference.name)
+    owners, says_so = _called(lookup, reference.name)
     if len(owners) > 1:
-        return _of_several(lookup, owners, reference, wanted)
-    return _resolved(lookup, find(lookup, reference.name), reference, wanted)
+        return _of_several(lookup, owners, reference, wanted, says_so)
+    name = owners[0] if owners else find(lookup, reference.name)
+    return _resolved(lookup, name, reference, wanted, says_so)
 
 
-def _resolved(lookup: Lookup, name: str, reference: Reference, wanted: Wanted) -> Resolved:
+def _resolved(
+    lookup: Lookup, name: str, reference: Reference, wanted: Wanted, says_so: Callable[[str], bool]
+) -> Resolved:
     """Return the version and artifact of one entry."""
     entry = lookup.entry(name)
     versions = _versions(entry, name, reference)
-    meant = _meant(entry, reference.name)
+    meant = _meant(entry, says_so)
     for version in versions:
         artifacts = fitting([a for a in entry.versions[version].artifacts if meant(a)], wanted)
         if artifacts:
@@ -98,7 +111,13 @@ def _resolved(lookup: Lookup, name: str, reference: Reference, wanted: Wanted) -
     raise _no_artifact(entry, name, versions[0], wanted)
 
 
-def _of_several(lookup: Lookup, owners: Sequence[str], reference: Reference, wanted: Wanted) -> Resolved:
+def _of_several(
+    lookup: Lookup,
+    owners: Sequence[str],
+    reference: Reference,
+    wanted: Wanted,
+    says_so: Callable[[str], bool],
+) -> Resolved:
     """Return the one that is meant of several entries that have the name.
 
     Raises:
@@ -108,7 +127,7 @@ def _of_several(lookup: Lookup, owners: Sequence[str], reference: Reference, wan
     found: list[Resolved] = []
     for name in owners:
         with contextlib.suppress(NotFoundError):
-            found.append(_resolved(lookup, name, reference, wanted))
+            found.append(_resolved(lookup, name, reference, wanted, says_so))
     if not found:
         raise NotFoundError(
             f"none of those called {reference.name!r} has an artifact {wanted}".rstrip(),
@@ -124,12 +143,11 @@ def _of_several(lookup: Lookup, owners: Sequence[str], reference: Reference, wan
     )
 
 
-def _meant(entry: Entry, name: str) -> Callable[[Artifact], bool]:
+def _meant(entry: Entry, says_so: Callable[[str], bool]) -> Callable[[Artifact], bool]:
     """Return whether an artifact of an entry is meant by a name: each, unless the name is an alias of some only."""
-    wanted = matching.folded(name)
 
     def has(artifact: Artifact) -> bool:
-        return wanted in map(matching.folded, artifact.aliases)
+        return any(map(says_so, artifact.aliases))
 
     some = any(has(artifact) for release in entry.versions.values() for artifact in release.artifacts)
     return has if some else lambda artifact: True

@@ -17,9 +17,10 @@ import functools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import AdapterHubError, AuthenticationError, NotFoundError, StateError, UnsupportedError
-from . import digest, s3_client, shards
+from . import digest, s3_client, shards, snapshots
 from .contention import Stale, between_others
 from .copies import INDEX, MOST
 from .folder_publisher import file_name, home_of, sizes
@@ -27,6 +28,10 @@ from .index import Index
 from .publication import Offer, Outcome, Publication
 from .records import Artifact
 from .s3_client import NEW, Location
+from .snapshots import SIGNED
+
+if TYPE_CHECKING:
+    from .signing import Seal, Sealing
 
 TRIAL = ".adapterhub-trial-"
 """How the objects begin by which it is found out whether a store heeds conditions; they hold one byte."""
@@ -34,12 +39,30 @@ TRIAL = ".adapterhub-trial-"
 LEFTOVER_SECONDS = 3600.0
 
 
+class Noted(NamedTuple):
+    """A document as it was read: what the store calls its state, and its digest, None where there is none."""
+
+    etag: str
+    digest: str | None
+
+
+ABSENT = Noted(NEW, None)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """An index in a bucket, or a part of one, and what the store calls the states of its documents."""
+    """An index in a bucket, or a part of one, and its documents as they were read."""
 
     index: Index
-    etags: Mapping[str, str]
+    noted: Mapping[str, Noted]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signing:
+    """What signs a change, and what the store calls the signature that it replaces."""
+
+    sealing: Sealing
+    etag: str
 
 
 class S3Publisher:
@@ -59,14 +82,14 @@ class S3Publisher:
         self._written: set[Location] = set()
         self._found = self._head = self._look()
         self._fresh = True
-        if INDEX not in self._head.etags and not create:
+        if INDEX not in self._head.noted and not create:
             raise NotFoundError(f"there is no registry at {self.place}", hint="--create makes one")
 
     def card(self) -> bytes | None:
         """Return None: a bucket has no model card."""
         return None
 
-    def publish(self, publication: Publication, *, dry_run: bool = False) -> Outcome:
+    def publish(self, publication: Publication, *, dry_run: bool = False, seal: Seal | None = None) -> Outcome:
         """Publish a version; see publication.Publisher.
 
         Raises:
@@ -77,14 +100,14 @@ class S3Publisher:
             return self._outcome(publication, artifacts, self._part(self._head, publication.name).index)
         refuse_without_conditions(self.home)
         try:
-            outcome = between_others(lambda: self._attempt(publication, artifacts), self.place)
+            outcome = between_others(lambda: self._attempt(publication, artifacts, seal), self.place)
         except StateError:
             self._sweep(publication)
             raise
         self._sweep(publication)
         return outcome
 
-    def _attempt(self, publication: Publication, artifacts: tuple[Artifact, ...]) -> Outcome:
+    def _attempt(self, publication: Publication, artifacts: tuple[Artifact, ...], seal: Seal | None) -> Outcome:
         """Bring files and index there, on top of the index that was read, or of a new look.
 
         Raises:
@@ -93,6 +116,7 @@ class S3Publisher:
         # What was read serves once: after the wait for others there is something newer.
         self._head, self._fresh = (self._head if self._fresh else self._look()), False
         self._found = found = self._part(self._head, publication.name)
+        signed = None if seal is None else self._signed(seal, found)
         outcome = self._outcome(publication, artifacts, found.index)
         if outcome.new:
             changed = publication.added_to(found.index, artifacts)
@@ -100,10 +124,26 @@ class S3Publisher:
             for offer, artifact in zip(publication.offers, artifacts, strict=True):
                 if artifact not in known:
                     self._upload(offer, artifact)
-            self._replace(found, changed)
+            self._replace(found, changed, signed)
         return outcome
 
-    def _replace(self, found: Found, changed: Index) -> None:
+    def _signed(self, seal: Seal, found: Found) -> Signing:
+        """Return what signs a change of what was found, which is as it was signed last.
+
+        Raises:
+            Stale: somebody has died between signature and index; the index is what was signed now.
+            StateError: it has changed since it was signed.
+        """
+        noted: dict[str, Noted] = {}
+        sealing = seal.begin(functools.partial(self._read, noted), self.place)
+        there = {INDEX: self._head.noted.get(INDEX, ABSENT), **found.noted}
+        if left := sealing.unfinished({path: one.digest for path, one in there.items()}):
+            for path, data in left.items():
+                s3_client.put(self.home / path, data, match=there[path].etag)
+            raise Stale(self.place)
+        return Signing(sealing=sealing, etag=noted.get(SIGNED, ABSENT).etag)
+
+    def _replace(self, found: Found, changed: Index, signed: Signing | None) -> None:
         """Replace the index, or the one shard that is another one now.
 
         Raises:
@@ -115,9 +155,15 @@ class S3Publisher:
             raise UnsupportedError(
                 f"{self.place} would need {', '.join(documents)} to be replaced at once", hint="change a copy of it"
             )
+        if signed is not None:
+            for path, data in signed.sealing.files(documents).items():
+                s3_client.put(self.home / path, data, match=signed.etag if path == SIGNED else None)
         for path, data in documents.items():
-            s3_client.put(self.home / path, data, match=found.etags.get(path, NEW))
-        self._found = Found(index=changed, etags={})
+            s3_client.put(self.home / path, data, match=found.noted.get(path, ABSENT).etag)
+        self._found = Found(index=changed, noted={})
+        if signed is not None:
+            with contextlib.suppress(AuthenticationError):
+                s3_client.remove(self.home / kept for kept in snapshots.places(documents).values())
 
     def _outcome(self, publication: Publication, artifacts: tuple[Artifact, ...], index: Index) -> Outcome:
         """Return what publishing to the index as it is changes."""
@@ -135,28 +181,28 @@ class S3Publisher:
 
     def _look(self) -> Found:
         """Return what index.json is now, an empty index where there is none."""
-        etags: dict[str, str] = {}
-        data = self._read(etags, INDEX)
+        noted: dict[str, Noted] = {}
+        data = self._read(noted, INDEX)
         index = Index() if data is None else Index.loads(data, f"{INDEX} of {self.place}")
-        return Found(index=index, etags=etags)
+        return Found(index=index, noted=noted)
 
     def _part(self, head: Found, name: str) -> Found:
         """Return the index; of a sharded one what a name stands for."""
         if not head.index.layout:
             return head
-        etags: dict[str, str] = {}
-        index = shards.partial([name], functools.partial(self._read, etags), self.place)
-        return Found(index=index, etags=etags)
+        noted = {shards.path_of(name): ABSENT} if shards.can_be(name) else {}
+        index = shards.partial([name], functools.partial(self._read, noted), self.place)
+        return Found(index=index, noted=noted)
 
-    def _read(self, etags: dict[str, str], path: str) -> bytes | None:
-        """Return a document, or None where there is none, and note what the store calls its state."""
+    def _read(self, noted: dict[str, Noted], path: str) -> bytes | None:
+        """Return a document, or None where there is none, and note how it was."""
         try:
             document = s3_client.document(self.home / path, most=MOST)
         except NotFoundError:
             return None
         if document is None or not document.etag:
             raise UnsupportedError(f"{self.place} gives {path} no ETag, and cannot be published to")
-        etags[path] = document.etag
+        noted[path] = Noted(document.etag, digest.of_bytes(document.data))
         return document.data
 
     def _sweep(self, publication: Publication) -> None:

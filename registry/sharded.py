@@ -55,6 +55,13 @@ class Sharded(Lookup):
         wanted = matching.folded(name)
         return sorted({*found.owners(wanted), *(one for one in found.alias_of if self._has_alias(one, wanted))})
 
+    def of_organisations(self, name: str) -> list[str]:
+        """Return such entries, or none where they cannot be listed; see Lookup.of_organisations."""
+        try:
+            return self.whole().of_organisations(name)
+        except UnsupportedError:
+            return []
+
     def near(self, name: str) -> list[str]:
         """Return the entries whose names come nearest, or none where they cannot be listed; see Lookup.near."""
         try:

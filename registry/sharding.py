@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any, TypeAlias
 
-from ..errors import AdapterHubError, UnsupportedError
-from . import atomic, editing, shard_database, shards
+from ..errors import AdapterHubError, NotFoundError, UnsupportedError
+from . import atomic, desks, editing, paths, shard_database, shards
+from .contention import between_others
 from .folder_publisher import FolderPublisher
-from .index import Index
+from .index import Entries, Index
 from .publishers import publisher_at
-from .registry import INDEX
+from .registry import INDEX, locate
 from .settings import Settings
+
+JSON: TypeAlias = Any
 
 
 def shard_at(place: str, settings: Settings, *, dry_run: bool = False) -> int | None:
@@ -72,17 +76,54 @@ def whole(folder: Path) -> Index:
         raise atomic.unreadable(folder, error) from error
 
 
-def pack(folder: Path, *, dry_run: bool = False) -> tuple[int, int]:
-    """Write all entries of a sharded registry into one compressed file; return their number and its size.
+def pack_at(place: str, settings: Settings, *, dry_run: bool = False) -> tuple[int, int]:
+    """Write all entries of a sharded registry into one compressed file beside it; return their number and its size.
 
     dry_run: only say it.
+
+    Raises:
+        UnsupportedError: the place is neither a folder nor a bucket nor a repository on the Hub.
+        AdapterHubError: it is no sharded registry, or cannot be read or written.
+        SchemaError, FormatError: a shard is not valid.
+    """
+    where = settings.registries.get(place, place)
+    if not paths.is_url(where):
+        return pack(locate(where, settings=settings).parent, dry_run=dry_run)
+    desk = desks.desk_at(where, settings)
+    return between_others(lambda: _packed(desk, dry_run=dry_run), desk.place)
+
+
+def _packed(desk: desks.Desk, *, dry_run: bool) -> tuple[int, int]:
+    """Pack the registry at a desk as it is now; raises as pack_at, and Stale where a shard is gone meanwhile."""
+    desk.look()
+    data = desk.read(INDEX)
+    if data is None:
+        raise NotFoundError(f"there is no registry at {desk.place}", hint="`adapterhub push --create` makes one")
+    _refuse_one_file(Index.loads(data, f"{INDEX} of {desk.place}"), desk.place)
+    entries: dict[str, JSON] = {}
+    for found in desk.shards(shards.parse).values():
+        entries |= found.adapters.raw
+    index = Index(adapters=Entries(entries))
+    index.check(desk.place)
+    made = shards.pack(index)
+    if not dry_run:
+        desk.write({shards.PACKED: made}, "Pack the index")
+    return len(index), len(made)
+
+
+def _refuse_one_file(index: Index, place: str) -> None:
+    if not index.layout:
+        raise AdapterHubError(f"{place} has one index file, which needs no other", hint="`adapterhub index shard`")
+
+
+def pack(folder: Path, *, dry_run: bool = False) -> tuple[int, int]:
+    """Write all entries of a sharded registry in a folder into one compressed file; see pack_at.
 
     Raises:
         AdapterHubError: it is no sharded registry, or cannot be read or written.
         SchemaError, FormatError: a shard is not valid.
     """
-    if not Index.load(folder / INDEX).layout:
-        raise AdapterHubError(f"{folder} has one index file, which needs no other", hint="`adapterhub index shard`")
+    _refuse_one_file(Index.load(folder / INDEX), str(folder))
     index = whole(folder)
     index.check(str(folder))
     data = shards.pack(index)

@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeAlias
 
+from .. import schemas
 from ..errors import FormatError, SchemaError
 from . import matching, paths
 from .index import SHARDED, Entries, Index
@@ -115,8 +116,9 @@ def all_of(index: Index) -> Iterator[tuple[str, bytes]]:
 
 
 def pack(index: Index) -> bytes:
-    """Return all entries in one compressed file; equal indexes have equal bytes."""
-    return gzip.compress(index.dumps(), mtime=0)
+    """Return all entries in one compressed file, without blanks; equal indexes have equal bytes."""
+    entries = {name: index.adapters[name].to_json() for name in sorted(index.adapters)}
+    return gzip.compress(schemas.canonical({**index.marks(), "adapters": entries}), mtime=0)
 
 
 def unpack(data: bytes, most: int, what: str) -> bytes:

@@ -42,6 +42,7 @@ class Snapshot:
         time: when it was signed, in UTC.
         index: digest of index.json.
         size: bytes of index.json.
+        shards: of a sharded index, the root of the tree of its shards' digests (digest_tree.py); else "".
         ancestors: earlier snapshots: the one before, two before, four, ….
     """
 
@@ -49,6 +50,7 @@ class Snapshot:
     time: str
     index: str
     size: int
+    shards: str = ""
     ancestors: tuple[Ancestor, ...] = ()
 
     @classmethod
@@ -59,9 +61,8 @@ class Snapshot:
     def to_json(self) -> JSON:
         """Return the record as JSON."""
         ancestors = [{"number": row.number, "digest": row.digest} for row in self.ancestors]
-        return {
-            "number": self.number, "time": self.time, "index": self.index, "size": self.size, "ancestors": ancestors
-        }  # fmt: skip
+        known = {"number": self.number, "time": self.time, "index": self.index, "size": self.size}
+        return {**known, **({"shards": self.shards} if self.shards else {}), "ancestors": ancestors}
 
     @property
     def data(self) -> bytes:
@@ -117,6 +118,21 @@ def path_of(number: int) -> str:
     'snapshots/12.json'
     """
     return f"snapshots/{number}.json"
+
+
+def place_of(known: str) -> str:
+    """Return where bytes are kept under their digest: nodes of a tree, and what is signed before it is in its place.
+
+    >>> place_of(f"sha256:{'ab' * 32}")[:24]
+    'snapshots/ab/abababababa'
+    """
+    name = digest.hexadecimal(known)
+    return f"snapshots/{name[:2]}/{name}.json"
+
+
+def places(documents: Mapping[str, bytes]) -> dict[str, str]:
+    """Return path → where a document that is signed lies under its digest, until it is in its place."""
+    return {path: place_of(digest.of_bytes(data)) for path, data in documents.items()}
 
 
 def parsed(data: bytes, what: str) -> Snapshot:

@@ -2,13 +2,13 @@
 
 The bytes at an artifact's url, and at each URL among its sources, are held against the digest in the index. A source
 `hf://user/repo@revision` holds the adapter as it was saved anew, in files of its own: the index has no digest of them,
-so they are held against those that the Hub lists, and whoever asks is told. A place that cannot give the adapter is
-passed over; one that gives wrong bytes ends the search.
+so they are held against those that the Hub lists, and whoever asks is told. A lock pins the digests of such files too.
+A place that cannot give the adapter is passed over; one that gives wrong bytes ends the search.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,7 +53,7 @@ def obtain(
 ) -> Found:
     """Return an artifact on this machine: as it is here already, or from the first of its places that gives it.
 
-    pinned: ask only places whose bytes are held against the index's own digest, as where the index has to be signed.
+    pinned: ask only places whose bytes are held against digests of the index or lock, as where that has to be signed.
 
     Raises:
         OfflineError: it is not here, and the network is switched off; says where it would come from.
@@ -62,8 +62,9 @@ def obtain(
     """
     if pinned:
         artifact = replace(artifact, sources=pinned_sources(artifact))
-    attempt = _Attempt(registry, artifact, what, store, progress)
-    if not artifact.sources:
+    copies = {copy.url: copy for copy in registry.copies(artifact)}
+    attempt = _Attempt(registry, artifact, copies, what, store, progress)
+    if not artifact.sources and not copies:
         return attempt.at(artifact.url, offline=offline)
     here = attempt.here()
     if here is not None:
@@ -109,16 +110,22 @@ class _Attempt:
 
     registry: Registry
     artifact: Artifact
+    copies: Mapping[str, Content]
     what: str
     store: Store
     progress: Progress | None
 
     @property
     def places(self) -> tuple[str, ...]:
-        return (self.artifact.url, *self.artifact.sources)
+        return (self.artifact.url, *self.artifact.sources, *self.copies)
 
     def at(self, place: str, *, offline: bool) -> Found:
         """Return the artifact from one place."""
+        if place in self.copies:
+            content = self.copies[place]
+            read = remotes.reader(place, self.store.root, offline=offline)
+            path, cached = self.store.obtain(content, read, self.what, progress=self.progress)
+            return Found(path=path, cached=cached, content=content)
         if place.startswith(REPOSITORY) and place != self.artifact.url:
             reference = Reference.parse(place)
             return from_hub(reference, format=None, store=self.store, offline=offline, progress=self.progress)

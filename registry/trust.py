@@ -1,68 +1,90 @@
-"""Trust: registries that the settings say must be signed by a key, and what was seen of them.
-
-    <cache>/trust/<mark of the place>.json    the newest snapshot that was verified: its number, digest and index
+"""Trust: registries that the settings say must be signed by a key.
 
 An index of such a registry is used only if it is the one that a snapshot names, the snapshot is signed by the key, and
 it is the one seen before or follows it. So neither a changed index is used, nor an old one that was put back, nor one
 of another history, nor the index of one state with the signature of another. What was verified is not verified again.
+Of a sharded index the snapshot names the tree of its shards, which are verified as they are read (signed_shards.py).
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from ..errors import DigestError, IntegrityError, NotFoundError, UnsupportedError, UsageError
-from . import atomic, copies, digest, paths, remotes, signatures, signing, snapshots, streaming, verified
-from .registry import locate
-from .remote import Source
-from .settings import BUNDLED, Settings
-from .snapshots import SIGNED, Ancestor, Signed, Snapshot
+from . import (
+    atomic,
+    copies,
+    derived,
+    digest,
+    editing,
+    paths,
+    remotes,
+    seen,
+    signatures,
+    signed_shards,
+    signing,
+    snapshots,
+    verified,
+)
+from .copies import Place
+from .lookup import Lookup, Progress
+from .registry import copy_of
+from .seen import Seen
+from .settings import Settings
+from .snapshots import SIGNED, Signed, Snapshot
+from .trusted_keys import key_of
 
-INDEX = "index.json"
-MOST = 1 << 20
-"""Bytes that a snapshot may have."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
-    """The newest snapshot that was verified.
+class Trusted:
+    """An index as it was signed.
 
     Attributes:
-        place: the registry.
-        key: digest of the key.
-        number, snapshot: number and digest of the snapshot.
-        index: digest of the index.
+        index: the file to read it from: another one than its own while a signed change is on its way to its place.
+        digest: the digest that this file has to have.
+        shards: of a sharded index the root of the tree of its shards, else "".
+        renew: gives the root that is signed now.
+    """
+
+    index: Path
+    digest: str
+    shards: str = ""
+    renew: Callable[[], str] = field(default=str, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """An index file and what reads small files beside it, or None where there is no such file.
+
+    Attributes:
+        place: where the registry lies, as it was asked for.
+        index: the index file; of a registry on the network, its copy.
+        read: takes the path of a file beside it.
     """
 
     place: str
-    key: str
-    number: int
-    snapshot: str
-    index: str
+    index: Path
+    read: Callable[[str], bytes | None]
 
-    @classmethod
-    def of(cls, place: str, key: Path, snapshot: Snapshot) -> Seen:
-        """Return what is remembered of a snapshot."""
-        return cls(
-            place=place,
-            key=_digest_of_key(key),
-            number=snapshot.number,
-            snapshot=snapshot.digest,
-            index=snapshot.index,
-        )
+    def bytes(self, path: str) -> bytes:
+        """Return a file beside the index.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        data = self.read(path)
+        if data is None:
+            raise NotFoundError(f"there is no {path} of {self.place}", hint="a signed registry keeps all its snapshots")
+        return data
 
 
-def check(place: str, index: Path, home: str, settings: Settings) -> bool:
-    """Return whether the settings ask for a signature of the index of a registry, which then has it.
-
-    Args:
-        place: where the registry lies, as it was asked for.
-        index: the index file; of a registry on the network, its copy.
-        home: the URL that its urls begin at; "" where that is the folder of the index.
-        settings: the settings.
+def check(beside: Beside, settings: Settings) -> Trusted | None:
+    """Return the index of a registry as it was signed; None where the settings ask for no signature.
 
     Raises:
         IntegrityError: it is not signed, or not by the key, or not a later state of what was seen.
@@ -71,24 +93,15 @@ def check(place: str, index: Path, home: str, settings: Settings) -> bool:
         NotFoundError: the settings name a key or registry that is not there.
         AuthenticationError, AdapterHubError: the signature cannot be read.
     """
-    key = key_of(place, settings)
+    key = key_of(beside.place, settings)
     if key is None:
-        return False
-    seen = _seen(_path(place, settings))
-    if seen is None or seen.key != _digest_of_key(key) or seen.index != verified.digest_of(index):
-        verify(place, index, home, key, settings)
-    return True
-
-
-def key_of(place: str, settings: Settings) -> Path | None:
-    """Return the key that the settings ask for at a place, or None.
-
-    Raises:
-        NotFoundError: the settings ask for a key at a registry that they do not name.
-    """
-    wanted = {_canonical(_where(who, settings)): key for who, key in settings.trust.items()}
-    key = wanted.get(_canonical(place)) if place != BUNDLED else None
-    return None if key is None else Path(key)
+        return None
+    before = seen.load(seen.path_of(beside.place, settings))
+    now = (seen.digest_of_key(key), verified.digest_of(beside.index))
+    # What is known of a sharded index by its file is nothing: that stays the same.
+    if before is not None and (before.key, before.index) == now and not _is_sharded(beside):
+        return Trusted(index=beside.index, digest=before.index)
+    return verify(beside, key, settings, again=False)[0]
 
 
 def verify_place(place: str, settings: Settings, key: Path | None) -> Snapshot:
@@ -101,118 +114,129 @@ def verify_place(place: str, settings: Settings, key: Path | None) -> Snapshot:
     wanted = key or key_of(place, settings)
     if wanted is None:
         raise UsageError(f"the settings ask for no signature of {place}", hint="name a public key with --key")
-    if not paths.is_url(place):
-        return verify(place, locate(place, settings=settings), "", wanted, settings)
-    registry = remotes.registry_at(place)
-    if registry is None:
+    remote = remotes.registry_at(place) if paths.is_url(place) else None
+    if remote is None and paths.is_url(place):
         raise remotes.unsupported(f"the registry {place}")
-    index, home = copies.copy_of(registry, settings.cache, offline=settings.offline)
-    return verify(place, index, home, wanted, settings)
+    path, _, (trusted, snapshot) = _settled(place, remote, settings, lambda beside: verify(beside, wanted, settings))
+    if trusted.shards and remote is None:
+        signed_shards.verify_all(path.parent, trusted.shards)
+    return snapshot
 
 
-def verify(place: str, index: Path, home: str, key: Path, settings: Settings) -> Snapshot:
-    """Return the snapshot that an index is signed as, and remember it; see check."""
-    if home.startswith("oci://"):
-        raise UnsupportedError(f"{place} cannot be signed: its index is put together by readers")
-    what, read = f"the index of {place}", _reader(index, home, settings)
-    try:
-        signed = Signed.loads(read(SIGNED), f"{SIGNED} of {place}")
-    except NotFoundError as error:
-        raise IntegrityError(
-            f"{what} is not signed, and must be by {key}", hint="`adapterhub index sign` does it"
-        ) from error
-    signatures.verify(signed.snapshot.data, signed.signature, key, what)
-    _refuse_other(signed.snapshot, index, what)
-    path, fresh = _path(place, settings), Seen.of(place, key, signed.snapshot)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise atomic.unwritable(path, error) from error
+def found(
+    place: str, remote: Place | None, settings: Settings, progress: Progress | None
+) -> tuple[Path, str, tuple[Trusted | None, Lookup]]:
+    """Return the index file of a registry, the URL that its urls begin at, the index as it was signed, and opened.
+
+    Args:
+        place: where the registry lies, as it was asked for.
+        remote: the registry, where it lies on the network.
+        settings: the settings.
+        progress: is told how far it is when a large index is prepared.
+
+    Raises:
+        IntegrityError, …: see check, and derived.open_index.
+    """
+
+    def ask(beside: Beside) -> tuple[Trusted | None, Lookup]:
+        trusted = check(beside, settings)
+        if trusted is None:
+            return None, derived.open_index(beside.index, settings.cache, progress)
+        return trusted, derived.open_index(trusted.index, settings.cache, progress, trusted.digest)
+
+    return _settled(place, remote, settings, ask)
+
+
+def _settled(place: str, remote: Place | None, settings: Settings, ask: Callable[[Beside], T]) -> tuple[Path, str, T]:
+    """Return the index file of a registry, the URL that its urls begin at, and what is asked of both.
+
+    It is asked again where somebody may have pushed and signed while index and signature were read.
+    """
+    failed: set[tuple[str, str]] = set()
     while True:
-        seen = _seen(path)
-        if seen is not None and seen.key == fresh.key:
-            snapshots.follows(signed.snapshot, Ancestor(number=seen.number, digest=seen.snapshot), read)
-        with atomic.held(path):
-            # Who was faster may have seen a later one.
-            if _seen(path) == seen:
-                atomic.write(path, json.dumps(asdict(fresh), indent=2).encode() + b"\n")
-                return signed.snapshot
+        path, home = copy_of(place, remote, settings)
+        beside = of_folder(place, path) if remote is None else of_network(place, remote, path, home, settings)
+        try:
+            return path, home, ask(beside)
+        except DigestError as error:
+            if (error.expected, error.actual) in failed:
+                raise
+            failed.add((error.expected, error.actual))
 
 
-def _refuse_other(snapshot: Snapshot, index: Path, what: str) -> None:
-    """Raise unless an index is the one that a snapshot names.
+def of_folder(place: str, index: Path) -> Beside:
+    """Return an index in a folder, with what reads the files beside it."""
+    return Beside(place=place, index=index, read=editing.reader(index.parent))
+
+
+def of_network(place: str, registry: Place, index: Path, home: str, settings: Settings) -> Beside:
+    """Return the copy of an index on the network, with what reads the files beside that."""
+
+    def read(path: str) -> bytes | None:
+        if home.startswith("oci://"):
+            raise UnsupportedError(f"{place} cannot be signed: its index is put together by readers")
+        return copies.part_of(registry, path, home, settings.cache, offline=settings.offline)
+
+    return Beside(place=place, index=index, read=read)
+
+
+def verify(beside: Beside, key: Path, settings: Settings, *, again: bool = True) -> tuple[Trusted, Snapshot]:
+    """Return an index as it is signed, and the snapshot that says so, which is remembered; see check.
+
+    again: also verify the signature of the snapshot that was seen last.
+    """
+    what = f"the index of {beside.place}"
+    data = beside.read(SIGNED)
+    if data is None:
+        raise IntegrityError(f"{what} is not signed, and must be by {key}", hint="`adapterhub index sign` does it")
+    signed = Signed.loads(data, f"{SIGNED} of {beside.place}")
+    path, fresh = seen.path_of(beside.place, settings), Seen.of(beside.place, key, signed.snapshot)
+    new = seen.load(path) != fresh
+    if again or new:
+        signatures.verify(signed.snapshot.data, signed.signature, key, what)
+    trusted = Trusted(
+        index=_signed_index(signed.snapshot, beside, what),
+        digest=signed.snapshot.index,
+        shards=signed.snapshot.shards,
+        renew=lambda: verify(beside, key, settings, again=False)[0].shards,
+    )
+    if new:
+        seen.remember(path, fresh, signed.snapshot, beside.bytes)
+    return trusted, signed.snapshot
+
+
+def _is_sharded(beside: Beside) -> bool:
+    data = atomic.read(beside.index, missing=NotFoundError(f"there is no index at {beside.index}"))
+    return signing.is_sharded(data, f"the index of {beside.place}")
+
+
+def _signed_index(snapshot: Snapshot, beside: Beside, what: str) -> Path:
+    """Return the file with the index that a snapshot names.
 
     Raises:
-        DigestError: it is another one.
-        UnsupportedError: it does not hold its entries itself.
+        DigestError: there is only another one.
+        IntegrityError: it is sharded, and the snapshot does not name its shards, or the other way round.
+        UnsupportedError: it holds its entries neither itself nor in shards.
     """
-    data = atomic.read(index, missing=NotFoundError(f"there is no index at {index}"))
+    data = atomic.read(beside.index, missing=NotFoundError(f"there is no index at {beside.index}"))
+    path = beside.index
     if (actual := digest.of_bytes(data)) != snapshot.index:
-        raise DigestError(
-            f"{what}, as of snapshot {snapshot.number},",
-            expected=snapshot.index,
-            actual=actual,
-            hint="it was changed after it was signed; who keeps it signs it with `adapterhub index sign`",
-        )
-    signing.refuse_parts(data, what)
+        kept = beside.read(snapshots.place_of(snapshot.index))
+        if kept is None or digest.of_bytes(kept) != snapshot.index:
+            raise DigestError(
+                f"{what}, as of snapshot {snapshot.number},",
+                expected=snapshot.index,
+                actual=actual,
+                hint=signed_shards.HINT,
+            )
+        data, path = kept, _kept(kept, beside)
+    if signing.is_sharded(data, what) != bool(snapshot.shards):
+        raise IntegrityError(f"{what} is kept in another way than snapshot {snapshot.number} says")
+    return path
 
 
-def _reader(index: Path, home: str, settings: Settings) -> snapshots.Read:
-    """Return what reads small files beside an index."""
-
-    def read(path: str) -> bytes:
-        url = remotes.joined(home, path) if home else path
-        source = Source(url=url, path="", registry=index.parent)
-        return streaming.bounded(remotes.read(source, offline=settings.offline), MOST, path)
-
-    return read
-
-
-def _where(who: str, settings: Settings) -> str:
-    """Return the place that a line of the settings is about: one that it names, or that of a registry's name."""
-    return who if paths.is_url(who) or "/" in who or Path(who).is_absolute() else settings.location(who)
-
-
-def _canonical(place: str) -> str:
-    """Return a place as it is compared, however it is written.
-
-    >>> _canonical("https://HOST/hub/index.json"), _canonical("hf://me/hub@main")
-    ('https://host/hub', 'hf://me/hub')
-    """
-    if not paths.is_url(place):
-        path = Path(place).expanduser()
-        return str((path.parent if path.name == INDEX else path).resolve())
-    scheme, _, rest = place.partition("://")
-    rest = rest.rstrip("/").removesuffix(f"/{INDEX}").rstrip("/")
-    host, slash, path_text = rest.partition("/")
-    if scheme.lower() in {"http", "https"}:
-        host = host.lower()
-    if scheme.lower() == "hf":
-        path_text = path_text.partition("@")[0]
-    return f"{scheme.lower()}://{host}{slash}{path_text}"
-
-
-def _path(place: str, settings: Settings) -> Path:
-    """Return what is remembered of a registry; each revision that is asked for has a history of its own."""
-    revision = place.partition("@")[2] if place.startswith("hf:") else ""
-    return settings.cache / "trust" / f"{digest.mark(f'{_canonical(place)}@{revision}'.encode())}.json"
-
-
-def _digest_of_key(key: Path) -> str:
-    return digest.of_bytes(atomic.read(key, missing=NotFoundError(f"there is no key {key}", hint="see [trust]")))
-
-
-def _seen(path: Path) -> Seen | None:
-    """Return what was seen, or None where nothing was.
-
-    Raises:
-        IntegrityError: what is remembered cannot be read.
-    """
-    try:
-        said: Mapping[str, object] = json.loads(path.read_bytes())
-        fields = {name: str(said[name]) for name in ("place", "key", "snapshot", "index")}
-        return Seen(**fields, number=int(str(said["number"])))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise IntegrityError(f"{path} cannot be read", hint="remove it, if you know why it is damaged") from error
+def _kept(data: bytes, beside: Beside) -> Path:
+    """Return a file with an index that is signed and not in its place yet."""
+    if not paths.is_url(beside.place):
+        return beside.index.parent / snapshots.place_of(digest.of_bytes(data))
+    return copies.kept_beside(beside.index, data)

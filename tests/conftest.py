@@ -16,6 +16,7 @@ from hub_double import TOKEN, Hub
 from hypothesis import settings
 from local_server import running
 from oci_server import OciServer, docker_registry
+from signed_places import make_keys
 
 
 @pytest.fixture(scope="session")
@@ -129,6 +130,12 @@ def bucket(seaweed: str, online: None, monkeypatch: pytest.MonkeyPatch) -> Itera
     """The URL of an empty place in a bucket of a real store."""
     with s3_server.empty_prefix(seaweed, monkeypatch) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two pairs of keys: mine.pem, mine.pub, other.pem, other.pub."""
+    return make_keys(tmp_path_factory.mktemp("keys"))
 
 
 @pytest.fixture(scope="session")

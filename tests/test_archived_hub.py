@@ -237,6 +237,11 @@ def test_versions_that_would_be_one_are_refused() -> None:
         ("ner/conll2003@ukp", None, None, "ner-conll2003-bert"),
         ("chunk/conll2003@other", None, None, "chunk-conll2003-bert"),
         ("sts/stackexchange@ukp@1.0.0-serverfault-com", None, None, "stackexchange-bert"),
+        ("sentiment/sst-2", "bert-base-uncased", None, "sst2-bert"),
+        ("Sentiment/SST-2", "roberta-base", None, "sst2-roberta"),
+        ("en/wiki", None, "double_seq_bn", "en-wiki-mbert-houlsby"),
+        ("chunk/conll2003", None, None, "chunk-conll2003-bert"),
+        ("sts/stackexchange@1.0.0-serverfault-com", None, None, "stackexchange-bert"),
     ],
 )
 def test_a_task_and_an_organisation_mean_what_they_meant(
@@ -259,6 +264,16 @@ def test_a_name_of_adapters_for_several_base_models_wants_one_of_them(index: Ind
     ) as error:
         index.resolve("sentiment/sst-2@ukp")
     assert "base model" in error.value.hint
+
+
+def test_an_old_name_without_its_organisation_is_ambiguous_or_unknown_by_name(index: Index) -> None:
+    with pytest.raises(UsageError, match="another name of sst2-bert, sst2-bert-houlsby and sst2-roberta; name one of"):
+        index.resolve("sentiment/sst-2")
+    with pytest.raises(NotFoundError, match="there is no adapter 'sentiment/sst'"):
+        index.resolve("sentiment/sst")
+    assert index.find("ner/conll2003") == "ner-conll2003-bert"
+    known = index.add("mine", "1.0.0", MINI, published="2026-01-01", aliases=("ner/conll2003",))
+    assert known.find("ner/conll2003") == "mine"
 
 
 def test_others_than_names_with_an_organisation_belong_to_one_entry(index: Index) -> None:
@@ -497,6 +512,31 @@ def test_where_only_what_the_index_vouches_for_is_wanted_the_hub_is_not_asked(
     with pytest.raises(NotFoundError, match=r"there is no .*/1\.zip"):
         sources.obtain(registry, artifact, "it", store=Store(), offline=False, progress=None, pinned=True)
     assert not double.requests
+
+
+def test_a_frozen_project_gets_the_copy_on_the_hub_that_its_lock_pins_where_the_old_host_is_gone(
+    one: Card, host: StaticHost, double: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = f"AdapterHub/{one.key.split('/')[1]}"
+    files = {file.name: file.read_bytes() for file in CASE.adapter.iterdir()}
+    double.storage.put(repository, files)
+    double.storage.tag(repository, "1", "main")
+    monkeypatch.chdir(tmp_path)
+    Path("adapterhub.toml").write_text(f'registry = "{tmp_path}/registry"\n[adapters]\nit = "sst2-bert"\n')
+    assert type_command("lock").status == 0
+    monkeypatch.setenv("ADAPTERHUB_CACHE", str(tmp_path / "fresh"))
+    host.files.clear()
+    typed = type_command("sync", "--frozen", "--json")
+    assert typed.status == 0, typed.err
+    there = Path(typed.json["adapters"][0]["path"])
+    assert {path.name: path.read_bytes() for path in there.iterdir()}.items() <= files.items()
+    assert typed.json["adapters"][0]["digest"] != digest.of_bytes(PACKED)
+    typed = type_command("pull", "it", "--frozen", "--offline")
+    assert typed.status == 0, typed.err
+    assert computes_as_the_library(Path(typed.out.strip()))
+    monkeypatch.setenv("ADAPTERHUB_CACHE", str(tmp_path / "fresher"))
+    double.storage.put(repository, {**files, "pytorch_adapter.bin": b"other"})
+    assert type_command("sync", "--frozen").status == 0
 
 
 def test_a_file_that_is_gone_from_its_folder_comes_from_another_source(host: StaticHost, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from adapterhub.errors import (
     OfflineError,
     UsageError,
 )
-from adapterhub.registry import open_registry, pull, streaming
+from adapterhub.registry import hf_client, open_registry, pull, streaming
 
 PEFT = {"adapter_config.json": b"{}", "adapter_model.safetensors": BIG}
 OTHERS = {"README.md": b"# card", "tokenizer.json": b"{}", "optimizer.pt": b"x"}
@@ -190,6 +190,12 @@ def test_a_hub_that_is_not_there_is_an_error_of_the_network(online: None, monkey
     with pytest.raises(OfflineError, match="hf://me/lora cannot be reached") as caught:
         pull("hf://me/lora")
     assert caught.value.exit_code == 7
+
+
+def test_an_upload_that_finds_no_connection_is_an_error_of_the_network() -> None:
+    with pytest.raises(streaming.Passing) as caught, hf_client.our_errors("hf://me/lora"):
+        raise ConnectionError("reset")
+    assert str(caught.value.error).startswith("hf://me/lora cannot be reached: reset")
 
 
 def test_the_token_goes_to_the_hub_alone(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,7 +126,13 @@ def entries(draw: st.DrawFn) -> dict[str, Any]:
             "summary": " ".join(draw(st.lists(st.sampled_from(WORDS) | LETTERS, max_size=3))),
             "task": draw(st.sampled_from(("", "sentiment", "sentiment/sst-2", "Sentiment/x/", "nli/mnli"))),
             "license": draw(st.sampled_from(("", "MIT", "Apache-2.0"))),
-            "aliases": draw(st.lists(NAMES.map(str.upper) | NAMES.map("@{}".format), max_size=2, unique=True)),
+            "aliases": draw(
+                st.lists(
+                    st.one_of(NAMES.map(str.upper), NAMES.map("@{}".format), NAMES.map("{}@a".format)),
+                    max_size=2,
+                    unique=True,
+                )
+            ),
         }
         found[name] = an_entry(draw(st.integers(0, 2)), draw(st.integers(0, 2)), **fields)
     return found
@@ -164,6 +170,7 @@ def test_a_name_leads_to_the_same_in_memory_and_in_a_database(found: dict[str, A
     data = an_index(found)
     index, kept = Index.loads(data), in_memory(data)
     assert kept.owners(name) == index.owners(name)
+    assert kept.of_organisations(name) == index.of_organisations(name)
     assert kept.near(name) == index.near(name)
     assert list(kept.names(name)) == list(index.names(name))
     assert list(kept.names()) == list(index.names()) == sorted(found)

@@ -35,6 +35,7 @@ from adapterhub.registry import (
     pull,
     s3_client,
     s3_publisher,
+    shards,
 )
 
 pytestmark = [
@@ -192,6 +193,20 @@ def test_a_publisher_that_is_killed_leaves_a_registry_that_works(place: str, tmp
             "index.json",
             ".index.json.lock",
         } == named
+
+
+@pytest.mark.parametrize("layout", [Index(), shards.MARKER])
+def test_what_writers_left_that_died_goes_with_the_next_push(tmp_path: Path, layout: Index) -> None:
+    home = tmp_path / "registry"
+    group = home / Path(shards.path_of("me/a")).parent
+    group.mkdir(parents=True)
+    layout.write(home / "index.json")
+    left = [home / ".index.json.abc.tmp", home / ".index.signed.json.abc.tmp"]
+    left += [group / ".me~a.json.abc.tmp"] if layout.sharded else []
+    for path in left:
+        path.write_bytes(b"{")
+    publish(str(home), tmp_path)
+    assert [path for path in left if path.exists()] == []
 
 
 def objects(place: str) -> set[str]:

@@ -118,6 +118,7 @@ def a_lock() -> dict[str, Any]:
     pinned = {"reference": "a@^1", "name": "me/a", "version": "1.0.0", "artifact": artifact, "registry": "https://host"}
     other = {"reference": "hf://a/b", "content": {"url": "hf://a/b@main", "files": artifact["files"]}}
     single = {"reference": "hf://a/c", "content": {"url": "hf://a/c@main", "digest": DIGEST, "size": 1}}
+    pinned["copies"] = [{"url": "hf://a/d@main", "files": artifact["files"]}]
     base = {"architecture": "bert", "revision": "main", "files": artifact["files"]}
     adapters = {"a": {**pinned, "parts": {"b": other, "c": single}}}
     return {"format": 1, "adapters": adapters, "bases": {"google-bert/bert-base-uncased": base}}

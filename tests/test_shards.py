@@ -474,6 +474,12 @@ def test_a_sharded_registry_in_a_bucket_is_read_listed_and_published_to(
     assert pull("me/b", registry=bucket).path.read_bytes() == b"native 1.0.0"
     assert type_command("yank", "me/b@1.0.0", "--registry", bucket).status == 0
     assert opened(bucket).entry("me/b").versions["1.0.0"].yanked
+    before = s3_client.listed(s3_client.parse(bucket) / "")
+    assert type_command("index", "pack", bucket, "--dry-run", "--json").json["adapters"] == 152
+    assert list(opened(bucket).names("me/")) == ["me/a"]
+    assert type_command("index", "pack", bucket, "--json").json["adapters"] == 152
+    assert list(opened(bucket).names("me/")) == ["me/a", "me/b"]
+    assert s3_client.listed(s3_client.parse(bucket) / "") == before
 
 
 # On the Hub.
@@ -502,6 +508,8 @@ def test_a_registry_on_the_hub_is_sharded_published_to_yanked_and_read(hub: Hub,
         shards.path_of(name) for name in ["me/a", *(["first"] if old else [])]
     }
     assert not repository.tags
+    assert type_command("index", "pack", place, "-q").out == f"{place}\n"
+    assert list(opened(place).names("me/")) == ["me/a"]
 
 
 def test_no_listing_of_a_sharded_repository_is_asked_for(hub: Hub, tmp_path: Path) -> None:
@@ -595,6 +603,9 @@ def test_what_cannot_be_sharded_or_packed_says_why(tmp_path: Path) -> None:
     typed = type_command("index", "pack", str(tmp_path))
     assert (typed.status, "has one index file, which needs no other" in typed.err) == (1, True)
     assert type_command("index", "shard", "https://host/hub").status == 6
+    assert type_command("index", "pack", "https://host/hub").status == 6
+    assert type_command("index", "pack", "s3://bucket/hub", "--offline").status == 7
+    assert type_command("index", "pack", str(tmp_path / "none")).status == 3
     assert type_command("index", "shard", "bundled").status == 2
 
 

@@ -13,8 +13,6 @@ from pathlib import Path
 
 import pytest
 from cli_session import type_command
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from hub_double import Hub
 from hypothesis import given
 from hypothesis import settings as examples
@@ -22,6 +20,7 @@ from hypothesis import strategies as st
 from local_server import StaticHost, running
 from publications import publish
 from remote_cases import BIG, a_file, a_registry
+from signed_places import sign, trusting
 
 from adapterhub.errors import (
     AdapterHubError,
@@ -37,6 +36,7 @@ from adapterhub.errors import (
 from adapterhub.registry import (
     Index,
     Settings,
+    derived,
     desks,
     open_registry,
     pull,
@@ -45,6 +45,7 @@ from adapterhub.registry import (
     signing,
     snapshots,
     trust,
+    trusted_keys,
 )
 from adapterhub.registry.snapshots import SIGNED, Ancestor, Signed, Snapshot
 
@@ -52,19 +53,6 @@ pytestmark = [
     pytest.mark.usefixtures("online"),
     pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning"),
 ]
-
-
-@pytest.fixture(scope="session")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two pairs of keys: mine.pem, mine.pub, other.pem, other.pub."""
-    folder = tmp_path_factory.mktemp("keys")
-    for name in ("mine", "other"):
-        key = ec.generate_private_key(ec.SECP256R1())
-        plain, pem = serialization.NoEncryption(), serialization.Encoding.PEM
-        (folder / f"{name}.pem").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
-        public = key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
-        (folder / f"{name}.pub").write_bytes(public)
-    return folder
 
 
 @pytest.fixture
@@ -75,19 +63,6 @@ def folder(tmp_path: Path) -> Path:
         (home / path).parent.mkdir(parents=True, exist_ok=True)
         (home / path).write_bytes(data)
     return home
-
-
-def sign(place: str | Path, keys: Path, name: str = "mine") -> tuple[Snapshot, bool]:
-    """Sign the index at a place."""
-    return signing.sign(desks.desk_at(str(place), Settings.load()), keys / f"{name}.pem")
-
-
-def trusting(place: str | Path, keys: Path, name: str = "mine", *, offline: bool = False) -> Settings:
-    """Return settings that want the index at a place signed by a key."""
-    Path("adapterhub.toml").write_text(
-        f'[trust]\n{json.dumps(str(place))} = {json.dumps(str(keys / name))[:-1]}.pub"\n'
-    )
-    return Settings.load(offline=offline)
 
 
 def change(folder: Path, version: str) -> None:
@@ -206,6 +181,29 @@ def test_an_index_that_was_changed_after_it_was_signed_is_not_used(folder: Path,
     refused(folder, settings, "as of snapshot 1, has digest", DigestError)
 
 
+@pytest.mark.parametrize("large", [False, True])
+def test_an_index_that_is_changed_once_it_was_verified_is_not_used(
+    folder: Path, keys: Path, monkeypatch: pytest.MonkeyPatch, large: bool
+) -> None:
+    monkeypatch.setattr(derived, "LARGE", 0 if large else derived.LARGE)
+    sign(folder, keys)
+    settings = trusting(folder, keys)
+    open_registry(folder, settings=settings)
+    original, check = (folder / "index.json").read_bytes(), trust.check
+
+    def changing(beside: trust.Beside, known: Settings) -> trust.Trusted | None:
+        (folder / "index.json").write_bytes(original)
+        trusted = check(beside, known)
+        change(folder, "1.1.0")
+        return trusted
+
+    monkeypatch.setattr(trust, "check", changing)
+    if large:
+        assert "1.1.0" not in open_registry(folder, settings=settings).index.entry("big").versions
+    else:
+        refused(folder, settings, "has digest", DigestError)
+
+
 @pytest.mark.parametrize("field", ["number", "index", "size", "time", "ancestors", "signature"])
 def test_a_snapshot_that_was_changed_is_not_believed(folder: Path, keys: Path, field: str) -> None:
     sign(folder, keys)
@@ -311,7 +309,7 @@ def test_an_index_whose_entries_lie_elsewhere_is_neither_signed_nor_used(
     folder: Path, keys: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(UnsupportedError, match="does not hold its entries itself"):
-        signing.refuse_parts(b'{"format": 1, "layout": "other", "adapters": {}}', "index.json")
+        signing.is_sharded(b'{"format": 1, "layout": "other", "adapters": {}}', "index.json")
     sign(folder, keys)
     monkeypatch.setattr(signing, "PARTS", frozenset({"format"}))
     with pytest.raises(UnsupportedError, match="does not hold its entries itself"):
@@ -340,7 +338,6 @@ def test_another_key_begins_another_history_only_if_the_first_is_removed(folder:
     with pytest.raises(StateError, match=f"was signed by another key, .*remove {SIGNED}"):
         sign(folder, keys, "other")
     (folder / SIGNED).unlink()
-    shutil.rmtree(folder / "snapshots")
     change(folder, "1.1.0")
     assert sign(folder, keys, "other")[0].number == 1
     refused(folder, trusting(folder, keys), "is not signed by the key")
@@ -380,7 +377,7 @@ def test_a_registry_may_be_written_in_several_ways(folder: Path, keys: Path, mon
     ],
 )
 def test_places_are_the_same_however_they_are_written(one: str, other: str, same: bool, keys: Path) -> None:
-    key = trust.key_of(other, trusting(one, keys))
+    key = trusted_keys.key_of(other, trusting(one, keys))
     assert key == (keys / "mine.pub" if same else None)
 
 
