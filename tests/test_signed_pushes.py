@@ -251,3 +251,18 @@ def test_the_commands_push_and_yank_with_a_signature(trained: Path, keys: Path, 
     typed = type_command("push", str(trained), "--to", place, "--as", "tiny-reviews@1.1.0", "--sign", key)
     assert typed.status == 1
     assert "look at it, and sign it with `adapterhub index sign`" in " ".join(typed.err.split())
+
+
+def test_a_composition_is_signed_with_its_push_and_who_does_not_sign_is_told(
+    shelf: Path, base: Path, keys: Path
+) -> None:
+    typed = type_command("compose", "both@1.0.0", "stack(low, movies@1.0.0)", "--base", str(base))
+    assert typed.status == 0, typed.err
+    sign(shelf, keys)
+    settings = trusting(shelf, keys)
+    push = ("push", "./both-1.0.0.json", "--to", str(shelf))
+    typed = type_command(*push, "--sign", str(keys / "mine.pem"))
+    assert typed.status == 0, typed.err
+    assert open_registry(str(shelf), settings=settings).index.resolve("both").version == "1.0.0"
+    typed = type_command(*push, "--as", "both@1.1.0")
+    assert (typed.status, "readers who want a signature refuse it" in typed.err) == (0, True), typed.err
