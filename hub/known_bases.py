@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..converters.format import KnownBase
+    from ..sites import Layout
 
 
 class Stage(NamedTuple):
@@ -120,6 +121,15 @@ class _Asked:
         from ..loader.known_base import KnownBase
 
         return KnownBase(self._bases.model, self._bases.architecture)
+
+    @property
+    def layout(self) -> Layout:
+        """Its places."""
+        return self._known.layout
+
+    def activation(self) -> str:
+        """Return the activation of the feed-forward blocks; see converters.format.KnownBase."""
+        return self._known.activation()
 
     def linear(self, path: str) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return the weight and the bias of a linear map; see converters.format.KnownBase."""

@@ -18,6 +18,7 @@ from ...architectures import Architecture
 from ...errors import FormatError, UsageError
 from ...methods.targets import JOINT
 from ...sites import Projection
+from ..joint import is_joint, mixed
 from .codec import Entry, Fields, Source
 
 if TYPE_CHECKING:
@@ -157,15 +158,13 @@ _RELEASE = re.compile(
 
 def merged(row: Architecture) -> tuple[str, ...]:
     """Return the projections that one module computes side by side."""
-    parts = [part for stack in row.layers for part in stack.attentions if part.query == part.key]
-    return ("query", "key", "value") if parts else ()
+    return ("query", "key", "value") if any(map(is_joint, row.layers)) else ()
 
 
 def _scaled(chosen: Iterable[str], row: Architecture) -> list[str]:
     """Return what was scaled before 1.1.0 too: merged projections, by their names where no stack has others."""
     parts = [role for role in chosen if role in merged(row)]
-    mixed = any(all(part.query != part.key for part in stack.attentions) for stack in row.layers)
-    return [JOINT] if parts and mixed else parts
+    return [JOINT] if parts and mixed(row) else parts
 
 
 def whole_number(value: float) -> JSON:

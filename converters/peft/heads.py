@@ -119,8 +119,8 @@ def _last_bias(head: HeadName) -> str:
 
 
 def _biased(head: HeadName) -> bool:
-    """Return whether the last layer has a bias; what transformers calls a score has none."""
-    return head.linears[-1] != "score"
+    """Return whether the last layer has a bias; what transformers calls a score has none, but that of tokens."""
+    return head.linears[-1] != "score" or head.kind == "tagging"
 
 
 def _config(head: HeadName, have: dict[str, tuple[int, ...]]) -> HeadConfig | None:

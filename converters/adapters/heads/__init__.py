@@ -18,7 +18,7 @@ from ....errors import FormatError, UnsupportedError, UsageError
 from ....methods import HeadConfig, Shapes
 from ... import class_heads
 from ...values import identical
-from ..codec import Source
+from ..codec import HOOKED, WRITES, Source
 from . import kinds
 
 if TYPE_CHECKING:
@@ -84,7 +84,37 @@ def encode(config: HeadConfig, labels: Sequence[str], tensors: Tensors, wanted: 
         if config == _fixed(head, source.version, config.labels or None, _shapes(tensors)):
             count = {"num_labels": config.labels} if config.labels else {}
             return {"config": None, "label2id": label2id, "model_class": wanted, "name": None, **count}
+    if source.row.name in HOOKED:
+        raise UnsupportedError(
+            f"`adapters` has no class with flexible heads for {source.row.name} models",
+            hint="write it in the native format, or take the head off",
+        )
     return {"config": {**kinds.encode(config, source.row, _shapes(tensors)), "label2id": label2id}}
+
+
+def class_of(config: HeadConfig, tensors: Tensors, row: Architecture) -> str:
+    """Return the class of transformers whose head this is, where no flexible one can be it; "" if there is none."""
+    try:
+        kinds.encode(config, row, _shapes(tensors))
+    except UnsupportedError:
+        pass
+    else:
+        if row.name not in HOOKED:
+            return ""
+    for head in row.heads:
+        names = class_heads.places(head)
+        own = {key for key in tensors if key.startswith("head.")}
+        if own <= names.keys() and _computes(head, config, _shapes(tensors)):
+            return head.classes[0]
+    return ""
+
+
+def _computes(head: HeadName, config: HeadConfig, have: Shapes) -> bool:
+    """Return whether the head of a class is one of this configuration."""
+    try:
+        return _fixed(head, WRITES, config.labels or None, have) == config
+    except FormatError:
+        return False
 
 
 def meaning(fields: Mapping[str, JSON], row: Architecture, tensors: Tensors) -> dict[str, JSON]:
