@@ -7,7 +7,7 @@ itself, unless offline. What is on this machine is used without asking the netwo
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
@@ -215,8 +215,14 @@ def _model(source: str, base: str, *, local: bool, revision: str | None = None) 
     }
     with quiet_transformers():
         try:
-            made_by = _without_auto(AutoConfig.from_pretrained(source, **words)) or AutoModel
-            model, report = made_by.from_pretrained(source, **words, output_loading_info=True, dtype=torch.float32)
+            config = AutoConfig.from_pretrained(source, **words)
+            words |= {"output_loading_info": True, "dtype": torch.float32}
+            model, report = (_without_auto(config) or AutoModel).from_pretrained(source, **words)
+            whole = own_class(config)
+            if _without_poolers(report["missing_keys"]) and whole not in (None, type(model)):
+                # Some classes call the base model in them otherwise than AutoModel expects.
+                outer, report = whole.from_pretrained(source, **words)
+                model = outer.base_model
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise base_error(error, base) from error
     _refuse_missing(model, report["missing_keys"], base)
@@ -226,15 +232,18 @@ def _model(source: str, base: str, *, local: bool, revision: str | None = None) 
     return found
 
 
-def _refuse_missing(model: PreTrainedModel, missing: Iterable[str], base: str) -> None:
+def _refuse_missing(model: PreTrainedModel, missing: Collection[str], base: str) -> None:
     """Raise if weights are missing, which transformers makes up at random; of a pooler it is enough to take it away."""
-    poolers = [name for name in missing if name.startswith("pooler.")]
-    others = sorted(set(missing) - set(poolers))
+    others = _without_poolers(missing)
     if others:
         faults = [f"{name} is missing" for name in others]
         raise FormatError(f"the weights of the base model {base} are incomplete", faults=faults)
-    if poolers:
+    if missing:
         model.add_module("pooler", None)
+
+
+def _without_poolers(missing: Iterable[str]) -> list[str]:
+    return sorted(name for name in missing if not name.startswith("pooler."))
 
 
 def base_error(error: BaseException, base: str) -> AdapterHubError:

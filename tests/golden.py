@@ -153,6 +153,7 @@ PREFIXES = Archive("prefix-cases.tar.gz")
 PEFT_PROMPTS = Archive("peft-prompt-cases.tar.gz")
 SETUPS = Archive("setup-cases.tar.gz")
 MERGES = Archive("merge-cases.tar.gz")
+PAIRS = Archive("pair-cases.tar.gz")
 PEFTS = Archive("peft-cases.tar.gz")
 
 

@@ -50,16 +50,17 @@ def peft_case(number: int) -> Options:
     """Return a case that PEFT is to make, but for its targets, which depend on the model."""
     draw = Draw(f"pair peft {number}")
     kind, family = PEFT[number % len(PEFT)], draw.choice([*MODELS])
-    shape = shape_of(draw) | ({} if MODELS[family].padded else {"padding": "none"})
-    return {
+    found: Options = {
         "family": family,
         "class": draw.choice(("bare", "head", "answering")),
         "answers": draw.choice(("SequenceClassification", "TokenClassification", "QuestionAnswering")),
         "attention": "eager",
-        "shape": shape,
+        "shape": shape_of(draw),
         "what": kind,
         "seed": draw.random(),
     }
+    found["shape"] |= {} if MODELS[family].padded else {"padding": "none"}
+    return found
 
 
 def endings(paths: Sequence[str]) -> list[str]:

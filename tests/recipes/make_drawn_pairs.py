@@ -3,8 +3,10 @@
     python make_drawn_pairs.py bases FOLDER                   needs adapters 1.3.0 and transformers 4.57.6
     python make_drawn_pairs.py adapters FOLDER FIRST LAST     the same
     python make_drawn_pairs.py peft FOLDER FIRST LAST         needs peft 0.21.2 and transformers 5.23.0; bases first
+    python make_drawn_pairs.py sample [ARCHIVE]               those of tests/data/pair-cases.tar.gz; needs adapters
 
-A case follows from its library and its number (drawn_pairs.py). FOLDER gets a folder for each, as in the golden cases.
+A case follows from its library and its number (drawn_pairs.py). FOLDER gets a folder for each, as in the golden cases;
+`make peers` (tests/peers) writes them for the other library and loads them there.
 """
 
 from __future__ import annotations
@@ -21,6 +23,16 @@ from drawn_models import answers, configuration, head_class, inputs, set_attenti
 from drawn_options import MODELS, Options
 from drawn_pairs import EMBEDDINGS, adapters_case, arguments_of, peft_case
 from families import settle
+
+ARCHIVE = Path(__file__).parent.parent / "data" / "pair-cases.tar.gz"
+FOUND = (7, 13, 29, 45, 56, 105, 123, 147, 187, 243, 350)
+"""Numbers of the cases of `adapters` that found a fault of ours."""
+
+STEP = 19
+"""Every which of the first 360 is in the sample besides."""
+
+UNFIT = (133, 152)
+"""Of these, cases that lack tensors, and whose plain model computes something else in transformers 5."""
 
 KINDS = ("bare", "head", "SequenceClassification", "TokenClassification", "QuestionAnswering", "ImageClassification")
 OUTPUTS = ("logits", "start_logits", "last_hidden_state", "logits_per_image", "image_embeds", "text_embeds")
@@ -62,20 +74,24 @@ def kind_of(case: Options) -> str:
 
 def make_bases(root: Path) -> None:
     """Save a model of every family and kind, as transformers 4 names modules."""
-    import transformers
-
     for name in MODELS:
         for kind in KINDS:
-            wanted = class_of(name, kind)
-            if wanted is None:
-                continue
-            config = configuration(name)
-            config.num_labels = 3 if kind.endswith("Classification") else 2
-            if getattr(config, "pad_token_id", 0) is None:
-                config.pad_token_id = 1
-            model = settle(getattr(transformers, wanted)(config))
-            settle(model.model if name == "gemma3_text" and kind == "head" else model.base_model)
-            model.save_pretrained(root / "bases" / f"{name}-{kind}")
+            if class_of(name, kind) is not None:
+                make_base(root, name, kind)
+
+
+def make_base(root: Path, name: str, kind: str, rename: Callable[[str], str] = str) -> Path:
+    """Save a model; rename gives the names that parameters have in transformers 4."""
+    import transformers
+
+    config = configuration(name)
+    config.num_labels = 3 if kind.endswith("Classification") else 2
+    if getattr(config, "pad_token_id", 0) is None:
+        config.pad_token_id = 1
+    model = settle(getattr(transformers, class_of(name, kind) or "")(config), rename)
+    settle(model.model if name == "gemma3_text" and kind == "head" else model.base_model, rename)
+    model.save_pretrained(root / "bases" / f"{name}-{kind}")
+    return root / "bases" / f"{name}-{kind}"
 
 
 def load_base(root: Path, name: str, kind: str, case: Options, *, own: Any = None) -> Any:
@@ -84,6 +100,8 @@ def load_base(root: Path, name: str, kind: str, case: Options, *, own: Any = Non
 
     cls = own or getattr(transformers, class_of(name, kind) or "")
     place = root / "bases" / f"{name}-{kind}"
+    if not place.exists():
+        make_base(root, name, kind)
     config = cls.config_class.from_pretrained(place)
     if case["attention"] is not None or name == "gemma2":
         set_attention(config, case["attention"] or "eager")
@@ -257,6 +275,27 @@ def make(root: Path, library: str, first: int, last: int) -> None:
     print(last - first - len(refused), "cases,", len(refused), "refused")
 
 
+def sample(archive: Path) -> None:
+    """Pack the cases of `adapters` that found faults, and a fair sample of others, without their bases."""
+    import shutil
+    import tempfile
+
+    from make_bottleneck_cases import pack
+
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        for number in sorted({*FOUND, *range(0, 360, STEP)}):
+            make(root, "adapters", number, number + 1)
+        shutil.rmtree(root / "bases")
+        for number in UNFIT:
+            shutil.rmtree(root / f"pair-adapters-{number}")
+        for path in (*root.glob("refused-*"), *(one for one in root.iterdir() if not (one / "case.json").exists())):
+            shutil.rmtree(path, ignore_errors=True)
+            path.unlink(missing_ok=True)
+        pack(root, archive, "pair-cases")
+    print(archive, archive.stat().st_size)
+
+
 def main() -> None:
     """Make bases, or cases."""
     import torch
@@ -266,12 +305,14 @@ def main() -> None:
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     transformers.utils.logging.disable_progress_bar()
-    what, root = sys.argv[1], Path(sys.argv[2])
-    if what == "adapters":
+    what, root = sys.argv[1], Path(sys.argv[2] if len(sys.argv) > 2 else ARCHIVE)
+    if what in ("adapters", "sample"):
         from reference_models import stand_in_for_torchvision
 
         stand_in_for_torchvision()
-    if what == "bases":
+    if what == "sample":
+        sample(root)
+    elif what == "bases":
         make_bases(root)
     else:
         make(root, what, int(sys.argv[3]), int(sys.argv[4]))
