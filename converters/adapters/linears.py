@@ -113,6 +113,13 @@ def beyond(chosen: Iterable[str]) -> list[str]:
     return [f"target {target!r} has no name in it" for target in chosen if target not in known]
 
 
+def hint(chosen: Iterable[str], otherwise: str) -> str:
+    """Return what to do about targets that the format has no name for."""
+    if not any("." in target for target in chosen):
+        return otherwise
+    return "queries, keys, values and feed-forward maps of some layers convert where the base model is named: --base"
+
+
 def factors(found: Fields, source: Source, unscaled: JSON) -> dict[str, JSON]:
     """Return alpha as it acts, and the alphas of projections where another one does.
 
