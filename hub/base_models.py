@@ -217,8 +217,9 @@ def _model(source: str, base: str, *, local: bool, revision: str | None = None) 
         try:
             config = AutoConfig.from_pretrained(source, **words)
             words |= {"output_loading_info": True, "dtype": torch.float32}
-            model, report = (_without_auto(config) or AutoModel).from_pretrained(source, **words)
-            whole = own_class(config)
+            made_by: Any = _without_auto(config) or AutoModel
+            model, report = made_by.from_pretrained(source, **words)
+            whole: Any = own_class(config)
             if _without_poolers(report["missing_keys"]) and whole not in (None, type(model)):
                 # Some classes call the base model in them otherwise than AutoModel expects.
                 outer, report = whole.from_pretrained(source, **words)

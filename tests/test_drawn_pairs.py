@@ -145,3 +145,11 @@ def test_an_adapter_of_the_other_library_computes_the_same_in_peft_or_is_refused
     words = {"attn_implementation": case["attn_implementation"]} if case["attn_implementation"] else {}
     model = getattr(transformers, wrapped).from_pretrained(case.base, **words).eval()
     assert_close(case, output_of(case, peft.PeftModel.from_pretrained(model, tmp_path / "out").eval()))
+
+
+@pytest.mark.parametrize("case", [case for case in PAIRS.cases() if "EncoderDecoder" in case["base_class"]], ids=str)
+def test_a_model_of_two_is_made_up_to_verify_what_is_for_one(case: Case, tmp_path: Path) -> None:
+    report = adapterhub.convert(case.adapter, tmp_path / "a.safetensors", to="native", verify=True)
+    assert report.verified is not None
+    assert report.verified.random
+    assert report.verified.difference == 0

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from functools import lru_cache
 
 from ...adapter import JSON
-from ...architectures import Architecture, inside
+from ...architectures import Architecture, Layers, inside
 from ...errors import FormatError, UnsupportedError
 from ...methods.targets import JOINT
 from ...sites import PROJECTIONS
@@ -47,11 +47,12 @@ def words(row: Architecture, paths: Collection[str], named: Callable[[str], bool
     named: whether the configuration would adapt a module of this path of ours, if the model had it.
     """
     left = ordered(paths)
-    if _is_partly_joint(row, paths) or not all(named(path) for path in _further(row, paths)):
+    places = {path: place for path in paths if (place := layers_of(row, path)) is not None}
+    if _is_partly_joint(row, places) or not all(named(path) for path in _further(places)):
         return tuple(left)
     chosen: list[str] = []
     for role in (*PROJECTIONS, JOINT):
-        mine = list(_of_role(row, role, paths, named))
+        mine = list(_of_role(row, role, places, named))
         if mine and all(path in left for path in mine):
             chosen.append(role)
             left = [path for path in left if path not in mine]
@@ -78,36 +79,39 @@ def ordered(paths: Iterable[str]) -> list[str]:
     )
 
 
-def _is_partly_joint(row: Architecture, paths: Iterable[str]) -> bool:
+Places = Mapping[str, tuple[Layers, tuple[int, ...]]]
+"""Module path of ours → the stack and the index of the layer that it lies in."""
+
+
+def _is_partly_joint(row: Architecture, places: Places) -> bool:
     """Return whether the model may have joint projections in one stack and separate ones in another.
 
     A projection then means a part of the joint ones too, which PEFT never adapts alone.
     """
     if not mixed(row):
         return False
-    seen = [place[0] for path in paths if (place := layers_of(row, path)) is not None]
+    seen = [stack for stack, _ in places.values()]
     tops = {stack.path.partition(".")[0] for stack in row.layers}
     return tops != {stack.path.partition(".")[0] for stack in seen} or any(is_joint(stack) for stack in seen)
 
 
-def _further(row: Architecture, paths: Iterable[str]) -> set[str]:
+def _further(places: Places) -> set[str]:
     """Return what paths in layers would be in a layer behind those that they name."""
-    found = [(place, path) for path in paths if (place := layers_of(row, path)) is not None]
-    last = max((number for (_, index), _ in found for number in index), default=0)
+    last = max((number for _, index in places.values() for number in index), default=0)
     return {
-        stack.layer((last + 1,) * len(index)) + path.removeprefix(stack.layer(index)) for (stack, index), path in found
+        stack.layer((last + 1,) * len(index)) + path.removeprefix(stack.layer(index))
+        for path, (stack, index) in places.items()
     }
 
 
-def _of_role(row: Architecture, role: str, paths: Collection[str], named: Callable[[str], bool]) -> Iterator[str]:
+def _of_role(row: Architecture, role: str, places: Places, named: Callable[[str], bool]) -> Iterator[str]:
     """Yield the maps that compute a projection and nothing else, or are joint, in every layer that the paths name.
 
     Of stacks without any path the maps that the configuration leaves alone: models have them, as far as is known.
     """
-    places = [place for path in paths if (place := layers_of(row, path)) is not None]
-    tops = {stack.path.partition(".")[0] for stack, _ in places}
+    tops = {stack.path.partition(".")[0] for stack, _ in places.values()}
     for stack in row.layers:
-        indices = [index for other, index in places if other == stack]
+        indices = {index for other, index in places.values() if other is stack}
         sizes = [max(numbers) + 1 for numbers in zip(*indices, strict=True)]
         for path, (roles, _) in stack.projections().items():
             if not (len(roles) > 1 if role == JOINT else roles == (role,)):
@@ -115,7 +119,7 @@ def _of_role(row: Architecture, role: str, paths: Collection[str], named: Callab
             if indices:
                 maps = [f"{stack.layer(index)}.{path}" for index in _indices(sizes)]
                 # What some models of the family lack counts only if this one has it.
-                if any(one in paths for one in maps) or not inside(path, stack.may_lack):
+                if any(one in places for one in maps) or not inside(path, stack.may_lack):
                     yield from maps
             elif stack.path.partition(".")[0] not in tops:
                 one = f"{stack.layer((0,) * stack.path.count('{i}'))}.{path}"

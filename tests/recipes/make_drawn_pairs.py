@@ -64,7 +64,7 @@ def class_of(name: str, kind: str) -> str | None:
 
 def kind_of(case: Options) -> str:
     """Return of which kind the model of a case is: the nearest to what is wanted that the family has."""
-    wanted = {"bare": "bare", "own": "bare", "head": "head"}.get(case["class"], case["answers"])
+    wanted: str = {"bare": "bare", "own": "bare", "head": "head"}.get(case["class"], case["answers"])
     if case["class"] == "own" and (class_of(case["family"], "head") or "").endswith((*LANGUAGE,)):
         wanted = "head"  # what is for no class in particular, is written for these
     if case["family"] in ("vit", "beit") and wanted in TASKS:
@@ -267,8 +267,8 @@ def make(root: Path, library: str, first: int, last: int) -> None:
         except ERRORS as error:
             refused.append([identity, case["family"], case["what"], f"{type(error).__name__}: {str(error)[:200]}"])
             continue
-        fields = {"id": identity, "group": "E", "kind": kind, "arch": MODELS[case["family"]].row, "active": "task"}
-        fields |= {"adapters": [{"name": "task", "path": "adapters/task"}], "drawn": case}
+        fields: dict[str, Any] = {"id": identity, "group": "E", "kind": kind, "arch": MODELS[case["family"]].row}
+        fields |= {"adapters": [{"name": "task", "path": "adapters/task"}], "active": "task", "drawn": case}
         document = json.dumps(fields | found, indent=1, sort_keys=True)
         (root / identity / "case.json").write_text(document + "\n", encoding="utf-8")
     (root / f"refused-{library}-{first}.json").write_text(json.dumps(refused, indent=1) + "\n", encoding="utf-8")
