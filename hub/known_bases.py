@@ -72,6 +72,15 @@ class Bases:
             raise UsageError("no base model is given", hint="name it with --base")
         return load_model(self._base, offline=self._offline) if isinstance(self._base, str) else self._base
 
+    def layout(self) -> Layout:
+        """Return the places of the base model that was given; of a folder or Hub id the configuration alone is read."""
+        from ..loader.layout import survey
+        from .describing import describe
+
+        if not isinstance(self._base, str):
+            return survey(self.model, self._architecture).layout
+        return describe(self._base, architecture=self._architecture, offline=self._offline).layout
+
     @property
     def architecture(self) -> Architecture | None:
         """The description of the family that was given, if any."""
@@ -122,10 +131,10 @@ class _Asked:
 
         return KnownBase(self._bases.model, self._bases.architecture)
 
-    @property
+    @cached_property
     def layout(self) -> Layout:
-        """Its places."""
-        return self._known.layout
+        """Its places, which a configuration tells without the weights."""
+        return self._bases.layout()
 
     def activation(self) -> str:
         """Return the activation of the feed-forward blocks; see converters.format.KnownBase."""

@@ -64,7 +64,8 @@ def class_of(name: str, kind: str) -> str | None:
 
 def kind_of(case: Options) -> str:
     """Return of which kind the model of a case is: the nearest to what is wanted that the family has."""
-    wanted: str = {"bare": "bare", "own": "bare", "head": "head"}.get(case["class"], case["answers"])
+    plain = {"bare": "bare", "own": "bare", "head": "head"}
+    wanted: str = plain.get(case["class"]) or case["answers"]
     if case["class"] == "own" and (class_of(case["family"], "head") or "").endswith((*LANGUAGE,)):
         wanted = "head"  # what is for no class in particular, is written for these
     if case["family"] in ("vit", "beit") and wanted in TASKS:
