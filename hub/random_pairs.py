@@ -44,6 +44,8 @@ def configuration(sizes: Mapping[Layers, Mapping[str, Any]], known: Callable[...
         named = {stack.path: found for stack, found in sizes.items() if stack.path.startswith(f"{side}.")}
         path, found = next(iter(named.items()), (f"{side}.bert.", next(iter(sizes.values()))))
         kind = next((kind for start, kind in PARTS.items() if path.startswith(start)), "bert")
+        if kind == "bert" and found.get("embedding_size", found["hidden_size"]) != found["hidden_size"]:
+            kind = "electra"  # whose layers have the same paths
         made = type(AutoConfig.for_model(kind))
         parts[side] = made(**known(made, found), **(DECODES if side == "decoder" else {}))
     both = EncoderDecoderConfig.from_encoder_decoder_configs(parts["encoder"], parts["decoder"], **IDS)

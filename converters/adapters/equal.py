@@ -7,6 +7,7 @@ value side by side only by their parts:
     fewer ranks              are as many as elsewhere, the further ones zero
     another scale            is a factor of B
     maps of some layers      are all of their kind, with updates of zero (everywhere.py)
+    VeRA, AdaLoRA            are LoRA with other factors (as_lora.py)
     scaled inputs            are scaled outputs of the map in front, where these compute the same (scaled_inputs.py)
     DoRA after the paper     is the format's with other magnitudes, where the map has no bias
 
@@ -24,11 +25,11 @@ from typing import TYPE_CHECKING
 
 from ...adapter import JSON, Adapter
 from ...architectures import Architecture, by_name
-from ...methods import IA3Config, LoraConfig, PrefixTuningConfig, ReftConfig, is_head
+from ...methods import AdaloraConfig, IA3Config, LoraConfig, PrefixTuningConfig, ReftConfig, VeraConfig, is_head
 from ...methods.reft import Rotation
 from ...methods.targets import JOINT, Target, chosen
 from ...sites import Layout
-from .. import accounting, prefixes
+from .. import accounting, as_lora, prefixes
 from ..format import KnownBase
 from ..joint import mixed
 from ..magnitudes import norms
@@ -52,17 +53,33 @@ def rewritten(adapter: Adapter, base: KnownBase | None) -> Adapter:
             config[i] = _subtracting(part, tensors)
         elif came:
             continue
+        elif isinstance(part, AdaloraConfig):
+            config[i] = _in_words_of_lora(as_lora.of_adalora(part, tensors, row), tensors, row, base)
+        elif isinstance(part, VeraConfig) and _is_lora(part):
+            config[i] = _in_words_of_lora(as_lora.of_vera(part, tensors, row), tensors, row, base)
         elif isinstance(part, LoraConfig) and _known(part, tensors):
-            # Ranks and alphas may be those of whole maps.
-            part = _in_parts(_even(part, tensors, row), tensors, row)
-            part = _directed(part, tensors, row, base)
-            some = base is not None and part.magnitude != "dora" and linears.beyond(part.targets)
-            config[i] = everywhere.lora(part, tensors, base) if base is not None and some else part
+            config[i] = _in_words_of_lora(part, tensors, row, base)
         elif isinstance(part, PrefixTuningConfig) and part.positions == "shifted" and base is not None:
             config[i] = prefixes.kept(part, tensors, row, base)
         elif isinstance(part, IA3Config):
             config[i] = _scaling(part, tensors, row, base)
     return adapter if config == list(adapter.config) else Adapter(tuple(config), tensors, adapter.manifest)
+
+
+def _in_words_of_lora(config: LoraConfig, tensors: Tensors, row: Architecture, base: KnownBase | None) -> LoraConfig:
+    """Return the configuration with one rank and scale, of maps that are meant by their kind; tensors are changed."""
+    # Ranks and alphas may be those of whole maps.
+    config = _in_parts(_even(config, tensors, row), tensors, row)
+    config = _directed(config, tensors, row, base)
+    if base is None or config.magnitude == "dora" or not linears.beyond(config.targets):
+        return config
+    return everywhere.lora(config, tensors, base)
+
+
+def _is_lora(config: VeraConfig) -> bool:
+    """Return whether the format's VeRA is not enough for this one, and a LoRA is."""
+    plain = not config.gating and config.magnitude == "none" and config.projection_seed is None
+    return plain and (config.form == "vectors" or config.alpha is None)
 
 
 def _with_class(adapter: Adapter, row: Architecture) -> Adapter:
