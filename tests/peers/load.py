@@ -71,7 +71,7 @@ def with_adapters(library: Any, row: dict[str, Any], bases: dict[Any, Any]) -> s
     # Every attention names the pool of prefixes once more, and two models in one what they share, which is one.
     again = (
         ".pool.",
-        *((".shared_parameters.", ".invertible_adapters.") if "EncoderDecoder" in row["base_class"] else ()),
+        *(("shared_parameters.", "invertible_adapters.") if "EncoderDecoder" in row["base_class"] else ()),
     )
     every = [key for keys in info.values() if isinstance(keys, list) for key in keys]
     lost = [key for key in every if not any(word in key for word in again)]
