@@ -75,13 +75,13 @@ def encode(
 ) -> tuple[HeadName, dict[str, str]] | None:
     """Return the class of the family that has this head, and key of ours → parameter path; None if none has it."""
     have = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
-    wanted = _answer(config)
+    wanted = class_heads.answer(config)
     for head in row.heads:
         names = {ours: theirs for theirs, ours in _keys(head).items()}
         whole = _biased(head) == (_last_bias(head) in have)
         if whole and head.kind in OURS and {key for key in have if key.startswith("head.")} <= names.keys():
             found = _config(head, have)
-            if found is not None and _answer(found) == wanted:
+            if found is not None and class_heads.answer(found) == wanted:
                 return head, names
     return None
 
@@ -95,11 +95,6 @@ def mapping(head: HeadName, row: Architecture) -> dict[str, JSON]:
 def task_of(head: HeadName) -> str | None:
     """Return the task of the classes that have this head, None where PEFT has no word for it."""
     return next((task for task, kinds in TASKS.items() if head.kind in kinds), None)
-
-
-def _answer(config: HeadConfig) -> dict[str, JSON]:
-    """Return what of a configuration counts for its answer, without what only training or a loss asks for."""
-    return {key: value for key, value in config.to_json().items() if key not in ("dropout_prob", "multilabel")}
 
 
 def _meant(head: HeadName, document: Mapping[str, JSON]) -> bool:

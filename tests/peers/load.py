@@ -90,19 +90,28 @@ def with_peft(library: Any, row: dict[str, Any], bases: dict[Any, Any]) -> str:
     document = json.loads((Path(row["folder"]) / "adapter_config.json").read_text("utf-8"))
     if "PEFT_PLUGIN" in document.get("peft_type", ""):
         importlib.import_module("adapterhub.peft_plugin")
-    wrapped = (document.get("auto_mapping") or {}).get("base_model_class") if row["kind"] != "peft-loader" else None
-    model = base_of(row, bases, getattr(transformers, wrapped or row["base_class"]))
+    wrapped = row["base_class"] if row["kind"] == "peft-loader" else wrapped_by(document, row["base_class"])
+    labels = load_file(row["expected"])["output"].shape[-1] if "Classification" in wrapped else None
+    model = base_of(row, bases, getattr(transformers, wrapped), labels)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*missing adapter keys.*")
         return compared(library.PeftModel.from_pretrained(model, row["folder"]).eval(), row)
 
 
-def base_of(row: dict[str, Any], bases: dict[Any, Any], kind: Any) -> Any:
-    """Return a fresh base model."""
+def wrapped_by(document: dict[str, Any], plain: str) -> str:
+    """Return the class that a document is for; plain: the one of a case, which may have no head."""
+    named = (document.get("auto_mapping") or {}).get("base_model_class")
+    head = TASKS.get(document.get("task_type") or "") if document.get("modules_to_save") else None
+    return named or (f"{plain.removesuffix('Model')}{head}" if head and plain.endswith("Model") else plain)
+
+
+def base_of(row: dict[str, Any], bases: dict[Any, Any], kind: Any, labels: int | None = None) -> Any:
+    """Return a fresh base model; labels: of its head."""
     attention = row["attn_implementation"]
-    key = row["base"], kind.__name__, attention
+    key = row["base"], kind.__name__, attention, labels
     if key not in bases:
-        words = {"attn_implementation": attention} if attention else {}
+        words: dict[str, Any] = {"attn_implementation": attention} if attention else {}
+        words |= {"num_labels": labels} if labels else {}
         bases[key] = kind.from_pretrained(row["base"], **words).eval()
     return copy.deepcopy(bases[key])
 
@@ -119,6 +128,11 @@ def compared(model: Any, row: dict[str, Any]) -> str:
     return "" if torch.allclose(found, wanted, **tolerance) else f"off by {float((found - wanted).abs().max()):.2g}"
 
 
+TASKS = {
+    "SEQ_CLS": "ForSequenceClassification",
+    "TOKEN_CLS": "ForTokenClassification",
+    "QUESTION_ANS": "ForQuestionAnswering",
+}
 LOADERS = {"adapters": with_adapters, "peft": with_peft}
 
 if __name__ == "__main__":

@@ -81,7 +81,8 @@ def encode(config: HeadConfig, labels: Sequence[str], tensors: Tensors, wanted: 
     label2id = {label: number for number, label in enumerate(labels)} or None
     if wanted:
         head = _named(wanted, source.row)
-        if config == _fixed(head, source.version, config.labels or None, _shapes(tensors)):
+        made = _fixed(head, source.version, config.labels or None, _shapes(tensors))
+        if class_heads.answer(config) == class_heads.answer(made):
             count = {"num_labels": config.labels} if config.labels else {}
             return {"config": None, "label2id": label2id, "model_class": wanted, "name": None, **count}
     if source.row.name in HOOKED:
@@ -112,7 +113,8 @@ def class_of(config: HeadConfig, tensors: Tensors, row: Architecture) -> str:
 def _computes(head: HeadName, config: HeadConfig, have: Shapes) -> bool:
     """Return whether the head of a class is one of this configuration."""
     try:
-        return _fixed(head, WRITES, config.labels or None, have) == config
+        made = _fixed(head, WRITES, config.labels or None, have)
+        return class_heads.answer(made) == class_heads.answer(config)
     except FormatError:
         return False
 
