@@ -81,6 +81,16 @@ def answer(config: HeadConfig) -> dict[str, JSON]:
     return {**found, "activation_function": None} if found.get("layers") == 1 else found
 
 
+def last_bias(head: HeadName) -> str:
+    """Return the key of the bias of the last layer."""
+    return f"head.{len(head.linears) - 1}.bias"
+
+
+def biased(head: HeadName) -> bool:
+    """Return whether the last layer has a bias; what transformers calls a score has none, but that of tokens."""
+    return head.linears[-1] != "score" or head.kind == "tagging"
+
+
 def places(head: HeadName) -> dict[str, tuple[str, ...]]:
     """Return canonical key → the names that the class has for it."""
     found: dict[str, tuple[str, ...]] = {}

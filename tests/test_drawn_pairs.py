@@ -141,7 +141,8 @@ def test_an_adapter_of_the_other_library_computes_the_same_in_peft_or_is_refused
     if "PEFT_PLUGIN" in document["peft_type"]:
         importlib.import_module("adapterhub.peft_plugin")  # registers the type
     wrapped = (document["auto_mapping"] or {}).get("base_model_class") or case["base_class"]
-    words: dict[str, Any] = {"num_labels": 3} if "Classification" in wrapped else {}
+    labels = case.expected()["output"].shape[-1]
+    words: dict[str, Any] = {"num_labels": labels} if "Classification" in wrapped else {}
     words |= {"attn_implementation": case["attn_implementation"]} if case["attn_implementation"] else {}
     model = getattr(transformers, wrapped).from_pretrained(case.base, **words).eval()
     assert_close(case, output_of(case, peft.PeftModel.from_pretrained(model, tmp_path / "out").eval()))

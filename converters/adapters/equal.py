@@ -87,13 +87,16 @@ def _with_class(adapter: Adapter, row: Architecture) -> Adapter:
     head = next((part for part in adapter.config if is_head(part)), None)
     if head is None or NAME in adapter.manifest.extra:
         return adapter
-    fixed = heads.class_of(head, adapter.tensors, row)
-    if not fixed:
+    found = heads.of_class(head, adapter.tensors, row)
+    if found is None:
         return adapter
+    fixed, made = found
+    config = tuple(made if part is head else part for part in adapter.config)
     # Some classes of transformers call the base model otherwise than the family does.
     other = "transformer" in row.prefixes and fixed.endswith("QuestionAnswering")
     own: dict[str, JSON] = {"fixed_head": fixed} | ({"prefix": "transformer"} if other else {})
-    return replace(adapter, manifest=replace(adapter.manifest, extra={**adapter.manifest.extra, NAME: own}))
+    extra = {**adapter.manifest.extra, NAME: own}
+    return replace(adapter, config=config, manifest=replace(adapter.manifest, extra=extra))
 
 
 def _scaling(config: IA3Config, tensors: Tensors, row: Architecture, base: KnownBase | None) -> IA3Config:

@@ -59,7 +59,11 @@ def decode(document: Mapping[str, JSON], saved: Mapping[str, torch.Tensor], row:
         have = {ours: tuple(saved[theirs].shape) for theirs, ours in keys.items() if theirs in saved}
         if head.kind not in OURS or not _meant(head, document):
             continue
-        wanted = {theirs: ours for theirs, ours in keys.items() if _biased(head) or ours != _last_bias(head)}
+        wanted = {
+            theirs: ours
+            for theirs, ours in keys.items()
+            if class_heads.biased(head) or ours != class_heads.last_bias(head)
+        }
         if all(ours in have for ours in wanted.values() if ours.endswith(".weight")):
             lost = [theirs for theirs, ours in wanted.items() if ours not in have]
             if lost:
@@ -78,7 +82,7 @@ def encode(
     wanted = class_heads.answer(config)
     for head in row.heads:
         names = {ours: theirs for theirs, ours in _keys(head).items()}
-        whole = _biased(head) == (_last_bias(head) in have)
+        whole = class_heads.biased(head) == (class_heads.last_bias(head) in have)
         if whole and head.kind in OURS and {key for key in have if key.startswith("head.")} <= names.keys():
             found = _config(head, have)
             if found is not None and class_heads.answer(found) == wanted:
@@ -107,15 +111,6 @@ def _meant(head: HeadName, document: Mapping[str, JSON]) -> bool:
 def _keys(head: HeadName) -> dict[str, str]:
     """Return parameter path around the base model → key of ours."""
     return {theirs: ours for ours, every in class_heads.places(head).items() for theirs in every}
-
-
-def _last_bias(head: HeadName) -> str:
-    return f"head.{len(head.linears) - 1}.bias"
-
-
-def _biased(head: HeadName) -> bool:
-    """Return whether the last layer has a bias; what transformers calls a score has none, but that of tokens."""
-    return head.linears[-1] != "score" or head.kind == "tagging"
 
 
 def _config(head: HeadName, have: dict[str, tuple[int, ...]]) -> HeadConfig | None:

@@ -81,8 +81,7 @@ def encode(config: HeadConfig, labels: Sequence[str], tensors: Tensors, wanted: 
     label2id = {label: number for number, label in enumerate(labels)} or None
     if wanted:
         head = _named(wanted, source.row)
-        made = _fixed(head, source.version, config.labels or None, _shapes(tensors))
-        if class_heads.answer(config) == class_heads.answer(made):
+        if config == _fixed(head, source.version, config.labels or None, _shapes(tensors)):
             count = {"num_labels": config.labels} if config.labels else {}
             return {"config": None, "label2id": label2id, "model_class": wanted, "name": None, **count}
     if source.row.name in HOOKED:
@@ -93,30 +92,32 @@ def encode(config: HeadConfig, labels: Sequence[str], tensors: Tensors, wanted: 
     return {"config": {**kinds.encode(config, source.row, _shapes(tensors)), "label2id": label2id}}
 
 
-def class_of(config: HeadConfig, tensors: Tensors, row: Architecture) -> str:
-    """Return the class of transformers whose head this is, where no flexible one can be it; "" if there is none."""
+def of_class(config: HeadConfig, tensors: Tensors, row: Architecture) -> tuple[str, HeadConfig] | None:
+    """Return the class of transformers whose head this is, and how that is written, where no flexible one can be it."""
     try:
         kinds.encode(config, row, _shapes(tensors))
     except UnsupportedError:
         pass
     else:
         if row.name not in HOOKED:
-            return ""
+            return None
+    own = {key for key in tensors if key.startswith("head.")}
     for head in row.heads:
-        names = class_heads.places(head)
-        own = {key for key in tensors if key.startswith("head.")}
-        if own <= names.keys() and _computes(head, config, _shapes(tensors)):
-            return head.classes[0]
-    return ""
+        wanted = {*class_heads.places(head)} - (
+            {class_heads.last_bias(head)} if not class_heads.biased(head) else set()
+        )
+        made = _made(head, config.labels, _shapes(tensors)) if own == wanted else None
+        if made is not None and class_heads.answer(made) == class_heads.answer(config):
+            return head.classes[0], made
+    return None
 
 
-def _computes(head: HeadName, config: HeadConfig, have: Shapes) -> bool:
-    """Return whether the head of a class is one of this configuration."""
+def _made(head: HeadName, labels: int, have: Shapes) -> HeadConfig | None:
+    """Return what the head of a class computes, None where the sizes are not its own."""
     try:
-        made = _fixed(head, WRITES, config.labels or None, have)
-        return class_heads.answer(made) == class_heads.answer(config)
+        return _fixed(head, WRITES, labels or None, have)
     except FormatError:
-        return False
+        return None
 
 
 def meaning(fields: Mapping[str, JSON], row: Architecture, tensors: Tensors) -> dict[str, JSON]:
