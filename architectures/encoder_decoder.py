@@ -30,7 +30,7 @@ def encoder(stack: Layers) -> Layers:
 def decoder(word: str, stack: Layers) -> Layers:
     """Return a stack of a decoder as a part of the whole model."""
     moved = stack.moved(f"decoder.{word}.", config="decoder.")
-    return dataclasses.replace(moved, restarts=True, prefixes=f"decoder.{word}")
+    return dataclasses.replace(moved, restarts=True, prefixes=f"decoder.{word}", may_lack=())
 
 
 ROW = Architecture(

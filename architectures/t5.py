@@ -71,7 +71,12 @@ def heads(name: str) -> tuple[HeadName, ...]:
             pooling="eos",
             activation="tanh",
         ),
-        HeadName(classes=(f"{name}ForQuestionAnswering",), kind="question_answering", linears=("qa_outputs",)),
+        HeadName(
+            classes=(f"{name}ForQuestionAnswering",),
+            kind="question_answering",
+            linears=("qa_outputs",),
+            own_base=True,
+        ),
         HeadName(classes=(f"{name}ForConditionalGeneration",), kind="seq2seq_lm", linears=("lm_head",), own_base=True),
     )
 

@@ -72,6 +72,25 @@ def decode(head: HeadName, num_labels: JSON, have: Shapes, *, inverts: bool) -> 
     return _made({**POOLED, **OTHERS}[head.kind], values)
 
 
+def answer(config: HeadConfig) -> dict[str, JSON]:
+    """Return what of a configuration counts for its answer, without what only training or a loss asks for.
+
+    One layer has no activation behind it, whatever is named.
+    """
+    found = {key: value for key, value in config.to_json().items() if key not in ("dropout_prob", "multilabel")}
+    return {**found, "activation_function": None} if found.get("layers") == 1 else found
+
+
+def last_bias(head: HeadName) -> str:
+    """Return the key of the bias of the last layer."""
+    return f"head.{len(head.linears) - 1}.bias"
+
+
+def biased(head: HeadName) -> bool:
+    """Return whether the last layer has a bias; what transformers calls a score has none, but that of tokens."""
+    return head.linears[-1] != "score" or head.kind == "tagging"
+
+
 def places(head: HeadName) -> dict[str, tuple[str, ...]]:
     """Return canonical key → the names that the class has for it."""
     found: dict[str, tuple[str, ...]] = {}

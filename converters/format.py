@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ..adapter import JSON, Adapter
 from ..architectures import Architecture
+from ..sites import Layout
 
 if TYPE_CHECKING:
     import torch
@@ -50,8 +51,17 @@ class Parts:
 class KnownBase(Protocol):
     """What a format may ask of the base model, where that is known."""
 
+    @property
+    def layout(self) -> Layout:
+        """Its places."""
+        ...
+
     def linear(self, path: str) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return the weight (outputs, inputs[, kernel]) and the bias of a linear map, None where it has none."""
+        ...
+
+    def activation(self) -> str:
+        """Return what its configuration calls the activation of the feed-forward blocks, "" where it does not."""
         ...
 
     def turned(self, path: str, keys: torch.Tensor, places: int) -> torch.Tensor:

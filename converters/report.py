@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..adapter import JSON, Adapter, to_json
 from .format import Parts
+from .values import octets
 
 if TYPE_CHECKING:
     import torch
@@ -250,11 +251,9 @@ def _values(tensor: torch.Tensor) -> bytes:
     """Return a digest of the dtype and the bytes of a tensor."""
     import hashlib
 
-    import torch
-
     found = hashlib.sha256(str(tensor.dtype).encode())
     if tensor.numel():
-        found.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        found.update(octets(tensor).numpy().data)
     return found.digest()
 
 

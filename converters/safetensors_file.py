@@ -28,6 +28,7 @@ from .safetensors_header import (
     parse_header,
     read_header,
 )
+from .values import octets
 
 if TYPE_CHECKING:
     import torch
@@ -273,7 +274,4 @@ def _bytes_of(tensor: torch.Tensor) -> Iterator[memoryview | Stretch]:
 
 def memory_of(tensor: torch.Tensor) -> memoryview:
     """Return the bytes of a tensor that has values, in row-major order, without a copy where it lies so already."""
-    import torch
-
-    flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-    return flat.numpy().data
+    return octets(tensor.cpu()).numpy().data

@@ -72,7 +72,16 @@ def identical(a: torch.Tensor, b: torch.Tensor) -> bool:
         return True
     import torch
 
-    return torch.equal(a.reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8))
+    return torch.equal(octets(a), octets(b))
+
+
+def octets(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the bytes of a tensor as numbers, in row-major order, without a copy where it lies so already."""
+    import torch
+
+    flat = tensor.detach().contiguous().reshape(-1)
+    # A single value counts as contiguous whatever its stride is.
+    return flat.as_strided(flat.shape, (1,)).view(torch.uint8)
 
 
 def not_finite(tensors: Mapping[str, torch.Tensor]) -> list[str]:

@@ -7,10 +7,10 @@ itself, unless offline. What is on this machine is used without asking the netwo
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from .. import registry
 from ..adapter import Manifest
@@ -25,7 +25,7 @@ from ..errors import (
 )
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from ..architectures import Architecture
     from ..sites import Layout
@@ -110,17 +110,44 @@ def local_folder(base: str, revision: str | None) -> Path | None:
 def layout_of(folder: Path, base: str, architecture: Architecture | None = None) -> Layout:
     """Return the sites of a base model, from its config.json alone."""
     import torch
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoConfig
 
     from ..loader.layout import survey
 
     with quiet_transformers(), torch.device("meta"):
         try:
             config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-            model = AutoModel.from_config(config, trust_remote_code=False)
+            model = from_config(config)
         except (OSError, ValueError) as error:
             raise base_error(error, base) from error
     return survey(model, architecture).layout
+
+
+def from_config(config: PretrainedConfig) -> PreTrainedModel:
+    """Return the bare model of a configuration, with weights as they are made."""
+    from transformers import AutoModel
+
+    own = _without_auto(config)
+    made: PreTrainedModel = AutoModel.from_config(config, trust_remote_code=False) if own is None else own(config)
+    return made
+
+
+def own_class(config: PretrainedConfig) -> type[PreTrainedModel] | None:
+    """Return the class that a configuration names, if transformers has it."""
+    import transformers
+
+    for name in config.architectures or ():
+        found = getattr(transformers, name, None)
+        if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
+            return found
+    return None
+
+
+def _without_auto(config: PretrainedConfig) -> type[PreTrainedModel] | None:
+    """Return the class of models that AutoModel does not know, such as two models in one; None for others."""
+    from transformers import MODEL_MAPPING
+
+    return None if type(config) in MODEL_MAPPING else own_class(config)
 
 
 def _cached_folder(base: str, revision: str | None) -> Path | None:
@@ -179,18 +206,24 @@ def _model(source: str, base: str, *, local: bool, revision: str | None = None) 
     """Return what transformers makes of a folder or Hub id."""
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoModel
+    from transformers import AutoConfig, AutoModel
 
+    words: dict[str, Any] = {
+        "revision": revision or "main",
+        "local_files_only": local,
+        "trust_remote_code": False,
+    }
     with quiet_transformers():
         try:
-            model, report = AutoModel.from_pretrained(
-                source,
-                revision=revision or "main",
-                local_files_only=local,
-                trust_remote_code=False,
-                output_loading_info=True,
-                dtype=torch.float32,
-            )
+            config = AutoConfig.from_pretrained(source, **words)
+            words |= {"output_loading_info": True, "dtype": torch.float32}
+            made_by: Any = _without_auto(config) or AutoModel
+            model, report = made_by.from_pretrained(source, **words)
+            whole: Any = own_class(config)
+            if _without_poolers(report["missing_keys"]) and whole not in (None, type(model)):
+                # Some classes call the base model in them otherwise than AutoModel expects.
+                outer, report = whole.from_pretrained(source, **words)
+                model = outer.base_model
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise base_error(error, base) from error
     _refuse_missing(model, report["missing_keys"], base)
@@ -200,15 +233,18 @@ def _model(source: str, base: str, *, local: bool, revision: str | None = None) 
     return found
 
 
-def _refuse_missing(model: PreTrainedModel, missing: Iterable[str], base: str) -> None:
+def _refuse_missing(model: PreTrainedModel, missing: Collection[str], base: str) -> None:
     """Raise if weights are missing, which transformers makes up at random; of a pooler it is enough to take it away."""
-    poolers = [name for name in missing if name.startswith("pooler.")]
-    others = sorted(set(missing) - set(poolers))
+    others = _without_poolers(missing)
     if others:
         faults = [f"{name} is missing" for name in others]
         raise FormatError(f"the weights of the base model {base} are incomplete", faults=faults)
-    if poolers:
+    if missing:
         model.add_module("pooler", None)
+
+
+def _without_poolers(missing: Iterable[str]) -> list[str]:
+    return sorted(name for name in missing if not name.startswith("pooler."))
 
 
 def base_error(error: BaseException, base: str) -> AdapterHubError:

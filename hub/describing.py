@@ -11,7 +11,7 @@ from .. import registry
 from ..architectures import Architecture, from_json
 from ..errors import FormatError, NotFoundError, OfflineError
 from ..sites import Layout
-from .base_models import base_error, how_to_get, local_folder, quiet_transformers
+from .base_models import base_error, from_config, how_to_get, local_folder, own_class, quiet_transformers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -82,7 +82,7 @@ def describe(
 def without_weights(base: str, revision: str | None, offline: bool | None) -> PreTrainedModel:
     """Return the model with its modules, and no memory behind its parameters."""
     import torch
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoConfig
 
     folder = local_folder(base, revision)
     if folder is None and registry.Settings.load(offline=offline).offline:
@@ -97,21 +97,8 @@ def without_weights(base: str, revision: str | None, offline: bool | None) -> Pr
                 local_files_only=folder is not None,
                 trust_remote_code=False,
             )
-            own = _own_class(config.architectures or ())
-            made: PreTrainedModel = (
-                AutoModel.from_config(config, trust_remote_code=False) if own is None else own(config)
-            )
+            own = own_class(config)
+            made: PreTrainedModel = from_config(config) if own is None else own(config)
         except (OSError, ValueError) as error:
             raise base_error(error, base) from error
     return made
-
-
-def _own_class(names: list[str] | tuple[str, ...]) -> type[PreTrainedModel] | None:
-    """Return the class that a configuration names, if transformers has it."""
-    import transformers
-
-    for name in names:
-        found = getattr(transformers, name, None)
-        if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
-            return found
-    return None

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..converters.format import KnownBase
+    from ..sites import Layout
 
 
 class Stage(NamedTuple):
@@ -71,6 +72,15 @@ class Bases:
             raise UsageError("no base model is given", hint="name it with --base")
         return load_model(self._base, offline=self._offline) if isinstance(self._base, str) else self._base
 
+    def layout(self) -> Layout:
+        """Return the places of the base model that was given; of a folder or Hub id the configuration alone is read."""
+        from ..loader.layout import survey
+        from .describing import describe
+
+        if not isinstance(self._base, str):
+            return survey(self.model, self._architecture).layout
+        return describe(self._base, architecture=self._architecture, offline=self._offline).layout
+
     @property
     def architecture(self) -> Architecture | None:
         """The description of the family that was given, if any."""
@@ -120,6 +130,15 @@ class _Asked:
         from ..loader.known_base import KnownBase
 
         return KnownBase(self._bases.model, self._bases.architecture)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Its places, which a configuration tells without the weights."""
+        return self._bases.layout()
+
+    def activation(self) -> str:
+        """Return the activation of the feed-forward blocks; see converters.format.KnownBase."""
+        return self._known.activation()
 
     def linear(self, path: str) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return the weight and the bias of a linear map; see converters.format.KnownBase."""

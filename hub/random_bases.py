@@ -8,14 +8,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..adapter import Adapter
-from ..architectures import Architecture, by_name
+from ..architectures import Architecture, Layers, by_name, encoder_decoder
 from ..converters import accounting, layers
 from ..errors import AdapterHubError, UsageError
 from ..sites import Layout
-from .base_models import quiet_transformers
+from .base_models import from_config, quiet_transformers
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 LARGEST = 200_000_000
 """So many parameters a base model that is made up may have."""
@@ -53,8 +53,11 @@ def random_base(adapter: Adapter) -> PreTrainedModel:
     layout = accounting.layout(adapter.config, shapes, row)
     indices = layers.found(shapes, row.layers)
     try:
-        sizes = {**_sizes(layout, list(map(_count, indices)), _embedded(shapes)), **_groups(indices)}
-        made = _made(row, _of_towers(row, layout, indices) or sizes)
+        if row.name == encoder_decoder.ROW.name:
+            made = _made(row, {}, _of_both(row, layout, indices, shapes))
+        else:
+            sizes = {**_sizes(layout, list(map(_count, indices)), _embedded(shapes)), **_groups(indices[0])}
+            made = _made(row, _of_towers(row, layout, indices) or sizes)
         check_account(adapter, survey(made).layout)
     except (AdapterHubError, AssertionError, ValueError, TypeError, KeyError, AttributeError) as error:
         # transformers says in any of these ways that sizes make no model.
@@ -73,18 +76,18 @@ def _count(indices: set[tuple[int, ...]]) -> int:
     return max((index[0] for index in indices), default=-1) + 1
 
 
-def _groups(indices: list[set[tuple[int, ...]]]) -> dict[str, int]:
+def _groups(indices: set[layers.Index]) -> dict[str, int]:
     """Return how many groups of layers there are, and how many are in one, for families that have groups."""
-    pairs = [index for index in indices[0] if len(index) == 2]
+    pairs = [index for index in indices if len(index) == 2]
     if not pairs:
         return {}
     groups, inner = (max(numbers) + 1 for numbers in zip(*pairs, strict=True))
     return {"num_hidden_groups": groups, "inner_group_num": inner, "num_hidden_layers": groups}
 
 
-def _embedded(shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Return the size of the embeddings where a norm of theirs tells it, else 0."""
-    norms = [shape[0] for key, shape in shapes.items() if key.startswith("embeddings.LayerNorm") and shape]
+def _embedded(shapes: Mapping[str, tuple[int, ...]], front: str = "") -> int:
+    """Return the size of the embeddings where a norm of theirs tells it, else 0; front: of the paths of their model."""
+    norms = [shape[0] for key, shape in shapes.items() if key.startswith(f"{front}embeddings.LayerNorm") and shape]
     return norms[0] if norms else 0
 
 
@@ -108,6 +111,8 @@ def _sizes(layout: Layout, counts: list[int], embedded: int) -> dict[str, Any]:
         "head_dim": size,
         "rotary_dim": size,
         "intermediate_size": wide,
+        "n_inner": wide,
+        "hidden_dim": wide,
         "vocab_size": words or VOCABULARY,
         "max_position_embeddings": POSITIONS,
         **IDS,
@@ -135,16 +140,38 @@ def _of_towers(row: Architecture, layout: Layout, indices: Sequence[set[layers.I
         name, dot, _ = stack.width.partition(".")
         if not dot:
             return {}
-        blocks = [block for block in layout.blocks if stack.index(block.path) is not None]
-        inside = replace(
-            layout,
-            width=blocks[0].width if blocks else layout.width,
-            linears=tuple(one for one in layout.linears if stack.index(one.path) is not None),
-            attentions=tuple(one for one in layout.attentions if stack.index(one.path) is not None),
-        )
         # A tower that the adapter leaves alone has no layers, so that it lacks no tensors.
-        found[name] = {**_sizes(inside, [_count(named)], 0), "num_hidden_layers": _count(named), **IMAGE}
+        sizes = _sizes(_inside(stack, layout), [_count(named)], 0)
+        found[name] = {**sizes, "num_hidden_layers": _count(named), **IMAGE}
     return found
+
+
+def _inside(stack: Layers, layout: Layout) -> Layout:
+    """Return what of a layout lies in a stack."""
+    blocks = [block for block in layout.blocks if stack.index(block.path) is not None]
+    return replace(
+        layout,
+        width=blocks[0].width if blocks else layout.width,
+        linears=tuple(one for one in layout.linears if stack.index(one.path) is not None),
+        attentions=tuple(one for one in layout.attentions if stack.index(one.path) is not None),
+    )
+
+
+def _of_both(
+    row: Architecture,
+    layout: Layout,
+    indices: Sequence[set[layers.Index]],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> PretrainedConfig:
+    """Return the configuration of an encoder and a decoder, each of the family whose layers the adapter names."""
+    from .random_pairs import configuration, front
+
+    found = {
+        stack: {**_sizes(_inside(stack, layout), [_count(named)], _embedded(shapes, front(stack))), **_groups(named)}
+        for stack, named in zip(row.layers, indices, strict=True)
+        if named
+    }
+    return configuration(found, _known)
 
 
 def _head_size(queries: int, keys: int) -> int:
@@ -155,26 +182,31 @@ def _head_size(queries: int, keys: int) -> int:
     return size
 
 
-def _made(row: Architecture, sizes: Mapping[str, Any]) -> PreTrainedModel:
-    """Return the model of the family's plain class, without its weights being settled.
+def _made(row: Architecture, sizes: Mapping[str, Any], config: PretrainedConfig | None = None) -> PreTrainedModel:
+    """Return the model of the family's plain class, without its weights being settled; config: the whole of it.
 
     Raises:
         UsageError: it would be large.
     """
     import torch
-    from transformers import AutoConfig, AutoModel
+
+    with quiet_transformers():
+        config = _configuration(row, sizes) if config is None else config
+        with torch.device("meta"):
+            count = from_config(config).num_parameters()
+        if count > LARGEST:
+            raise UsageError(f"it would have {count:,} parameters")
+        return from_config(config)
+
+
+def _configuration(row: Architecture, sizes: Mapping[str, Any]) -> PretrainedConfig:
+    from transformers import AutoConfig
 
     config_class = type(AutoConfig.for_model(row.model_types[0]))
     if not config_class.sub_configs.keys() <= sizes.keys():
         raise UsageError("such a model is made of several")
-    with quiet_transformers():
-        towers = {name: _known(part, sizes[name]) for name, part in config_class.sub_configs.items()}
-        config = config_class(**(towers or _known(config_class, sizes)))
-        with torch.device("meta"):
-            count = AutoModel.from_config(config, trust_remote_code=False).num_parameters()
-        if count > LARGEST:
-            raise UsageError(f"it would have {count:,} parameters")
-        made: PreTrainedModel = AutoModel.from_config(config, trust_remote_code=False)
+    towers = {name: _known(part, sizes[name]) for name, part in config_class.sub_configs.items()}
+    made: PretrainedConfig = config_class(**(towers or _known(config_class, sizes)))
     return made
 
 

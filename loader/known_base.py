@@ -18,6 +18,9 @@ from .layout import Ground, setting, survey
 WINDOW = "sliding_window"
 """What configurations call how far an attention reaches back, where it does not reach all."""
 
+ACTIVATIONS = ("dense_act_fn", "activation_function", "hidden_act", "hidden_activation", "activation")
+"""What configurations call the activation of the feed-forward blocks."""
+
 
 class KnownBase:
     """A live base model, as converters/format.py and merging/request.py ask for it."""
@@ -59,6 +62,11 @@ class KnownBase:
         module = self._ground.modules[path]
         weight, bias = module.get_parameter("weight").detach(), module._parameters.get("bias")
         return (weight.t() if isinstance(module, Conv1D) else weight), bias
+
+    def activation(self) -> str:
+        """Return what its configuration calls the activation of the feed-forward blocks, "" where it does not."""
+        found = (setting(self._ground.bare.config, name) for name in ACTIVATIONS)
+        return next((name for name in found if isinstance(name, str)), "")
 
     def turned(self, path: str, keys: Tensor, places: int) -> Tensor:
         """Return keys (length, heads · size) of an attention as they are so many places further on.

@@ -125,7 +125,7 @@ class Archive:
         wanted = {"group": set(groups), "kind": set(kinds.split()), "arch": set(archs.split()), "id": set(ids.split())}
         return [
             case
-            for case in _cases(self.path)
+            for case in _cases(self.folder())
             if all(not words or case.get(field) in words for field, words in wanted.items())
         ]
 
@@ -133,6 +133,16 @@ class Archive:
         """Return the case of this id."""
         (found,) = self.cases(ids=name)
         return found
+
+
+class Folder(Archive):
+    """A folder of cases that is not packed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def folder(self) -> Path:
+        return self.path
 
 
 GOLDEN = Archive("golden.tar.gz")
@@ -143,6 +153,7 @@ PREFIXES = Archive("prefix-cases.tar.gz")
 PEFT_PROMPTS = Archive("peft-prompt-cases.tar.gz")
 SETUPS = Archive("setup-cases.tar.gz")
 MERGES = Archive("merge-cases.tar.gz")
+PAIRS = Archive("pair-cases.tar.gz")
 PEFTS = Archive("peft-cases.tar.gz")
 
 
@@ -160,6 +171,6 @@ def _unpacked(path: Path) -> Path:
 
 
 @cache
-def _cases(path: Path) -> list[Case]:
-    files = sorted(_unpacked(path).glob("*/case.json"))
+def _cases(folder: Path) -> list[Case]:
+    files = sorted(folder.glob("*/case.json"))
     return [Case(file.parent, json.loads(file.read_text("utf-8"))) for file in files]

@@ -101,3 +101,24 @@ def test_every_dependency_has_its_reason() -> None:
     page = text_of(ROOT / "docs" / "dependencies.md")
     documented = set(re.findall(r"^\| (?:\w+ \| )?([\w-]+) \|", page, flags=re.MULTILINE))
     assert names <= documented
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_the_tests_that_a_page_names_exist(page: Path) -> None:
+    named = re.findall(r"`(tests/\w+\.py)(?:::(\w+))?`", text_of(page))
+    lost = [
+        (file, name)
+        for file, name in named
+        if not (ROOT / file).is_file() or (name and f"\ndef {name}(" not in text_of(ROOT / file))
+    ]
+    assert lost == []
+
+
+def test_every_answer_names_what_holds_it_and_commands_that_exist() -> None:
+    from adapterhub.cli.application import COMMANDS
+
+    section = text_of(ROOT / "docs" / "conversions.md").partition("## Answers\n")[2].partition("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")]
+    assert len(rows) > 20
+    assert [row[0] for row in rows[1:] if len(row) != 3 or "`tests/" not in row[-1]] == []
+    assert set(re.findall(r"`adapterhub ([a-z]+)", section)) <= set(COMMANDS)

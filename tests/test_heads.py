@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from transformers import PreTrainedModel
 from adapterhub import Stack
 from adapterhub.adapter import Adapter
 from adapterhub.converters import adapters as adapters_format
+from adapterhub.converters import read
 from adapterhub.errors import AdapterHubError, UnsupportedError, UsageError
 from adapterhub.loader import AdapterSet, attach
 from adapterhub.methods import ClassificationHeadConfig, ImageClassificationHeadConfig, parse_method
@@ -442,7 +444,6 @@ def test_the_inverse_of_an_invertible_adapter_stands_in_front_of_the_last_layer(
         ("bert", "multiple_choice_head", "num_choices"),
         ("bert", "masked_lm_head[activation_function=hidden_act]", "hidden_act"),
         ("bert", "masked_lm_head[inverts=false]", "inverts False"),
-        ("t5", "question_answering_head", "scaled False"),
         ("bert", "dependency_parsing_head[dropout_prob=0.1]", "dropout_prob 0.1"),
     ],
 )
@@ -468,3 +469,13 @@ def test_a_fixed_head_that_was_changed_is_written_as_a_flexible_one() -> None:
     other = tuple(parse_method("classification_head[num_labels=2,pooling=first,activation_function=null]"))
     as_flexible = adapters_format.encode(Adapter(other, value.tensors, fixed))
     assert set(as_flexible.tensors["head"]) == {"heads.a.1.weight", "heads.a.1.bias"}
+
+
+def test_a_head_that_only_a_class_of_transformers_has_is_written_as_that_of_the_class(tmp_path: Path) -> None:
+    adapters = attach(family("t5"))
+    adapters.add("a", "question_answering_head[scaled=false]")
+    adapters.save("a", tmp_path / "out", format="adapters")
+    document = json.loads((tmp_path / "out" / "head_config.json").read_text("utf-8"))
+    assert (document["config"], document["model_class"]) == (None, "T5ForQuestionAnswering")
+    (back,), (head,) = read(tmp_path / "out").config, adapters.adapter("a").config
+    assert back.to_json() == {**head.to_json(), "activation_function": None}  # behind one layer there is none

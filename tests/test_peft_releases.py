@@ -98,6 +98,14 @@ def test_what_a_release_cannot_read_is_refused_with_every_reason(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("release", ["0.7", "0.10", "0.13"])
+def test_a_lokr_whose_scale_is_one_is_written_for_releases_that_leave_the_scale_out(
+    release: str, tmp_path: Path
+) -> None:
+    found = document(made("lokr[r=4,alpha=4]", "bert"), release, tmp_path / "out")
+    assert (found["r"], found["alpha"]) == (4, 4)
+
+
 @pytest.mark.parametrize("release", ["0.2", "0.22", "1.0", "new", "0.9.x", "", "0.9.1.2", 9, 0.9, None, ["0.9"]])
 def test_what_is_no_release_is_a_usage_error(release: Any, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no release of PEFT that this version knows"):

@@ -374,3 +374,11 @@ def test_a_file_cut_anywhere_is_refused(file: Path) -> None:
     for size in range(len(good)):
         with pytest.raises(FormatError):
             loads(bytearray(good[:size]), "f")
+
+
+def test_a_single_value_out_of_a_larger_tensor_is_written(tmp_path: Path) -> None:
+    value = torch.arange(64.0).reshape(8, 8).diagonal()[3:4]
+    assert value.stride() == (9,)
+    assert value.is_contiguous()
+    write(tmp_path / "a.safetensors", {"a": value})
+    assert torch.equal(read_tensors(tmp_path / "a.safetensors")["a"], value)

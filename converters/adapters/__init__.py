@@ -215,7 +215,9 @@ def _fusion_name(document: Mapping[str, JSON], config: Sequence[MethodConfig]) -
 
 
 def _usual_prefix(row: Architecture) -> str:
-    return row.prefixes[0] if row.prefixes else ""
+    """Return the word that keys have in front of the module paths of the library's time, which may begin with it."""
+    prefix = row.prefixes[0] if row.prefixes else ""
+    return "" if prefix and row.past(row.layers[0].path).startswith(f"{prefix}.") else prefix
 
 
 def _documents(

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 
     Tensors = dict[str, torch.Tensor]
 
+WRITES = "adapters.1.3.0"
+"""The version whose spelling is written."""
+
+HOOKED = ("gemma2", "gemma3_text", "modernbert", "phi", "qwen2", "qwen3")
+"""Families that the library knows by an interface alone: without prefixes, and without a class with flexible heads."""
+
 Fields = Mapping[str, JSON]
 """One configuration of adapter_config.json: the whole `config`, or a member of a union."""
 

@@ -15,6 +15,7 @@ from ...architectures import Architecture, by_model_type
 from ...errors import FormatError, SchemaError, UnsupportedError
 from ..identity import hub_id, manifest_name, own_version
 from ..spelling import Kept, kept, restored
+from .codec import WRITES
 from .config import members
 
 CONFIG = "adapter_config.json"
@@ -22,9 +23,6 @@ HEAD_CONFIG = "head_config.json"
 FUSION_CONFIG = "adapter_fusion_config.json"
 
 NAME = "adapters"
-
-WRITES = "adapters.1.3.0"
-"""The version whose spelling is written."""
 
 OURS = "adapterhub"
 """Key under which a document carries what `adapters` has no word for; that library ignores it."""

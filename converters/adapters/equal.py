@@ -6,6 +6,9 @@ value side by side only by their parts:
     B A at the whole map     is A for each part, and the stretches of B
     fewer ranks              are as many as elsewhere, the further ones zero
     another scale            is a factor of B
+    maps of some layers      are all of their kind, with updates of zero (everywhere.py)
+    VeRA, AdaLoRA            are LoRA with other factors (as_lora.py)
+    scaled inputs            are scaled outputs of the map in front, where these compute the same (scaled_inputs.py)
     DoRA after the paper     is the format's with other magnitudes, where the map has no bias
 
 A prefix that shifts the text's positions is one beside which they stay, with keys turned back, where positions turn
@@ -20,14 +23,17 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ...adapter import Adapter
+from ...adapter import JSON, Adapter
 from ...architectures import Architecture, by_name
-from ...methods import IA3Config, LoraConfig, PrefixTuningConfig, ReftConfig
+from ...methods import AdaloraConfig, IA3Config, LoraConfig, PrefixTuningConfig, ReftConfig, VeraConfig, is_head
 from ...methods.reft import Rotation
 from ...methods.targets import JOINT, Target, chosen
-from .. import accounting, prefixes
+from ...sites import Layout
+from .. import accounting, as_lora, prefixes
 from ..format import KnownBase
+from ..joint import mixed
 from ..magnitudes import norms
+from . import everywhere, heads, linears, scaled_inputs
 from .documents import NAME
 
 if TYPE_CHECKING:
@@ -39,21 +45,70 @@ if TYPE_CHECKING:
 def rewritten(adapter: Adapter, base: KnownBase | None) -> Adapter:
     """Return an adapter that computes the same, nearer to the format's words; what came in them stays as it is."""
     row = by_name(adapter.manifest.base.architecture)
+    came = NAME in adapter.manifest.extra
+    adapter = _with_class(adapter, row)
     config, tensors = list(adapter.config), dict(adapter.tensors)
     for i, part in enumerate(config):
         if isinstance(part, ReftConfig):
             config[i] = _subtracting(part, tensors)
-        elif NAME in adapter.manifest.extra:
+        elif came:
             continue
+        elif isinstance(part, AdaloraConfig):
+            config[i] = _in_words_of_lora(as_lora.of_adalora(part, tensors, row), tensors, row, base)
+        elif isinstance(part, VeraConfig) and _is_lora(part):
+            config[i] = _in_words_of_lora(as_lora.of_vera(part, tensors, row), tensors, row, base)
         elif isinstance(part, LoraConfig) and _known(part, tensors):
-            # Ranks and alphas may be those of whole maps.
-            part = _in_parts(_even(part, tensors, row), tensors, row)
-            config[i] = _directed(part, tensors, row, base)
+            config[i] = _in_words_of_lora(part, tensors, row, base)
         elif isinstance(part, PrefixTuningConfig) and part.positions == "shifted" and base is not None:
             config[i] = prefixes.kept(part, tensors, row, base)
-        elif isinstance(part, IA3Config) and JOINT in part.targets:
-            config[i] = replace(part, targets=_in_words(_roles(part, tensors, row), part.targets))
+        elif isinstance(part, IA3Config):
+            config[i] = _scaling(part, tensors, row, base)
     return adapter if config == list(adapter.config) else Adapter(tuple(config), tensors, adapter.manifest)
+
+
+def _in_words_of_lora(config: LoraConfig, tensors: Tensors, row: Architecture, base: KnownBase | None) -> LoraConfig:
+    """Return the configuration with one rank and scale, of maps that are meant by their kind; tensors are changed."""
+    # Ranks and alphas may be those of whole maps.
+    config = _in_parts(_even(config, tensors, row), tensors, row)
+    config = _directed(config, tensors, row, base)
+    if base is None or config.magnitude == "dora" or not linears.beyond(config.targets):
+        return config
+    return everywhere.lora(config, tensors, base)
+
+
+def _is_lora(config: VeraConfig) -> bool:
+    """Return whether the format's VeRA is not enough for this one, and a LoRA is."""
+    plain = not config.gating and config.magnitude == "none" and config.projection_seed is None
+    return plain and (config.form == "vectors" or config.alpha is None)
+
+
+def _with_class(adapter: Adapter, row: Architecture) -> Adapter:
+    """Return an adapter that keeps the class whose head it has, where the format has no flexible one like it."""
+    head = next((part for part in adapter.config if is_head(part)), None)
+    if head is None or NAME in adapter.manifest.extra:
+        return adapter
+    found = heads.of_class(head, adapter.tensors, row)
+    if found is None:
+        return adapter
+    fixed, made = found
+    config = tuple(made if part is head else part for part in adapter.config)
+    # Some classes of transformers call the base model otherwise than the family does.
+    other = "transformer" in row.prefixes and fixed.endswith("QuestionAnswering")
+    own: dict[str, JSON] = {"fixed_head": fixed} | ({"prefix": "transformer"} if other else {})
+    extra = {**adapter.manifest.extra, NAME: own}
+    return replace(adapter, config=config, manifest=replace(adapter.manifest, extra=extra))
+
+
+def _scaling(config: IA3Config, tensors: Tensors, row: Architecture, base: KnownBase | None) -> IA3Config:
+    """Return the configuration with scaled outputs, of maps that are meant by their kind; tensors are changed."""
+    if config.inputs:
+        layout = _layout(config, tensors, row) if base is None else base.layout
+        config = scaled_inputs.put_out(config, tensors, row, layout, base)
+    if JOINT in config.targets and not mixed(row):
+        config = replace(config, targets=_in_words(_roles(config, tensors, row), config.targets))
+    if base is not None and linears.beyond(config.targets):
+        return everywhere.ia3(config, tensors, base)
+    return config
 
 
 def _known(config: LoraConfig, tensors: Tensors) -> bool:
@@ -62,13 +117,16 @@ def _known(config: LoraConfig, tensors: Tensors) -> bool:
 
 
 def _targets(config: LoraConfig | IA3Config, tensors: Tensors, row: Architecture) -> list[Target]:
-    layout = accounting.layout((config,), {key: tuple(tensor.shape) for key, tensor in tensors.items()}, row)
-    return chosen(config.targets, layout, leave_out=config.leave_out)
+    return chosen(config.targets, _layout(config, tensors, row), leave_out=config.leave_out)
+
+
+def _layout(config: LoraConfig | IA3Config, tensors: Tensors, row: Architecture) -> Layout:
+    return accounting.layout((config,), {key: tuple(tensor.shape) for key, tensor in tensors.items()}, row)
 
 
 def _in_parts(config: LoraConfig, tensors: Tensors, row: Architecture) -> LoraConfig:
     """Return the configuration with the parts of maps that it names whole; tensors are changed."""
-    if JOINT not in config.targets or config.magnitude != "none":
+    if JOINT not in config.targets or config.magnitude != "none" or mixed(row):
         return config
     for target in _targets(config, tensors, row):
         if len(target.linear.roles) > 1:

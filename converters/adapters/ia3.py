@@ -94,7 +94,10 @@ def encode(config: IA3Config, source: Source) -> dict[str, JSON]:
     if reasons:
         raise UnsupportedError(
             f"the adapters format cannot say this (IA)³: {'; '.join(reasons)}",
-            hint="it can say ia3 with targets of query, key, value, intermediate and output, and inputs=[]",
+            hint=linears.hint(
+                config.targets,
+                "it can say ia3 with targets of query, key, value, intermediate and output, and inputs=[]",
+            ),
         )
     return fields
 

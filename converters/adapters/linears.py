@@ -18,6 +18,7 @@ from ...architectures import Architecture
 from ...errors import FormatError, UsageError
 from ...methods.targets import JOINT
 from ...sites import Projection
+from ..joint import is_joint, mixed
 from .codec import Entry, Fields, Source
 
 if TYPE_CHECKING:
@@ -112,6 +113,13 @@ def beyond(chosen: Iterable[str]) -> list[str]:
     return [f"target {target!r} has no name in it" for target in chosen if target not in known]
 
 
+def hint(chosen: Iterable[str], otherwise: str) -> str:
+    """Return what to do about targets that the format has no name for."""
+    if not any("." in target for target in chosen):
+        return otherwise
+    return "queries, keys, values and feed-forward maps of some layers convert where the base model is named: --base"
+
+
 def factors(found: Fields, source: Source, unscaled: JSON) -> dict[str, JSON]:
     """Return alpha as it acts, and the alphas of projections where another one does.
 
@@ -157,15 +165,13 @@ _RELEASE = re.compile(
 
 def merged(row: Architecture) -> tuple[str, ...]:
     """Return the projections that one module computes side by side."""
-    parts = [part for stack in row.layers for part in stack.attentions if part.query == part.key]
-    return ("query", "key", "value") if parts else ()
+    return ("query", "key", "value") if any(map(is_joint, row.layers)) else ()
 
 
 def _scaled(chosen: Iterable[str], row: Architecture) -> list[str]:
     """Return what was scaled before 1.1.0 too: merged projections, by their names where no stack has others."""
     parts = [role for role in chosen if role in merged(row)]
-    mixed = any(all(part.query != part.key for part in stack.attentions) for stack in row.layers)
-    return [JOINT] if parts and mixed else parts
+    return [JOINT] if parts and mixed(row) else parts
 
 
 def whole_number(value: float) -> JSON:

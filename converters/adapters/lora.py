@@ -68,7 +68,10 @@ def encode(config: LoraConfig, source: Source) -> dict[str, JSON]:
     )
     reasons = _reasons(config) + ([] if alpha is not None else ["its alpha is one for all maps, and none with a gate"])
     if reasons or alpha is None:
-        raise UnsupportedError(f"the adapters format cannot say this LoRA: {'; '.join(reasons)}")
+        raise UnsupportedError(
+            f"the adapters format cannot say this LoRA: {'; '.join(reasons)}",
+            hint=linears.hint(config.targets, "write it in the native format"),
+        )
     data = config.to_json()
     return {
         **linears.DEFAULTS,

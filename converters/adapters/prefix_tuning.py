@@ -21,7 +21,7 @@ from ...methods import PrefixTuningConfig
 from ...methods.config import config_from_json, field_types
 from ...methods.prefix_tuning import shared_key
 from .bottleneck import ACTIVATIONS
-from .codec import Codec, Container, Entry, Fields, Places, Source
+from .codec import HOOKED, Codec, Container, Entry, Fields, Places, Source
 
 if TYPE_CHECKING:
     import torch
@@ -43,10 +43,6 @@ LAST = (("control_trans.2.weight", ".weight"), ("control_trans.2.bias", ".bias")
 FLAT = (("control_trans", ""),)
 
 GATES = (("weight", "prefix_gate.weight"), ("bias", "prefix_gate.bias"))
-
-
-WITHOUT = ("gemma2", "gemma3_text", "modernbert", "phi", "qwen2", "qwen3")
-"""Families that the library knows by an interface alone, which has no word for prefixes."""
 
 
 def claims(fields: Fields) -> bool:
@@ -81,7 +77,7 @@ def encode(config: PrefixTuningConfig, source: Source) -> dict[str, JSON]:
     Raises:
         UnsupportedError: the library has no prefixes for the family, or treats positions in another way.
     """
-    if source.row.name in WITHOUT:
+    if source.row.name in HOOKED:
         raise UnsupportedError(
             f"the adapters format cannot say this prefix: the library has none for {source.row.name} models",
             hint="write it in the native format",

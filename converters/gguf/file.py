@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from ...adapter import JSON
 from ...errors import FormatError, UnsupportedError
 from ..disk import Mapped
+from ..values import octets
 
 if TYPE_CHECKING:
     import torch
@@ -271,9 +272,9 @@ def chunks(metadata: Metadata, tensors: Mapping[str, torch.Tensor], what: str) -
         offset = _padded(offset + tensor.nbytes, alignment)
     yield head + bytes(-len(head) % alignment)
     for key in order:
-        tensor = tensors[key].detach().cpu().contiguous()
+        tensor = tensors[key].cpu()
         if tensor.numel():
-            yield tensor.reshape(-1).view(torch.uint8).numpy().data
+            yield octets(tensor).numpy().data
         yield bytes(-tensor.nbytes % alignment)
 
 

@@ -109,7 +109,7 @@ def decode(found: Updates, names: Naming) -> tuple[LoraConfig, Tensors]:
     alphas = {names.ours(path): alpha for path, alpha in found.alphas.items()}
     r, other_ranks = usual(ranks)
     alpha, other_alphas = usual(alphas)
-    words = found.words or targets.words({} if not found.every else {"target_modules": []}, names.row, list(ranks))
+    words = found.words or targets.words(names.row, list(ranks), lambda path: found.every)
     config = _checked(
         {
             "method": LoraConfig.method,

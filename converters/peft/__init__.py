@@ -176,7 +176,8 @@ def _read(document: Mapping[str, JSON], tensors: Mapping[str, torch.Tensor], row
     faults = found.faults + targets.faults(document, names, list(theirs.values()))
     faults += tying.faults(document, found, names)
     shared = {f"shared.{name}": tensor for name, tensor in found.shared.items()}
-    places = Places(names.row, theirs, _shapes(own | shared), partial(targets.words, document, names.row))
+    named = targets.naming_by(document, names)
+    places = Places(names.row, theirs, _shapes(own | shared), partial(targets.words, names.row, named=named))
     config = _config(codec, fields, places)
     beside = along.decode(found.saved, document, names, set(theirs.values()))
     own = codec.read(config, own | shared)

@@ -19,6 +19,7 @@ from ...architectures import Architecture
 from ...architectures.architecture import named
 from ...errors import FormatError
 from ...methods import HeadConfig, LayerNormConfig, ParametersConfig, TrainableTokensConfig, is_head
+from ..values import octets
 from . import heads
 from .families import Naming, layers_of
 from .targets import alike, ordered
@@ -126,9 +127,7 @@ def unread_tensors(value: JSON) -> dict[str, torch.Tensor]:
 
 
 def _base64(tensor: torch.Tensor) -> str:
-    import torch
-
-    return base64.b64encode(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()).decode()
+    return base64.b64encode(octets(tensor).numpy().tobytes()).decode()
 
 
 def _place(names: Naming, module: str, leaf: str) -> str:

@@ -74,6 +74,7 @@ CHANGES: tuple[Change, ...] = (
         "its Neumann series for OFT has a term less",
         lambda facts: bool(facts.document.get("use_cayley_neumann")),
     ),
+    # Where it is 1 they compute the same: tests/recipes/make_lokr_seen.py.
     Change(("LOKR",), (0, 14), "its LoKr leaves alpha / r out, which is not 1 here", _is_scaled),
     Change(
         ("LORA",),

@@ -46,6 +46,12 @@ GENERAL = (
 )
 """Fields that are not of one type, and one that PEFT leaves out on reading."""
 
+OWN_INPUTS = ("clip", "clip_text_model", "clip_vision_model", "whisper")
+"""Families whose models do not take what PEFT's classes for a task hand on, such as `inputs_embeds`."""
+
+PROJECTED = "WithProjection"
+"""How the classes are called that have a tower of CLIP inside and no head of ours."""
+
 OFF: tuple[JSON, ...] = (None, False, [], {}, "")
 """Values that switch a feature off."""
 
@@ -171,11 +177,20 @@ def wrapping(
         head: its head, None if it has none that a class has.
         around: first words of its modules around the base model.
     """
+    prefix, task = _wrapping(manifest, row, head, around)
+    return prefix, None if row.name in OWN_INPUTS else task
+
+
+def _wrapping(
+    manifest: Manifest, row: Architecture, head: HeadName | None, around: Collection[str]
+) -> tuple[str, str | None]:
     prefix = row.prefixes[0] if row.prefixes else ""
     if head is not None:
         return "" if head.own_base else prefix, task_of(head)
     if around:
         return prefix, _task(row, around)
+    if str(_wrapped(manifest)).endswith(PROJECTED):
+        return prefix, None
     from_class = next((one for one in row.heads if _wrapped(manifest) in one.classes), None)
     if from_class is not None:
         # With another task PEFT would look for a head in the file.
@@ -186,10 +201,17 @@ def wrapping(
     if "masked_lm" in kinds or language is None:
         return "", _feature(row)
     if language.own_base:
-        return "", "SEQ_2_SEQ_LM"
+        # With a task PEFT would look for `generate`, which the bare model lacks.
+        return "", None if str(_wrapped(manifest)) in _bare(row) else "SEQ_2_SEQ_LM"
     if _kept(manifest, "adapters").get("prefix") == "":
         return "", _feature(row)
     return prefix, "SEQ_2_SEQ_LM" if language.kind == "seq2seq_lm" else "CAUSAL_LM"
+
+
+def _bare(row: Architecture) -> Collection[str]:
+    """Return what the bare models of a family are called."""
+    families = {name.partition("For")[0] for head in row.heads for name in head.classes}
+    return {f"{family}{word}" for family in families for word in ("Model", "EncoderModel")}
 
 
 def _wrapped(manifest: Manifest) -> JSON:

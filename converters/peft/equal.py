@@ -14,8 +14,7 @@ from ...adapter import Adapter, MethodConfig
 from ...architectures import Architecture, by_name
 from ...methods import LoraConfig, ParametersConfig, PrefixTuningConfig, VeraConfig
 from ...methods.targets import Target, chosen
-from ...methods.vera import SHARED_A, SHARED_B
-from .. import accounting, prefixes
+from .. import accounting, as_lora, prefixes
 from ..format import KnownBase
 from ..magnitudes import norms
 
@@ -32,7 +31,7 @@ def rewritten(adapter: Adapter, base: KnownBase | None) -> Adapter:
     tensors = dict(adapter.tensors)
     for part in adapter.config:
         if isinstance(part, VeraConfig) and _beyond(part):
-            part = _as_lora(part, tensors, row)
+            part = as_lora.of_vera(part, tensors, row)
         elif isinstance(part, LoraConfig) and part.magnitude == "dora_adapters" and base is not None:
             part, biases = _directed(part, tensors, row, base)
             config += [ParametersConfig(names=biases, tied=biases)] if biases else []
@@ -48,28 +47,9 @@ def _beyond(config: VeraConfig) -> bool:
     return plain and (config.form != "vectors" or config.scale != 1)
 
 
-def _targets(config: LoraConfig | VeraConfig, tensors: Tensors, row: Architecture) -> list[Target]:
+def _targets(config: LoraConfig, tensors: Tensors, row: Architecture) -> list[Target]:
     layout = accounting.layout((config,), {key: tuple(tensor.shape) for key, tensor in tensors.items()}, row)
     return chosen(config.targets, layout, leave_out=config.leave_out)
-
-
-def _as_lora(config: VeraConfig, tensors: Tensors, row: Architecture) -> LoraConfig:
-    """Return the configuration of a LoRA; tensors are changed."""
-    targets = _targets(config, tensors, row)
-    a, b = tensors.pop(SHARED_A), tensors.pop(SHARED_B)
-    for target in targets:
-        inner, outer = tensors.pop(f"{target.path}.vera_d"), tensors.pop(f"{target.path}.vera_b")
-        own = b[: target.linear.outputs]
-        tensors[f"{target.path}.lora_A"] = a[:, : target.linear.inputs].clone()
-        vectors = config.form == "vectors"
-        tensors[f"{target.path}.lora_B"] = own * inner * outer.unsqueeze(1) if vectors else outer @ own @ inner
-    return LoraConfig(
-        targets=config.targets,
-        r=config.r,
-        alpha=config.r if config.alpha is None else config.alpha,
-        leave_out=config.leave_out,
-        dropout=config.dropout,
-    )
 
 
 def _directed(

@@ -157,8 +157,12 @@ def _chosen(
     said = _said(document)
     if said:
         kinds = {row.name: [_plain(kind) for kind in row.model_types] for row in rows}
+        near = [row for row in rows if any(kind.startswith(said) for kind in kinds[row.name])]
+        known = {
+            len(kind): row for row in reversed(near) for kind in kinds[row.name] if _class(document).startswith(kind)
+        }
         exact = [row for row in rows if said in kinds[row.name]]
-        rows = exact or [row for row in rows if any(kind.startswith(said) for kind in kinds[row.name])]
+        rows = [wanted] if wanted in near else [known[max(known)]] if known else exact or near
         if not rows:
             raise UnsupportedError(
                 f"adapter_config.json says that the base model is a {said}, its keys are those of "
@@ -179,6 +183,12 @@ def _said(document: Mapping[str, JSON]) -> str:
     library = mapping.get("parent_library") if isinstance(mapping, dict) else None
     words = library.split(".") if isinstance(library, str) else []
     return _plain(words[2]) if words[:2] == ["transformers", "models"] and len(words) > 2 else ""
+
+
+def _class(document: Mapping[str, JSON]) -> str:
+    """Return the class that `auto_mapping` names, in plain letters."""
+    mapping = document.get("auto_mapping")
+    return _plain(mapping.get("base_model_class")) if isinstance(mapping, dict) else ""
 
 
 def _plain(value: JSON) -> str:

@@ -59,7 +59,11 @@ def decode(document: Mapping[str, JSON], saved: Mapping[str, torch.Tensor], row:
         have = {ours: tuple(saved[theirs].shape) for theirs, ours in keys.items() if theirs in saved}
         if head.kind not in OURS or not _meant(head, document):
             continue
-        wanted = {theirs: ours for theirs, ours in keys.items() if _biased(head) or ours != _last_bias(head)}
+        wanted = {
+            theirs: ours
+            for theirs, ours in keys.items()
+            if class_heads.biased(head) or ours != class_heads.last_bias(head)
+        }
         if all(ours in have for ours in wanted.values() if ours.endswith(".weight")):
             lost = [theirs for theirs, ours in wanted.items() if ours not in have]
             if lost:
@@ -75,13 +79,13 @@ def encode(
 ) -> tuple[HeadName, dict[str, str]] | None:
     """Return the class of the family that has this head, and key of ours → parameter path; None if none has it."""
     have = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
-    wanted = _answer(config)
+    wanted = class_heads.answer(config)
     for head in row.heads:
         names = {ours: theirs for theirs, ours in _keys(head).items()}
-        whole = _biased(head) == (_last_bias(head) in have)
+        whole = class_heads.biased(head) == (class_heads.last_bias(head) in have)
         if whole and head.kind in OURS and {key for key in have if key.startswith("head.")} <= names.keys():
             found = _config(head, have)
-            if found is not None and _answer(found) == wanted:
+            if found is not None and class_heads.answer(found) == wanted:
                 return head, names
     return None
 
@@ -97,11 +101,6 @@ def task_of(head: HeadName) -> str | None:
     return next((task for task, kinds in TASKS.items() if head.kind in kinds), None)
 
 
-def _answer(config: HeadConfig) -> dict[str, JSON]:
-    """Return what of a configuration counts for its answer, without what only training or a loss asks for."""
-    return {key: value for key, value in config.to_json().items() if key not in ("dropout_prob", "multilabel")}
-
-
 def _meant(head: HeadName, document: Mapping[str, JSON]) -> bool:
     """Return whether the document says that the wrapped class has this head."""
     said = document.get("auto_mapping")
@@ -112,15 +111,6 @@ def _meant(head: HeadName, document: Mapping[str, JSON]) -> bool:
 def _keys(head: HeadName) -> dict[str, str]:
     """Return parameter path around the base model → key of ours."""
     return {theirs: ours for ours, every in class_heads.places(head).items() for theirs in every}
-
-
-def _last_bias(head: HeadName) -> str:
-    return f"head.{len(head.linears) - 1}.bias"
-
-
-def _biased(head: HeadName) -> bool:
-    """Return whether the last layer has a bias; what transformers calls a score has none."""
-    return head.linears[-1] != "score"
 
 
 def _config(head: HeadName, have: dict[str, tuple[int, ...]]) -> HeadConfig | None:

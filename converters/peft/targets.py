@@ -9,14 +9,15 @@ Source: PEFT 0.21.2, tuners/tuners_utils.py (`check_target_module_exists`).
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
 from ...adapter import JSON
-from ...architectures import Architecture
+from ...architectures import Architecture, Layers, inside
 from ...errors import FormatError, UnsupportedError
 from ...methods.targets import JOINT
 from ...sites import PROJECTIONS
+from ..joint import is_joint, mixed
 from .families import Naming, layers_of
 from .pattern import Fuel, matches
 
@@ -40,18 +41,31 @@ def faults(document: Mapping[str, JSON], names: Naming, paths: Sequence[str]) ->
     ]
 
 
-def words(document: Mapping[str, JSON], row: Architecture, paths: Collection[str]) -> tuple[str, ...]:
-    """Return what is adapted, as short as can be: projections where every layer has them, else module paths of ours."""
+def words(row: Architecture, paths: Collection[str], named: Callable[[str], bool]) -> tuple[str, ...]:
+    """Return what is adapted, as short as can be: projections where every layer has them, else module paths of ours.
+
+    named: whether the configuration would adapt a module of this path of ours, if the model had it.
+    """
     left = ordered(paths)
-    if not _simple(document):
+    places = {path: place for path in paths if (place := layers_of(row, path)) is not None}
+    if _is_partly_joint(row, places) or not all(named(path) for path in _further(places)):
         return tuple(left)
     chosen: list[str] = []
     for role in (*PROJECTIONS, JOINT):
-        mine = list(_of_role(row, role, paths))
+        mine = list(_of_role(row, role, places, named))
         if mine and all(path in left for path in mine):
             chosen.append(role)
             left = [path for path in left if path not in mine]
     return (*chosen, *left)
+
+
+def naming_by(document: Mapping[str, JSON], names: Naming) -> Callable[[str], bool]:
+    """Return what tells of a path of ours whether a document puts an adapter there, no where that is not evaluated."""
+    wanted = document.get("target_modules")
+    if not isinstance(wanted, (list, str)) or wanted == ALL or document.get("target_parameters"):
+        return lambda path: False
+    fuel = Fuel()
+    return lambda path: _named(document, names.theirs(path), fuel, doubting=True)
 
 
 def ordered(paths: Iterable[str]) -> list[str]:
@@ -65,29 +79,51 @@ def ordered(paths: Iterable[str]) -> list[str]:
     )
 
 
-def _simple(document: Mapping[str, JSON]) -> bool:
-    """Return whether the configuration means every layer: its targets are ends of paths without an index."""
-    wanted = document.get("target_modules")
-    if not isinstance(wanted, list) or any(document.get(name) for name in ("exclude_modules", "target_parameters")):
-        return False
-    if document.get("layers_to_transform") not in (None, []):
-        return False
-    return all(isinstance(item, str) and not any(word.isdigit() for word in item.split(".")) for item in wanted)
+Places = Mapping[str, tuple[Layers, tuple[int, ...]]]
+"""Module path of ours → the stack and the index of the layer that it lies in."""
 
 
-def _of_role(row: Architecture, role: str, paths: Collection[str]) -> Iterator[str]:
-    """Yield the maps that compute a projection and nothing else, or are joint, in every layer that the paths name."""
+def _is_partly_joint(row: Architecture, places: Places) -> bool:
+    """Return whether the model may have joint projections in one stack and separate ones in another.
+
+    A projection then means a part of the joint ones too, which PEFT never adapts alone.
+    """
+    if not mixed(row):
+        return False
+    seen = [stack for stack, _ in places.values()]
+    tops = {stack.path.partition(".")[0] for stack in row.layers}
+    return tops != {stack.path.partition(".")[0] for stack in seen} or any(is_joint(stack) for stack in seen)
+
+
+def _further(places: Places) -> set[str]:
+    """Return what paths in layers would be in a layer behind those that they name."""
+    last = max((number for _, index in places.values() for number in index), default=0)
+    return {
+        stack.layer((last + 1,) * len(index)) + path.removeprefix(stack.layer(index))
+        for path, (stack, index) in places.items()
+    }
+
+
+def _of_role(row: Architecture, role: str, places: Places, named: Callable[[str], bool]) -> Iterator[str]:
+    """Yield the maps that compute a projection and nothing else, or are joint, in every layer that the paths name.
+
+    Of stacks without any path the maps that the configuration leaves alone: models have them, as far as is known.
+    """
+    tops = {stack.path.partition(".")[0] for stack, _ in places.values()}
     for stack in row.layers:
-        indices = [index for path in paths if (index := stack.index(path)) is not None]
-        if not indices:
-            continue
+        indices = {index for other, index in places.values() if other is stack}
         sizes = [max(numbers) + 1 for numbers in zip(*indices, strict=True)]
         for path, (roles, _) in stack.projections().items():
-            maps = [f"{stack.layer(index)}.{path}" for index in _indices(sizes)]
-            # What some models of the family lack counts only if this one has it.
-            meant = len(roles) > 1 if role == JOINT else roles == (role,)
-            if meant and any(one in paths for one in maps):
-                yield from maps
+            if not (len(roles) > 1 if role == JOINT else roles == (role,)):
+                continue
+            if indices:
+                maps = [f"{stack.layer(index)}.{path}" for index in _indices(sizes)]
+                # What some models of the family lack counts only if this one has it.
+                if any(one in places for one in maps) or not inside(path, stack.may_lack):
+                    yield from maps
+            elif stack.path.partition(".")[0] not in tops:
+                one = f"{stack.layer((0,) * stack.path.count('{i}'))}.{path}"
+                yield from [] if named(one) else [one]
 
 
 def _indices(sizes: Sequence[int]) -> list[tuple[int, ...]]:
@@ -105,40 +141,40 @@ def _follows(document: Mapping[str, JSON], names: Naming, path: str) -> bool:
     return document.get("peft_type") == TRAINABLE_TOKENS and path.endswith(".embed_tokens")
 
 
-def _named(document: Mapping[str, JSON], path: str, fuel: Fuel) -> bool:
-    """Return whether the configuration puts an adapter at a module."""
+def _named(document: Mapping[str, JSON], path: str, fuel: Fuel, *, doubting: bool = False) -> bool:
+    """Return whether the configuration puts an adapter at a module; doubting: what is not evaluated says no."""
     wanted = document.get("target_modules")
     parameters = document.get("target_parameters")
     if isinstance(parameters, list) and _ends(path, [_module(item) for item in parameters if isinstance(item, str)]):
         return True
-    if _excluded(document.get("exclude_modules"), path, fuel):
+    if _excluded(document.get("exclude_modules"), path, fuel, doubting=doubting):
         return False
     if wanted is None or wanted == ALL:
         return True
     if isinstance(wanted, str):
-        return _matches(wanted, path, fuel)
-    return _ends(path, wanted) and _in_layers(document, path) is not False
+        return _matches(wanted, path, fuel, otherwise=not doubting)
+    if _ends(path, wanted) and path in wanted:
+        return True  # what is named in full is meant in whichever layer it is
+    within = _in_layers(document, path)
+    return _ends(path, wanted) and (not doubting if within is None else within)
 
 
 def _module(parameter: str) -> str:
     return parameter.rpartition(".")[0]
 
 
-def _excluded(excluded: JSON, path: str, fuel: Fuel) -> bool:
+def _excluded(excluded: JSON, path: str, fuel: Fuel, *, doubting: bool) -> bool:
     if isinstance(excluded, str) and excluded:
-        try:
-            return matches(excluded, path, fuel)
-        except UnsupportedError:
-            return False
+        return _matches(excluded, path, fuel, otherwise=doubting)
     return isinstance(excluded, list) and _ends(path, excluded)
 
 
-def _matches(pattern: str, path: str, fuel: Fuel) -> bool:
-    """Return whether a pattern means a path; a pattern that is not evaluated is taken at the tensors' word."""
+def _matches(pattern: str, path: str, fuel: Fuel, *, otherwise: bool) -> bool:
+    """Return whether a pattern means a path; otherwise: the answer where it is not evaluated."""
     try:
         return matches(pattern, path, fuel)
     except UnsupportedError:
-        return True
+        return otherwise
 
 
 def _ends(path: str, wanted: JSON) -> bool:
@@ -194,5 +230,5 @@ def alike(row: Architecture, known: Collection[str]) -> Iterator[str]:
             (place[1], path) for path in known if (place := layers_of(row, path)) is not None and place[0] == stack
         ]
         indices = _indices([max(numbers) + 1 for numbers in zip(*{index for index, _ in found}, strict=True)])
-        for inside in sorted({path.removeprefix(stack.layer(index)) for index, path in found}):
-            yield from (f"{stack.layer(index)}{inside}" for index in indices)
+        for rest in sorted({path.removeprefix(stack.layer(index)) for index, path in found}):
+            yield from (f"{stack.layer(index)}{rest}" for index in indices)

@@ -1,6 +1,7 @@
 """make peers: what this version writes, loaded by the libraries that it is written for, with the outputs compared.
 
     python tests/peers [PATTERN]        of the cases whose name has PATTERN in it
+    python tests/peers FOLDER           of cases that tests/recipes/make_drawn_pairs.py drew
 
 The adapters of all archives of cases are converted into the format of the other library, and written anew for their own
 one, without anything of how it spelled them. `adapters` 1.3.0 and PEFT 0.21.2 load them in processes of their own, and
@@ -34,10 +35,7 @@ KINDS = (
     *("head", "head-only", "static-head", "legacy-head"),
 )
 
-DEBERTA = "the DeBERTa of adapters has biases that it does not save, so that every process draws its own"
-
 KNOWN: dict[str, str] = {
-    **{f"prefix-cases/a-deberta-{name}": DEBERTA for name in ("flat", "gated", "mlp", "prompt")},
     "golden/c-cross-cls2base-seqbn": "the folder is for the class that it was saved from, the case for another",
     "golden/c-roberta-cls": "the folder is for a class with this head, the case for the bare model",
     "golden/d-vit-lora-saved-with-tf4": "modules keep the names of transformers 4 that the source has",
@@ -74,23 +72,29 @@ def interpreter(name: str) -> str | None:
 def written(place: Path, pattern: str) -> Iterator[dict[str, Any]]:
     """Yield a row for every case and format: where it is written, or why it is refused, and how it is run."""
     sys.path[:0] = [str(HERE.parent), str(HERE.parent / "recipes")]
-    from golden import BOTTLENECKS, GOLDEN, PEFT_PROMPTS, PEFTS, PREFIXES
+    from golden import BOTTLENECKS, GOLDEN, PEFT_PROMPTS, PEFTS, PREFIXES, Folder
 
     import adapterhub
     from adapterhub.converters import detect
     from adapterhub.errors import AdapterHubError
 
-    for archive in (GOLDEN, PREFIXES, PEFTS, PEFT_PROMPTS, BOTTLENECKS):
+    drawn = Path(pattern) if pattern and Path(pattern).is_dir() else None
+    for archive in (GOLDEN, PREFIXES, PEFTS, PEFT_PROMPTS, BOTTLENECKS) if drawn is None else (Folder(drawn),):
         for case in archive.cases():
             name = f"{archive.path.name.partition('.')[0]}/{case}"
-            if case.get("kind") not in KINDS or not isinstance(case.get("active"), str) or pattern not in name:
+            if (
+                case.get("kind") not in KINDS
+                or not isinstance(case.get("active"), str)
+                or (drawn is None and pattern not in name)
+            ):
                 continue
             native = place / "native" / f"{name}.safetensors"
             native.parent.mkdir(parents=True, exist_ok=True)
             try:
                 adapter = adapterhub.read(case.adapter)
-            except AdapterHubError:
-                continue  # what is not read is told by other tests
+            except AdapterHubError as error:
+                print(f"{name} is not read: {error.message}")
+                continue
             adapterhub.write(_plain(adapter), native)
             for to in PEERS:
                 own = detect(case.adapter).name == to
@@ -101,16 +105,22 @@ def written(place: Path, pattern: str) -> Iterator[dict[str, Any]]:
 def _plain(adapter: Adapter) -> Adapter:
     """Return an adapter without what reading kept of its source, but for the class that it is for."""
     kept = {
-        name: {key: value for key, value in extra.items() if key in ("prefix", "former")}
+        name: {key: value for key, value in extra.items() if key in ("prefix", "former", "fixed_head")}
         for name, extra in adapter.manifest.extra.items()
     }
-    return replace(adapter, manifest=replace(adapter.manifest, name="task", provenance=None, extra=kept))
+    said = adapter.manifest.extra.get("peft", {}).get("adapter_config.json", {}).get("set", {})
+    if "task_type" in said:
+        kept["peft"] |= {"adapter_config.json": {"set": {"task_type": said["task_type"]}}}
+    extra = {name: of for name, of in kept.items() if of}
+    return replace(adapter, manifest=replace(adapter.manifest, name="task", provenance=None, extra=extra))
 
 
 def _how(case: Any) -> dict[str, Any]:
     """Return how a case is run."""
     fields = ("kind", "base_class", "inputs", "float_inputs", "output_key", "tolerance", "attn_implementation")
-    return {name: case.get(name) for name in fields} | {"expected": str(case.folder / "expected.safetensors")}
+    bare = str((case.folder / case["bare_base"]).resolve()) if "bare_base" in case.fields else str(case.base)
+    found = {name: case.get(name) for name in fields}
+    return found | {"expected": str(case.folder / "expected.safetensors"), "bare_base": bare}
 
 
 def _converted(source: Path, row: dict[str, Any], to: str) -> dict[str, str]:

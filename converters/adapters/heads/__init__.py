@@ -18,7 +18,7 @@ from ....errors import FormatError, UnsupportedError, UsageError
 from ....methods import HeadConfig, Shapes
 from ... import class_heads
 from ...values import identical
-from ..codec import Source
+from ..codec import HOOKED, WRITES, Source
 from . import kinds
 
 if TYPE_CHECKING:
@@ -84,7 +84,40 @@ def encode(config: HeadConfig, labels: Sequence[str], tensors: Tensors, wanted: 
         if config == _fixed(head, source.version, config.labels or None, _shapes(tensors)):
             count = {"num_labels": config.labels} if config.labels else {}
             return {"config": None, "label2id": label2id, "model_class": wanted, "name": None, **count}
+    if source.row.name in HOOKED:
+        raise UnsupportedError(
+            f"`adapters` has no class with flexible heads for {source.row.name} models",
+            hint="write it in the native format, or take the head off",
+        )
     return {"config": {**kinds.encode(config, source.row, _shapes(tensors)), "label2id": label2id}}
+
+
+def of_class(config: HeadConfig, tensors: Tensors, row: Architecture) -> tuple[str, HeadConfig] | None:
+    """Return the class of transformers whose head this is, and how that is written, where no flexible one can be it."""
+    try:
+        kinds.encode(config, row, _shapes(tensors))
+    except UnsupportedError:
+        pass
+    else:
+        if row.name not in HOOKED:
+            return None
+    own = {key for key in tensors if key.startswith("head.")}
+    for head in row.heads:
+        wanted = {*class_heads.places(head)} - (
+            {class_heads.last_bias(head)} if not class_heads.biased(head) else set()
+        )
+        made = _made(head, config.labels, _shapes(tensors)) if own == wanted else None
+        if made is not None and class_heads.answer(made) == class_heads.answer(config):
+            return head.classes[0], made
+    return None
+
+
+def _made(head: HeadName, labels: int, have: Shapes) -> HeadConfig | None:
+    """Return what the head of a class computes, None where the sizes are not its own."""
+    try:
+        return _fixed(head, WRITES, labels or None, have)
+    except FormatError:
+        return None
 
 
 def meaning(fields: Mapping[str, JSON], row: Architecture, tensors: Tensors) -> dict[str, JSON]:
