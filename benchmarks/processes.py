@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).parent.parent
 
 ENVIRONMENT = {
-    **os.environ,
+    # An installation has its modules compiled; the first sample of a command compiles those of this tree.
+    **{name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
     "HF_HUB_OFFLINE": "1",
     "OMP_NUM_THREADS": "1",
     "PYTHONPATH": str(ROOT / ".src"),
@@ -96,17 +98,28 @@ def command_usage(command: Sequence[str], environment: Mapping[str, str] | None 
     Raises:
         RuntimeError: it did not end with the exit status that it should end with.
     """
-    with subprocess.Popen(
-        command,
+    launched = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", _LAUNCH, *command],
         env={**ENVIRONMENT, **(environment or {})},
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    ) as process:
-        assert process.stderr is not None
-        errors = process.stderr.read()
-        _, ended, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(ended)
-    if process.returncode != status:
-        raise RuntimeError(f"{' '.join(command)} failed: {errors.decode(errors='replace')[-2000:]}")
-    return Usage(usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if launched.returncode:
+        raise RuntimeError(f"{' '.join(command)} cannot be started: {launched.stderr[-2000:]}")
+    ended, seconds, kilobytes = json.loads(launched.stdout)
+    if ended != status:
+        raise RuntimeError(f"{' '.join(command)} failed: {launched.stderr[-2000:]}")
+    return Usage(seconds, kilobytes / 1024)
+
+
+_LAUNCH = """
+import json, os, subprocess, sys
+child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+_, ended, usage = os.wait4(child.pid, 0)
+child.returncode = os.waitstatus_to_exitcode(ended)
+print(json.dumps([child.returncode, usage.ru_utime + usage.ru_stime, usage.ru_maxrss]))
+"""
+"""Starts a command from a small process: the system counts what its parent had resident among what it had itself."""
