@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import socket
@@ -54,8 +55,10 @@ def nginx(tmp_path: Path) -> Iterator[str]:
     work = tmp_path / "nginx"
     work.mkdir()
     places = " ".join(f"{kind}_temp_path {work};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    # As root it would hand its folders to another user, which a namespace without one refuses.
+    user = "user root; " if os.geteuid() == 0 else ""
     (work / "conf").write_text(
-        f"daemon off; master_process off; pid {work}/pid; error_log {work}/error.log; events {{}}\n"
+        f"{user}daemon off; master_process off; pid {work}/pid; error_log {work}/error.log; events {{}}\n"
         f"http {{ access_log {work}/access.log; {places} gzip on; gzip_types application/json; gzip_min_length 1;\n"
         f"  types {{ application/json json; }} server {{ listen 127.0.0.1:{port}; root {root}; }} }}\n"
     )
