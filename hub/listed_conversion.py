@@ -17,7 +17,7 @@ from ..composition_file import NAME as COMPOSITION
 from ..converters import listed as listed_files
 from ..converters.identity import own_version
 from ..errors import BaseMismatchError, StateError, UnsupportedError
-from ..registry import Artifact, Entry, Offer, Pulled, Release, Store, atomic, digest
+from ..registry import Artifact, Entry, Offer, Pulled, Release, Store, atomic, digest, paths
 from ..registry.folder_publisher import move
 from ..registry.growing import Spot
 from ..registry.listed import Listed, Shelf
@@ -123,7 +123,7 @@ class Convert:
         else:
             made, exact = self._converted(listed, pulled, stage)
         offer = self._offer(listed, made)
-        home = f"adapters/{listed.name}/{listed.version}/{offer.base.id.replace('/', '--')}/{self.to}"
+        home = f"{paths.home_of(listed.name, listed.version, offer.base.id)}/{self.to}"
         artifact = _recorded(listed, offer, f"{home}/{made.name}" if made.is_file() else home)
         if self.spot is not None:
             for file in offer.files.values():

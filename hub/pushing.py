@@ -127,8 +127,16 @@ def push(
         from . import composed
 
         pushed = composed.push(pulled, publisher, wanted, settings, dry_run=dry_run, seal=seal)
-        changed = pushed.outcome.new and seal is None and not dry_run
-        return dataclasses.replace(pushed, remarks=trusted_keys.stale(str(to), settings, changed=changed))
+    else:
+        pushed = _adapter(path, publisher, wanted, settings, dry_run=dry_run, seal=seal)
+    unsigned = trusted_keys.stale(str(to), settings, changed=pushed.outcome.new and seal is None and not dry_run)
+    return dataclasses.replace(pushed, remarks=(*pushed.remarks, *unsigned))
+
+
+def _adapter(
+    path: Path, publisher: Publisher, wanted: Wanted, settings: Settings, *, dry_run: bool, seal: Seal | None
+) -> Pushed:
+    """Publish the adapter that lies at a path; raises as push."""
     adapter = converters.read(path, row=wanted.architecture)
     cards = (publisher.card(), _card_beside(path))
     name, manifest = _described(adapter.manifest, wanted, *cards)
@@ -137,15 +145,13 @@ def push(
         offers, left_out = _offers(filled, _formats(wanted.formats, publisher), Path(folder), wanted, base)
         publication = _publication(name, filled, offers, publisher, cards[1])
         outcome = publisher.publish(publication, dry_run=dry_run, seal=seal)
-    formats = tuple(offer.format for offer in offers)
-    unsigned = outcome.new and seal is None and not dry_run
     return Pushed(
         name=name,
         version=manifest.version,
-        formats=formats,
+        formats=tuple(offer.format for offer in offers),
         outcome=outcome,
         left_out=left_out,
-        remarks=(*remarks, *trusted_keys.stale(str(to), settings, changed=unsigned)),
+        remarks=tuple(remarks),
     )
 
 

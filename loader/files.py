@@ -26,22 +26,20 @@ def fetch(reference: str | Path, base: str | None, model: KnownBase, row: Archit
     model: the model that it is to meet.
     row: its family.
     """
-    path = reference if isinstance(reference, Path) else None
-    is_native = False
-    if path is not None and is_composition(path):
-        parsed = Reference(scheme="path", name=str(path))
-        return assembled(pull(parsed), row)
-    if path is None:
-        pulled = pull(str(reference), base=base)
+    if isinstance(reference, Path):
+        if is_composition(reference):
+            return assembled(pull(Reference(scheme="path", name=str(reference))), row)
+        path, form = reference, None
+    else:
+        pulled = pull(reference, base=base)
         if is_composition(pulled.path):
             return assembled(pulled, row)
+        is_native = pulled.packed or (pulled.artifact is not None and pulled.artifact.format == NATIVE)
         if pulled.packed:
             pulled = native(pulled, Store(), listed.write, by=own_version())
-            is_native = True
-        path = pulled.path
-        is_native = is_native or (pulled.artifact is not None and pulled.artifact.format == NATIVE)
+        path, form = pulled.path, NATIVE if is_native else None
     # Counts and values are looked at when the tensors are held against the model.
-    return read(path, format=NATIVE if is_native else None, finite=False, counted=False, row=row, base=model)
+    return read(path, format=form, finite=False, counted=False, row=row, base=model)
 
 
 def exactly(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:

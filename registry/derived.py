@@ -14,7 +14,7 @@ import contextlib
 import os
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,8 @@ from .lookup import Lookup, Progress
 
 if TYPE_CHECKING:
     import sqlite3
+
+    from .index import Index
 
 LARGE = 1 << 18
 """An index of fewer bytes is read as a whole by every command; that is as fast."""
@@ -157,15 +159,20 @@ class Derived:
 
     def _fill(self, connection: sqlite3.Connection, data: bytes) -> None:
         """Fill an empty database with the index that data write, which is checked before."""
+        from .index import Index
+
+        self._fill_with(connection, lambda: Index.loads(data, what=str(self.index)))
+
+    def _fill_with(self, connection: sqlite3.Connection, read: Callable[[], Index]) -> None:
+        """Fill an empty database with the entries of the index that read gives."""
         from . import database_making
-        from .index import Index, collector_off
+        from .index import collector_off
 
         database_making.prepare(connection)
         if self.progress:
             self.progress(0, 0)
         with collector_off():
-            entries = Index.loads(data, what=str(self.index)).adapters.raw
-            database_making.fill(connection, entries, self.progress)
+            database_making.fill(connection, read().adapters.raw, self.progress)
 
     def _restored(self, name: str) -> sqlite3.Connection:
         """Return a connection to the database made anew: in its place, or in memory where nothing can be written.

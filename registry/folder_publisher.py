@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import NotFoundError, StateError
-from . import atomic, editing
+from . import atomic, editing, paths
 from .index import Index
 from .publication import Offer, Outcome, Publication
 from .records import Artifact
@@ -116,7 +116,7 @@ def url_of(publication: Publication, offer: Offer) -> str:
 
 def home_of(publication: Publication, offer: Offer) -> str:
     """Return the folder of all artifacts of a version for one base model."""
-    return f"adapters/{publication.name}/{publication.version}/{offer.base.id.replace('/', '--')}"
+    return paths.home_of(publication.name, publication.version, offer.base.id)
 
 
 def file_name(publication: Publication, offer: Offer) -> str:

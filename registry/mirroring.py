@@ -224,7 +224,7 @@ def url_in_folder(name: str, version: str, artifact: Artifact, *, keep_urls: boo
     """Return where an artifact lies in the folder, or its url as it is where that is kept."""
     if _stays(artifact, keep_urls=keep_urls):
         return artifact.url
-    home = f"adapters/{name}/{version}/{artifact.base.id.replace('/', '--')}/{artifact.format}"
+    home = f"{paths.home_of(name, version, artifact.base.id)}/{artifact.format}"
     return home if artifact.files else f"{home}/{file_name(artifact)}"
 
 

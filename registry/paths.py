@@ -46,6 +46,15 @@ def fault(path: str) -> str:
     return ""
 
 
+def home_of(name: str, version: str, base: str) -> str:
+    """Return the folder in a registry of all artifacts of a version for one base model.
+
+    >>> home_of("me/sst2", "1.0.0", "google-bert/bert-base-uncased")
+    'adapters/me/sst2/1.0.0/google-bert--bert-base-uncased'
+    """
+    return f"adapters/{name}/{version}/{base.replace('/', '--')}"
+
+
 def is_url(text: str) -> bool:
     """Return whether text begins with a scheme; a single letter is a drive, not a scheme.
 

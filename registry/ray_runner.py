@@ -138,9 +138,7 @@ def _reach(address: str) -> None:
     """
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or "/" in host:
-        raise UsageError(
-            f"{address!r} is not the address of a Ray cluster", hint="write HOST:PORT of its head, or auto"
-        )
+        raise UsageError(f"{address!r} is not the address of a Ray cluster", hint="write HOST:PORT of its head")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
     except (OSError, OverflowError) as error:

@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from .. import schemas
-from . import atomic, database_making, digest, shards, stamps
+from . import atomic, digest, shards, stamps
 from .database import IndexDatabase, connect
 from .derived import Derived, suffix, warn
-from .index import Entries, Index, collector_off
+from .index import Entries, Index
 from .layered import Layered
 from .lookup import Lookup, Progress
 
@@ -119,11 +119,7 @@ class ShardDatabase(Derived):
 
     def _fill(self, connection: sqlite3.Connection, data: bytes) -> None:
         """Fill an empty database with the entries of all shards."""
-        database_making.prepare(connection)
-        if self.progress:
-            self.progress(0, 0)
-        with collector_off():
-            database_making.fill(connection, self._read(self._scan.files).adapters.raw, self.progress)
+        self._fill_with(connection, lambda: self._read(self._scan.files))
         connection.executescript(_TABLES)
         connection.execute("BEGIN")
         connection.executemany("INSERT INTO folders VALUES (?, ?)", self._scan.folders.items())

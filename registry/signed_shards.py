@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from ..errors import DigestError, IntegrityError, NotFoundError, OfflineError
-from . import database_making, derived, digest, digest_tree, shard_database, shards, snapshots, stamps
+from . import derived, digest, digest_tree, shard_database, shards, snapshots, stamps
 from .database import IndexDatabase, connect
 from .derived import Derived, suffix
-from .index import Entries, Index, collector_off
+from .index import Entries, Index
 from .layered import Layered
 from .lookup import Lookup, Progress
 
@@ -235,11 +235,7 @@ class SignedDatabase(Derived):
 
     def _fill(self, connection: sqlite3.Connection, data: bytes) -> None:
         """Fill an empty database with all entries."""
-        database_making.prepare(connection)
-        if self.progress:
-            self.progress(0, 0)
-        with collector_off():
-            database_making.fill(connection, self._whole.adapters.raw, self.progress)
+        self._fill_with(connection, lambda: self._whole)
 
     def _changed(self, before: str) -> Index | None:
         """Return the entries whose shards are others than below a former root; None where they are many or gone."""
