@@ -136,7 +136,7 @@ def only(children: Sequence[Binding], what: str) -> HeadOp | None:
     if len(found) > 1:
         raise UnsupportedError(
             f"{len(found)} heads cannot share the answer of {what}",
-            hint="say whose head answers: activate(…, head=name)",
+            hint="say whose head answers: --head NAME, or activate(…, head=NAME)",
         )
     return found[0] if found else None
 
@@ -153,7 +153,7 @@ def side_by_side(children: Sequence[Binding], which: Which) -> HeadOp | None:
     if len(heads) < len(children):
         raise UnsupportedError(
             "some rows of the batch would have an answer of a head, and others none",
-            hint="give every adapter a head, or none; or say whose head answers: activate(…, head=name)",
+            hint="give every adapter a head, or none; or say whose answers: --head NAME, or activate(…, head=NAME)",
         )
     if all(head is heads[0] for head in heads):
         return heads[0]

@@ -1,13 +1,14 @@
 """The remote of registries of OCI: `oci://host/name`, one repository for one adapter, and a tag for each version.
 
-What there is to know of versions stands in oci_versions.py. It is loaded when such a place is asked for.
+What there is to know of versions stands in oci_versions.py and oci_yanks.py. They are loaded when such a place is asked
+for.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import NotFoundError, UsageError
 from .copies import State
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from .oci_transport import Repository
 
 SCHEME = "oci://"
+
+T = TypeVar("T")
 
 
 class Oci:
@@ -62,16 +65,27 @@ class OciRegistry:
             raise UsageError(f"{url} names one version", hint=f"the registry is {self.url}")
 
     def fetch(self, tag: str) -> State | None:
-        """Return the index as it is now, or None; see copies.Place. Its states are called by their versions."""
-        from . import oci_client, receiving
+        """Return the index as it is now, or None; see copies.Place. Its states are called by versions and yanks."""
+        from . import oci_client
         from .oci_versions import found, index_of, state_of, versions_of
+        from .oci_yanks import mark, marked, spoken_of
 
-        versions = versions_of(oci_client.tags(self.repository))
-        if versions and tag == state_of(versions):
+        tags = oci_client.tags(self.repository)
+        versions = versions_of(tags)
+        marks = _at_once(functools.partial(mark, self.repository, version) for version in spoken_of(tags, versions))
+        said = [one.manifest for one in marks]
+        if versions and tag == state_of([*versions, *said]):
             return None
-        tasks = [functools.partial(found, self.repository, version) for version in versions]
-        there = [one for one in receiving.at_once(tasks, receiving.Meter((), None)) if one is not None]
+        there = _at_once(functools.partial(found, self.repository, version) for version in versions)
         if not there:
             raise NotFoundError(f"there is no adapter at {self.url}", hint="`adapterhub push` makes one")
-        index = index_of(self.repository, there)
-        return State(tag=state_of(one.version for one in there), home=self.url, data=index.dumps())
+        readable = {one.version for one in there}
+        index = marked(index_of(self.repository, there), [one for one in marks if one.version in readable])
+        return State(tag=state_of([*readable, *said]), home=self.url, data=index.dumps())
+
+
+def _at_once(tasks: Iterable[Callable[[], T | None]]) -> list[T]:
+    """Return what tasks give, several at the same time; those that find nothing give None."""
+    from . import receiving
+
+    return [one for one in receiving.at_once(list(tasks), receiving.Meter((), None)) if one is not None]

@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING
 
 from .. import schemas
 from ..errors import NotFoundError, StateError, UnsupportedError
-from . import digest, oci_client, oci_versions
+from . import digest, oci_client, oci_versions, oci_yanks
+from .copies import INDEX
 from .folder_publisher import file_name
 from .index import Index
 from .oci import OciRegistry
 from .oci_client import JSON, MANIFEST
 from .oci_versions import ADAPTER, CONFIG, TITLE
+from .oci_yanks import YANK
 from .publication import Offer, Outcome, Publication
 from .records import Artifact
 
@@ -60,16 +62,14 @@ class OciPublisher:
         """Publish a version; see publication.Publisher.
 
         Raises:
-            UnsupportedError: it is not about a new version: what is there stays as it is; or it is to be signed.
+            UnsupportedError: it is to be signed.
         """
         if seal is not None:
             raise UnsupportedError(
                 f"{self.place} cannot be signed: readers put its index together themselves", hint="push it unsigned"
             )
         if not publication.offers:
-            raise UnsupportedError(
-                f"what was published to {self.place} cannot be changed or taken back", hint="publish a higher version"
-            )
+            return self._said(publication, dry_run=dry_run)
         artifacts = tuple(offer.record(_url_of(publication, offer)) for offer in publication.offers)
         files = _files(publication.offers, artifacts)
         sizes = {path: file.stat().st_size for path, file in files.items()}
@@ -84,6 +84,28 @@ class OciPublisher:
             if self._is_there(publication, artifacts):
                 return replace(outcome, files={}, new=False)
             oci_client.put_manifest(self.repository, oci_versions.tag_of(publication.version), document)
+        return replace(outcome, commit=digest.of_bytes(document))
+
+    def _said(self, publication: Publication, *, dry_run: bool) -> Outcome:
+        """Say something about a version that is there: that it is taken back, or no longer is.
+
+        Raises:
+            NotFoundError: there is no such adapter or version.
+        """
+        state = OciRegistry(self.place).fetch("")
+        if state is None:
+            raise AssertionError("no state is called by nothing")
+        before = Index.loads(state.data, f"{INDEX} of {self.place}")
+        changed = publication.added_to(before, ())
+        outcome = Outcome(place=self.place, artifacts=(), new=changed is not before)
+        if dry_run or not outcome.new:
+            return outcome
+        (entry,) = changed.adapters.values()
+        release = entry.versions[publication.version]
+        nothing = self._document(EMPTY, NOTHING)
+        said = oci_yanks.words(yanked=release.yanked, reason=release.reason)
+        document = _manifest(YANK, nothing, [nothing], said)
+        oci_client.put_manifest(self.repository, oci_yanks.yank_tag(publication.version), document)
         return replace(outcome, commit=digest.of_bytes(document))
 
     def _uploaded(self, publication: Publication, artifacts: tuple[Artifact, ...], files: Mapping[str, Path]) -> bytes:

@@ -28,9 +28,9 @@ CONFIG = "application/vnd.adapterhub.index.v1+json"
 TITLE = "org.opencontainers.image.title"
 
 
-def state_of(versions: Iterable[str]) -> str:
-    """Return what stands for a repository with these versions, which never change."""
-    return digest.of_bytes("\n".join(sorted(versions)).encode())
+def state_of(parts: Iterable[str]) -> str:
+    """Return what stands for a repository with these versions, which never change, and manifests beside them."""
+    return digest.of_bytes("\n".join(sorted(parts)).encode())
 
 
 def named(reference: Reference) -> tuple[str, str]:

@@ -42,6 +42,7 @@ from adapterhub.registry import (
     publisher_at,
     pull,
 )
+from adapterhub.registry.oci import OciRegistry
 
 pytestmark = pytest.mark.usefixtures("online")
 
@@ -135,11 +136,40 @@ def test_the_same_again_is_no_change_and_other_bytes_are_refused(place: str, tmp
     assert oci_client.tags(oci_client.parse(place)[0]) == ["1.0.0"]
 
 
-def test_what_was_published_cannot_be_taken_back(place: str, tmp_path: Path) -> None:
+def test_a_yank_stands_beside_the_version_which_stays_as_it_is(place: str, tmp_path: Path) -> None:
+    publish(place, tmp_path, version="1.0.0+cpu")
+    publisher, repository = publisher_at(place, settings=Settings.load()), oci_client.parse(place)[0]
+    before = oci_client.manifest(repository, "1.0.0_cpu")
+    first = OciRegistry(place).fetch("")
+    assert first is not None
+    assert OciRegistry(place).fetch(first.tag) is None
+    publisher.publish(Yank(name="me/a", version="1.0.0+cpu", reason="labels are swapped"))
+    assert oci_client.manifest(repository, "1.0.0_cpu") == before
+    assert sorted(oci_client.tags(repository)) == ["1.0.0_cpu", "yank.1.0.0_cpu"]
+    second = OciRegistry(place).fetch(first.tag)
+    assert second is not None
+    assert OciRegistry(place).fetch(second.tag) is None
+    publisher.publish(Yank(name="me/a", version="1.0.0+cpu", yanked=False))
+    third = OciRegistry(place).fetch(second.tag)
+    assert third is not None
+    assert third.data == first.data
+
+
+def test_a_version_that_comes_after_a_yank_does_not_undo_it(place: str, tmp_path: Path) -> None:
     publish(place, tmp_path)
-    change = Yank(name="me/a", version="1.0.0")
-    with pytest.raises(UnsupportedError, match="cannot be changed or taken back"):
-        publisher_at(place, settings=Settings.load()).publish(change)
+    publisher_at(place, settings=Settings.load()).publish(Yank(name="me/a", version="1.0.0"))
+    assert publish(place, tmp_path, version="1.1.0")
+    assert open_registry(place).index.entry("me/a").versions["1.0.0"].yanked
+    assert not publish(place, tmp_path)
+
+
+def test_a_yank_in_other_words_is_refused_and_not_passed_over(place: str, tmp_path: Path) -> None:
+    publish(place, tmp_path)
+    repository = oci_client.parse(place)[0]
+    own = oci_client.manifest(repository, "1.0.0")[1]
+    oci_client.put_manifest(repository, "yank.1.0.0", json.dumps(own).encode())
+    with pytest.raises(FormatError, match=r"yank\.1\.0\.0 does not say whether 1\.0\.0 is yanked"):
+        pull("me/a", registry=place)
 
 
 def test_a_dry_run_sends_nothing(place: str, tmp_path: Path) -> None:

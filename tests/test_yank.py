@@ -17,14 +17,16 @@ from adapterhub.registry import Index, Settings, Yank, open_registry, publisher_
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 
-@pytest.fixture(params=["folder", "registry on the hub", "adapter on the hub", "s3"])
+@pytest.fixture(params=["folder", "registry on the hub", "adapter on the hub", "s3", "oci"])
 def place(request: pytest.FixtureRequest, hub: Hub, tmp_path: Path) -> str:
     """A place with versions 1.0.0 and 1.1.0 of me/a."""
     where = str(tmp_path / "hub") if request.param == "folder" else "hf://me/a-bert"
     if request.param == "s3":
         where = f"{request.getfixturevalue('bucket')}/registry"
+    if request.param == "oci":
+        where = request.getfixturevalue("oci_repository")
     for version in ("1.0.0", "1.1.0"):
-        create = version == "1.0.0" and request.param != "adapter on the hub"
+        create = version == "1.0.0" and request.param not in ("adapter on the hub", "oci")
         publisher = publisher_at(where, settings=Settings.load(), create=create)
         publisher.publish(a_publication(tmp_path / "sources", "me/a", version, version.encode()))
     return where
