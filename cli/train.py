@@ -21,7 +21,7 @@ from .training_options import Card, Reading, card, reading, recipe
 if TYPE_CHECKING:
     from ..adapter import Adapter
     from ..hub import Trained
-    from ..loader.training import Progress, TrainingConfig
+    from ..loader.training_records import Progress, TrainingConfig
 
 
 @click.command(

@@ -16,7 +16,7 @@ from .options import collected
 if TYPE_CHECKING:
     from ..adapter import Manifest
     from ..loader.data import Example
-    from ..loader.training import TrainingConfig
+    from ..loader.training_records import TrainingConfig
     from .destination import Destination
 
 DEFAULT_FRACTION = 0.1
@@ -141,7 +141,7 @@ def make_config(
     Raises:
         UsageError: values out of their range; lists them all.
     """
-    from ..loader.training import TrainingConfig
+    from ..loader.training_records import TrainingConfig
 
     return TrainingConfig(
         epochs=epochs,

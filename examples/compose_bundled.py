@@ -30,7 +30,7 @@ from adapterhub.adapter import Base, Manifest
 from adapterhub.composition import Composition
 from adapterhub.loader import AdapterSet
 from adapterhub.loader.data import Example, hash_fraction
-from adapterhub.loader.training import TrainingConfig
+from adapterhub.loader.training_records import TrainingConfig
 
 NAMES = tuple(task.name for task in TASKS)
 SEED = 1

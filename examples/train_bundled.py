@@ -30,7 +30,8 @@ from transformers.utils import logging
 
 from adapterhub.adapter import Manifest
 from adapterhub.loader import AdapterSet, attach
-from adapterhub.loader.training import Progress, TrainingConfig, TrainingResult, fit, measure
+from adapterhub.loader.training import fit, measure
+from adapterhub.loader.training_records import Progress, TrainingConfig, TrainingResult
 
 BASE = "sentence-transformers/all-MiniLM-L6-v2"
 BASE_SIZE = 22_713_216

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..architectures import Architecture
     from ..loader import AdapterSet
     from ..loader.data import Example
-    from ..loader.training import Epoch, Progress, TrainingConfig, TrainingResult
+    from ..loader.training_records import Epoch, Progress, TrainingConfig, TrainingResult
 
 FUSION = "fusion"
 """AdapterFusion of Pfeiffer et al. 2021, over adapters that stay as they are; and a head."""

@@ -1,7 +1,7 @@
 """A plain training loop for text classification, for adapters and for full fine-tuning alike.
 
 `fit` trains the parameters that it is given and nothing else: AdamW, linear warm-up and decay, gradients clipped by
-their norm. Texts are tokenised once; a batch holds texts of similar length and is padded to its longest.
+their norm. What is trained on and what comes out stand in training_records.py, how well it does in evaluation.py.
 The same seed, data, weights and machine give the same outcome, bit for bit.
 """
 
@@ -11,150 +11,19 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..errors import StateError, UsageError
-from .data import Example, Padding, Tokens, padded, shuffled_batches, sorted_batches, tokenise
+from ..errors import StateError
+from .data import Example, shuffled_batches
+from .evaluation import Data, Evaluation, Forward, evaluated, logits_of
+from .training_records import Epoch, Progress, TrainingConfig, TrainingResult
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-Forward = Callable[[dict[str, Tensor]], Tensor]
-"""Model inputs → logits (batch, classes)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingConfig:
-    """How to train.
-
-    Attributes:
-        epochs: passes over the training examples.
-        learning_rate: the highest learning rate, reached after the warm-up.
-        batch_size: examples per step.
-        warmup: fraction of all steps in which the learning rate rises from 0; in the others it falls to 0.
-        weight_decay: of weight matrices; biases, norms and scales are not decayed.
-        seed: of the order of the examples and of dropout.
-        max_length: longer texts are cut to so many tokens.
-        bf16: compute in bfloat16 where the processor has instructions for it; the weights stay as they are.
-        clip: largest norm of the gradient of all trained parameters; 0 does not clip.
-        keep_best: end with the weights of the best epoch on the evaluation examples, not with those of the last. Its
-            metrics are then chosen on the data that they are measured on, and so a little too good.
-    """
-
-    epochs: int = 3
-    learning_rate: float = 1e-3
-    batch_size: int = 32
-    warmup: float = 0.1
-    weight_decay: float = 0.01
-    seed: int = 42
-    max_length: int = 128
-    bf16: bool = False
-    clip: float = 1.0
-    keep_best: bool = False
-
-    def __post_init__(self) -> None:
-        """Raise one UsageError that lists every value out of its range."""
-        faults = [
-            text
-            for wrong, text in (
-                (self.epochs < 1, f"epochs is {self.epochs}, below 1"),
-                (self.batch_size < 1, f"batch size is {self.batch_size}, below 1"),
-                (self.max_length < 1, f"max length is {self.max_length}, below 1"),
-                (not 0 < self.learning_rate < math.inf, f"learning rate is {self.learning_rate}, not above 0"),
-                (not 0 <= self.warmup < 1, f"warmup is {self.warmup}, not from 0 to below 1"),
-                (not 0 <= self.weight_decay < math.inf, f"weight decay is {self.weight_decay}, below 0"),
-                (not 0 <= self.clip < math.inf, f"clip is {self.clip}, below 0"),
-            )
-            if wrong
-        ]
-        if faults:
-            raise UsageError("; ".join(faults))
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """How well a model does on a set of examples; all are means over the examples.
-
-    Attributes:
-        loss: cross-entropy in nats.
-        accuracy: share of right answers.
-        macro_f1: mean of the F1 scores of the classes that occur, each class weighing the same.
-        examples: number of examples.
-    """
-
-    loss: float
-    accuracy: float
-    macro_f1: float
-    examples: int
-
-
-@dataclass(frozen=True, slots=True)
-class Epoch:
-    """What one pass over the training examples gave; evaluation is None where there is nothing to evaluate on."""
-
-    number: int
-    train_loss: float
-    evaluation: Evaluation | None
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where the training stands after a step.
-
-    Attributes:
-        epoch, step: count from 1; the steps of all epochs together.
-        epochs, steps: how many there will be.
-        loss: mean of the training loss over this epoch so far.
-        learning_rate: that of the step.
-        ends_epoch: whether this is the one more report that ends an epoch.
-        evaluation: only in that one, and if there is something to evaluate on.
-    """
-
-    epoch: int
-    epochs: int
-    step: int
-    steps: int
-    loss: float
-    learning_rate: float
-    ends_epoch: bool = False
-    evaluation: Evaluation | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingResult:
-    """What a training gave.
-
-    Attributes:
-        epochs: one record per epoch.
-        kept: number of the epoch whose weights the model has now.
-        best: number of the epoch with the highest accuracy (then the lowest loss) on the evaluation examples.
-        steps: number of optimiser steps.
-        parameters: number of trained values.
-        precision: `bfloat16` or `float32`, what was computed in.
-        seconds: wall time, evaluation included.
-    """
-
-    epochs: tuple[Epoch, ...]
-    kept: int
-    best: int
-    steps: int
-    parameters: int
-    precision: str
-    seconds: float
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """Return the evaluation of the weights that the model has now, the way a manifest states it; {} without one."""
-        evaluation = self.epochs[self.kept - 1].evaluation
-        if evaluation is None:
-            return {}
-        return {"accuracy": evaluation.accuracy, "loss": evaluation.loss, "macro_f1": evaluation.macro_f1}
 
 
 def fit(
@@ -185,14 +54,12 @@ def fit(
         raise StateError("no parameters to train", hint="give the parameters of an adapter, or model.parameters()")
     if not train:
         raise StateError("no examples to train on")
-    device = parameters[0].device
+    device, length = parameters[0].device, config.max_length
     training = _Training(model, parameters, config, forward, on_progress, penalty)
     with torch.random.fork_rng([device] if device.type == "cuda" else []), _only_trainable(model, parameters):
         torch.manual_seed(config.seed)
         try:
-            return training.run(
-                _Data.of(train, tokenizer, config, device), _Data.of(evaluate, tokenizer, config, device)
-            )
+            return training.run(Data.of(train, tokenizer, length, device), Data.of(evaluate, tokenizer, length, device))
         finally:
             model.eval()
 
@@ -212,7 +79,7 @@ def measure(
     """
     if not examples:
         raise StateError("no examples to evaluate on")
-    return _evaluate(forward, _Data.of(examples, tokenizer, config, device), config.batch_size)
+    return evaluated(forward, Data.of(examples, tokenizer, config.max_length, device), config.batch_size)
 
 
 def has_bf16(device: torch.device) -> bool:
@@ -221,42 +88,6 @@ def has_bf16(device: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # torch offers no public question for the CPU in all versions that we support.
     return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
-@dataclass(frozen=True, slots=True)
-class _Data:
-    """Tokenised examples, and what is needed to make batches of them."""
-
-    tokens: Sequence[Tokens]
-    labels: Sequence[int]
-    lengths: Sequence[int]
-    padding: Padding
-    device: torch.device
-
-    @classmethod
-    def of(
-        cls,
-        examples: Sequence[Example],
-        tokenizer: PreTrainedTokenizerBase,
-        config: TrainingConfig,
-        device: torch.device,
-    ) -> _Data:
-        """Return the examples, each text tokenised."""
-        tokens = tokenise([example.text for example in examples], tokenizer, config.max_length)
-        return cls(
-            tokens=tokens,
-            labels=[example.label for example in examples],
-            lengths=[len(text["input_ids"]) for text in tokens],
-            padding=Padding.of(tokenizer),
-            device=device,
-        )
-
-    def batch(self, numbers: Sequence[int]) -> tuple[dict[str, Tensor], Tensor]:
-        """Return the model inputs (batch, longest) and the labels (batch,) of these examples."""
-        rows = padded([self.tokens[number] for number in numbers], self.padding)
-        inputs = {name: torch.tensor(row).to(self.device, non_blocking=True) for name, row in rows.items()}
-        labels = torch.tensor([self.labels[number] for number in numbers])
-        return inputs, labels.to(self.device, non_blocking=True)
 
 
 class _Training:
@@ -281,7 +112,7 @@ class _Training:
         self.best_weights: list[Tensor] = []
         self.step = self.steps = 0
 
-    def run(self, train: _Data, evaluate: _Data) -> TrainingResult:
+    def run(self, train: Data, evaluate: Data) -> TrainingResult:
         """Train all epochs and return how it went."""
         start = time.perf_counter()
         self.steps = self.config.epochs * math.ceil(len(train.tokens) / self.config.batch_size)
@@ -298,7 +129,7 @@ class _Training:
             seconds=time.perf_counter() - start,
         )
 
-    def _epoch(self, number: int, train: _Data, evaluate: _Data) -> None:
+    def _epoch(self, number: int, train: Data, evaluate: Data) -> None:
         """Train one epoch and evaluate after it."""
         start, total, seen = time.perf_counter(), 0.0, 0
         self.model.train()
@@ -308,7 +139,7 @@ class _Training:
             seen += len(numbers)
             self._report(number, total / seen)
         self.model.eval()
-        evaluation = _evaluate(self.forward, evaluate, self.config.batch_size) if evaluate.tokens else None
+        evaluation = evaluated(self.forward, evaluate, self.config.batch_size) if evaluate.tokens else None
         self._report(number, total / seen, ends_epoch=True, evaluation=evaluation)
         self.epochs.append(Epoch(number, total / seen, evaluation, time.perf_counter() - start))
         self._remember_best()
@@ -317,7 +148,7 @@ class _Training:
         """Take one optimiser step and return the loss before it."""
         for group in self.optimiser.param_groups:
             group["lr"] = self._learning_rate()
-        loss = functional.cross_entropy(_logits(self.forward, inputs, labels), labels)
+        loss = functional.cross_entropy(logits_of(self.forward, inputs, labels), labels)
         value = loss.item()
         loss = loss if self.penalty is None else loss + self.penalty()
         if not math.isfinite(value):
@@ -389,51 +220,6 @@ def _autocast(forward: Forward, device: torch.device) -> Forward:
             return forward(inputs).float()
 
     return cast
-
-
-def _logits(forward: Forward, inputs: dict[str, Tensor], labels: Tensor) -> Tensor:
-    """Return the logits (batch, classes), after making sure that each label is one of the classes."""
-    logits = forward(inputs)
-    highest = int(labels.max())
-    if highest >= logits.shape[-1]:
-        raise UsageError(
-            f"an example has label number {highest}, but the head has only {logits.shape[-1]} classes (0 … n-1)",
-            hint="add the adapter with a head of as many labels as the data have",
-        )
-    return logits
-
-
-@torch.no_grad()
-def _evaluate(forward: Forward, data: _Data, batch_size: int) -> Evaluation:
-    """Return the evaluation of forward on the data."""
-    losses: list[Tensor] = []
-    answers: list[Tensor] = []
-    truth: list[Tensor] = []
-    for numbers in sorted_batches(data.lengths, batch_size):
-        inputs, labels = data.batch(numbers)
-        logits = _logits(forward, inputs, labels)
-        losses.append(functional.cross_entropy(logits, labels, reduction="none"))
-        answers.append(logits.argmax(dim=-1))
-        truth.append(labels)
-    given, true = torch.cat(answers), torch.cat(truth)
-    return Evaluation(
-        loss=torch.cat(losses).double().mean().item(),
-        accuracy=(given == true).double().mean().item(),
-        macro_f1=_macro_f1(given, true),
-        examples=len(true),
-    )
-
-
-def _macro_f1(given: Tensor, true: Tensor) -> float:
-    """Return the mean over the classes in either tensor of 2 hits / (given + true).
-
-    >>> round(_macro_f1(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1])), 3)
-    0.667
-    """
-    classes = int(torch.maximum(given.max(), true.max())) + 1
-    hits = torch.bincount(true[given == true], minlength=classes).double()
-    counts = torch.bincount(given, minlength=classes) + torch.bincount(true, minlength=classes)
-    return (2 * hits / counts)[counts > 0].mean().item()
 
 
 @contextmanager

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..errors import UnsupportedError, UsageError
 from ..sites import Layout, Site
-from .bottleneck import Bottleneck, BottleneckConfig, BottleneckForm, around, check, start
+from .bottleneck import BottleneckConfig, around, check, start
+from .bottleneck_form import Bottleneck, BottleneckForm
 from .derived import Derived
 from .method import Binding, Facts, Live, Method, Roles, Shapes
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from .bottleneck import Projection
+    from .bottleneck_form import Projection
 
 MOST_PARTS = 256
 MOST_RANKS = 65_536

@@ -29,7 +29,8 @@ from adapterhub.loader.data import (
     split_by_hash,
     to_examples,
 )
-from adapterhub.loader.training import Progress, TrainingConfig, TrainingResult, fit, measure
+from adapterhub.loader.training import fit, measure
+from adapterhub.loader.training_records import Progress, TrainingConfig, TrainingResult
 
 pytestmark = pytest.mark.usefixtures("clean")
 
