@@ -33,6 +33,9 @@ SMALL = 1e-3
 FEW = 4
 """So many times as many rows as wanted singular values make it worth while to ask for these alone."""
 
+BAND = 40
+"""So many rows of a symmetric matrix are computed at once, as far as their last one's diagonal."""
+
 DEPENDENT = 1e6
 """Squared condition number from which on factors are nearly dependent: rounding may grow beyond 1e-10."""
 
@@ -128,16 +131,15 @@ def of_product(a: Tensor, b: Tensor, *, rank: int | None = None, energy: float |
         u, s, v = torch.linalg.svd(r_b @ r_a.t(), full_matrices=False)
         return _cut(q_b @ u, s, v @ q_a.t(), rank, energy)
     (l_a, to_a), (l_b, to_b) = of_a, of_b
-    u, s, v = torch.linalg.svd(l_b.t() @ l_a)
-    small = _cut(to_b.t() @ u, s, v @ to_a, rank, energy)
-    return Factored(small.a @ a, b @ small.b, small.kept)
+    small = of_matrix(l_b.t() @ l_a, rank=rank, energy=energy)
+    return Factored(small.a @ to_a @ a, b @ (to_b.t() @ small.b), small.kept)
 
 
 def _triangle(rows: Tensor) -> tuple[Tensor, Tensor] | None:
     """Return L and L⁻¹ with L Lᵀ the inner products of rows (k, n), or None where the rows are nearly dependent."""
     import torch
 
-    products = rows @ rows.t()
+    products = _inner_products(rows)
     lower, fault = torch.linalg.cholesky_ex(products)
     if int(fault):
         return None
@@ -146,6 +148,15 @@ def _triangle(rows: Tensor) -> tuple[Tensor, Tensor] | None:
     lengths = products.diagonal().sqrt()
     squared = float((inverse * lengths).norm()) ** 2
     return (lower, inverse) if squared < DEPENDENT else None
+
+
+def _inner_products(rows: Tensor) -> Tensor:
+    """Return the inner products of rows (k, n), those above the diagonal block by block only where they come along."""
+    products = rows.new_zeros(len(rows), len(rows))
+    for first in range(0, len(rows), BAND):
+        band = slice(first, first + BAND)
+        products[band, : first + BAND] = rows[band] @ rows[: first + BAND].t()
+    return products
 
 
 def singular_values(a: Tensor, b: Tensor) -> Tensor:
