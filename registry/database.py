@@ -199,9 +199,18 @@ class IndexDatabase(Lookup):
         self._connection.close()
         self._connection = self._restore()
 
+
+class Connection(sqlite3.Connection):
+    """A connection that ends with whoever looks something up over it."""
+
     def __del__(self) -> None:
         """Close the file."""
-        self._connection.close()
+        self.close()
+
+
+def in_memory() -> sqlite3.Connection:
+    """Return a connection to a new database in memory, in which there is nothing yet."""
+    return sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, factory=Connection)
 
 
 def connect(path: Path) -> sqlite3.Connection | None:
@@ -211,7 +220,8 @@ def connect(path: Path) -> sqlite3.Connection | None:
     """
     if sqlite3.sqlite_version_info < SQLITE or not path.is_file():
         return None
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False)
+    uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+    connection = sqlite3.connect(uri, uri=True, check_same_thread=False, factory=Connection)
     try:
         questions = ("user_version", "application_id", "page_size")
         layout, application, page = (connection.execute(f"PRAGMA {one}").fetchone()[0] for one in questions)

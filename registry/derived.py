@@ -182,6 +182,8 @@ class Derived:
         """
         import sqlite3
 
+        from . import database
+
         data, _ = stamps.read(self.index)
         if _name(data) != name:
             raise StateError(f"{self.index} was changed while it was read", hint="try again")
@@ -190,7 +192,7 @@ class Derived:
                 (self.folder / name).unlink(missing_ok=True)
             return self._made(name, data)
         except (OSError, sqlite3.Error):
-            connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+            connection = database.in_memory()
             self._fill(connection, data)
             return connection
 

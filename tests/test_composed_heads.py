@@ -102,7 +102,7 @@ def test_a_stack_answers_with_its_last_head(adapters: AdapterSet) -> None:
 
 
 def test_whose_head_answers_can_be_said(adapters: AdapterSet) -> None:
-    with pytest.raises(UnsupportedError, match=r"2 heads cannot share .*head=name"):
+    with pytest.raises(UnsupportedError, match=r"2 heads cannot share .*head=NAME"):
         adapters.activate(Average("two", "three"))
     adapters.activate(Average("two", "three"), head="three")
     assert adapters.active == Average("two", "three")

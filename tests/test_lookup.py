@@ -25,6 +25,7 @@ from adapterhub.registry import (
     Index,
     Lookup,
     database,
+    database,
     database_making,
     derived,
     matching,
@@ -90,7 +91,7 @@ def databases(cache: Path) -> list[str]:
 
 
 def in_memory(data: bytes) -> IndexDatabase:
-    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection = database.in_memory()
     database_making.prepare(connection)
     database_making.fill(connection, Index.loads(data).adapters.raw)
     return IndexDatabase(connection, lambda: connection)
