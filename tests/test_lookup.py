@@ -25,7 +25,6 @@ from adapterhub.registry import (
     Index,
     Lookup,
     database,
-    database,
     database_making,
     derived,
     matching,
