@@ -11,12 +11,15 @@ from ..errors import FormatError
 
 JSON: TypeAlias = Any
 
+DEEPEST = 100
+"""Objects and arrays within each other. Interpreters differ in what they bear, and walk deeper than they write."""
+
 
 def loads(data: bytes | str, what: str) -> JSON:
     """Return the JSON value that data write; `what` names it in errors.
 
     Stricter than the json module: no key twice in an object, no NaN or infinity, no number beyond a double, no half
-    of a surrogate pair, UTF-8 only.
+    of a surrogate pair, UTF-8 only, no more than DEEPEST objects and arrays within each other.
 
     Raises:
         FormatError: data are not such JSON.
@@ -39,6 +42,8 @@ def loads(data: bytes | str, what: str) -> JSON:
         raise FormatError(f"{what} is nested too deeply") from error
     except ValueError as error:
         raise FormatError(f"{what} is not JSON that can be used: {error}") from error
+    if _is_deep(value):
+        raise FormatError(f"{what} is nested too deeply")
     return value
 
 
@@ -64,6 +69,21 @@ def canonical(value: JSON) -> bytes:
     """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.encode("utf-8")
+
+
+def _is_deep(value: JSON) -> bool:
+    """Return whether more than DEEPEST objects and arrays are within each other."""
+    level = [[value]]
+    for _ in range(DEEPEST + 1):
+        level = [
+            part
+            for one in level
+            for part in (one.values() if type(one) is dict else one)
+            if type(part) is dict or type(part) is list
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _object(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:

@@ -582,6 +582,8 @@ def test_a_part_of_a_schema_can_be_checked_alone() -> None:
         (b"", "line 1, column 1"),
         (b"[1] x", "Extra data"),
         (b"[" * 100_000, "nested too deeply"),
+        (b"[" * 101 + b"]" * 101, "nested too deeply"),
+        (b'[{"a": ' * 51 + b"1" + b"}]" * 51, "nested too deeply"),
     ],
 )
 def test_json_that_others_wave_through_is_refused(data: bytes, words: str) -> None:
@@ -617,3 +619,8 @@ def test_nan_is_never_written() -> None:
     for write in (schemas.dumps, schemas.canonical):
         with pytest.raises(ValueError, match="Out of range"):
             write([float("nan")])
+
+
+def test_what_is_nested_is_read_as_deep_on_every_interpreter_and_written_again() -> None:
+    deep = schemas.loads(b'[{"a": ' * 50 + b"1" + b"}]" * 50, "a document")
+    assert schemas.loads(schemas.dumps(deep), "a document") == deep
