@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -26,7 +27,7 @@ from .contention import Stale
 from .streaming import Document, Passing
 
 if TYPE_CHECKING:
-    from azure.core.credentials import TokenCredential
+    from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential, TokenCredential
     from azure.core.exceptions import HttpResponseError
     from azure.storage.blob import BlobServiceClient
 
@@ -37,7 +38,7 @@ PIECE = 64 << 20
 """Bytes that one request brings of a larger object, which is put together when all are there."""
 
 _CLOUDS = r"core\.(?:windows\.net|usgovcloudapi\.net|chinacloudapi\.cn)"
-_CONTAINER = re.compile(rf"(?:\$root|[a-z0-9][a-z0-9-]*)(?:@[a-z0-9]+\.(?:blob|dfs)\.{_CLOUDS})?")
+_CONTAINER = re.compile(rf"(?:\$root|[a-z0-9][a-z0-9-]*)(?:@[a-z0-9]+\.blob\.{_CLOUDS})?")
 _SCOPE = "https://storage.azure.com/.default"
 _VERSION = "2021-08-06"
 """Of the protocol, where a token is sent without the library."""
@@ -50,11 +51,8 @@ def parse(url: str) -> Location:
 
     >>> str(parse("az://container/some/prefix/"))
     'az://container/some/prefix'
-    >>> str(parse("az://container@account.dfs.core.windows.net/prefix"))
-    'az://container@account.blob.core.windows.net/prefix'
     """
-    found = bucket.parse(url, "az", _CONTAINER, f"az://container/prefix or {WRITTEN}")
-    return Location(scheme=found.scheme, bucket=found.bucket.replace(".dfs.", ".blob."), key=found.key)
+    return bucket.parse(url, "az", _CONTAINER, f"az://container/prefix or {WRITTEN}")
 
 
 @functools.cache
@@ -79,26 +77,34 @@ def identity() -> TokenCredential | None:
     return found
 
 
+def _library() -> ModuleType:
+    """Return azure-storage-blob.
+
+    Raises:
+        UnsupportedError: it is not installed.
+    """
+    try:
+        from azure.storage import blob
+    except ImportError as error:
+        raise UnsupportedError("az:// needs azure-storage-blob", hint="pip install 'adapterhub[azure]'") from error
+    return blob
+
+
 @functools.cache
 def client(known: Account) -> BlobServiceClient:
     """Return the client of this process for an account.
 
     Raises:
-        UnsupportedError: azure-storage-blob is not installed.
+        UnsupportedError: azure-storage-blob is not installed, or a token would be sent without TLS.
     """
     import atexit
 
-    try:
-        from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential
-        from azure.storage.blob import BlobServiceClient
-    except ImportError as error:
-        raise UnsupportedError("az:// needs azure-storage-blob", hint="pip install 'adapterhub[azure]'") from error
+    library = _library()
     # What it has to say goes to those who listen, and not to the terminal of all others.
     logging.getLogger("azure").addHandler(logging.NullHandler())
-    named = AzureNamedKeyCredential(known.name, known.key) if known.key else None
-    made = BlobServiceClient(
+    made: BlobServiceClient = library.BlobServiceClient(
         known.url,
-        credential=named or (AzureSasCredential(known.token) if known.token else identity()),
+        credential=_credential(known),
         connection_timeout=streaming.CONNECT_SECONDS,
         read_timeout=streaming.READ_SECONDS,
         # What may pass is tried again here, as it is everywhere; nothing leads elsewhere.
@@ -110,6 +116,29 @@ def client(known: Account) -> BlobServiceClient:
     )
     atexit.register(made.close)
     return made
+
+
+def _credential(known: Account) -> AzureNamedKeyCredential | AzureSasCredential | TokenCredential | None:
+    """Return what lets in to an account, as the library takes it."""
+    from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential
+
+    if known.key:
+        return AzureNamedKeyCredential(known.name, known.key)
+    return AzureSasCredential(known.token) if known.token else _who(known)
+
+
+def _who(known: Account) -> TokenCredential | None:
+    """Return who azure-identity finds that we are, for an account without key and token; None is nobody.
+
+    Raises:
+        UnsupportedError: a token would be sent without TLS.
+    """
+    who = identity()
+    if who is not None and not known.url.startswith("https://"):
+        raise UnsupportedError(
+            f"{streaming.shown(known.url)} is not asked over TLS, and gets no token", hint="use a key of the account"
+        )
+    return who
 
 
 def stream(location: Location, start: int) -> Iterator[bytes]:
@@ -130,32 +159,29 @@ def _address(location: Location) -> tuple[str, dict[str, str]]:
     """Return the URL at which an object can be read like any file of a web server, and the headers that let in."""
     container, known = _of(location)
     url = f"{known.url}/{container}/{quote(location.key)}"
-    service = client(known)
     if known.key:
         return f"{url}?{_signature(known, container, location.key)}", {}
     if known.token:
         return f"{url}?{known.token}", {}
-    who = identity()
+    who = _who(known)
     if who is None:
         return url, {}
-    if not service.url.startswith("https://"):
-        raise UnsupportedError(f"{location} is not asked for over TLS, and gets no token", hint="use a key")
     with our_errors(str(location)):
         return url, {"Authorization": f"Bearer {who.get_token(_SCOPE).token}", "x-ms-version": _VERSION}
 
 
 def _signature(known: Account, container: str, key: str) -> str:
     """Return the query that lets an object be read for an hour."""
-    from azure.storage.blob import BlobSasPermissions, generate_blob_sas
-
-    return generate_blob_sas(
+    library = _library()
+    signed = library.generate_blob_sas(
         account_name=known.name,
         account_key=known.key,
         container_name=container,
         blob_name=key,
-        permission=BlobSasPermissions(read=True),
+        permission=library.BlobSasPermissions(read=True),
         expiry=datetime.now(UTC) + timedelta(seconds=_ADDRESS_SECONDS),
     )
+    return str(signed)
 
 
 def _of(location: Location) -> tuple[str, Account]:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import TYPE_CHECKING
 
 from ..errors import NotFoundError
-from . import azure_client, gcs_client, s3_client, schemes
-from .bucket import Location, Store
+from . import schemes
 from .copies import INDEX, MOST, State
 from .remote import Source
 
-STORES: Final[Mapping[str, Store]] = {"s3": s3_client, "az": azure_client, "gs": gcs_client}
-"""By the scheme of their URLs; those that schemes.BUCKETS has."""
+if TYPE_CHECKING:
+    from .bucket import Location, Store
+
+
+def stores() -> Mapping[str, Store]:
+    """Return the clients by the scheme of their URLs, those that schemes.BUCKETS has; loaded when one is asked for."""
+    from . import azure_client, gcs_client, s3_client
+
+    return {"s3": s3_client, "az": azure_client, "gs": gcs_client}
 
 
 def found(url: str) -> tuple[Store, Location]:
@@ -21,7 +27,7 @@ def found(url: str) -> tuple[Store, Location]:
     Raises:
         UsageError: it names none.
     """
-    store = STORES[url.partition("://")[0]]
+    store = stores()[url.partition("://")[0]]
     return store, store.parse(url)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import os
 import re
 import time
@@ -68,6 +69,8 @@ def credentials() -> Credentials | None:
         raise UnsupportedError("gs:// needs google-auth", hint="pip install 'adapterhub[gcs]'") from error
     if os.environ.get(EMULATOR):
         return None
+    # What it has to say goes to those who listen, and not to the terminal of all others.
+    logging.getLogger("google").addHandler(logging.NullHandler())
     try:
         found, _ = auth.default(scopes=[_SCOPE])
     except DefaultCredentialsError as error:
@@ -79,17 +82,18 @@ def credentials() -> Credentials | None:
 
 def stream(location: Location, start: int) -> Iterator[bytes]:
     """Yield the bytes of an object from start on; see Store.stream."""
+    url = _of(location, alt="media")
+    headers = _headers("GET", url, location)
     with bucket.named_errors(location, CREDENTIALS):
-        url = _of(location, alt="media")
-        yield from streaming.stream(url, start=start, headers=_headers("GET", url, location))
+        yield from streaming.stream(url, start=start, headers=headers)
 
 
 def document(location: Location, *, most: int, tag: str = "") -> Document | None:
     """Return an object as a whole, or None where it is still the generation tag; see Store.document."""
     unless = {"ifGenerationNotMatch": tag} if tag else {}
+    url = _of(location, alt="media", **unless)
+    headers = _headers("GET", url, location)
     with bucket.named_errors(location, CREDENTIALS):
-        url = _of(location, alt="media", **unless)
-        headers = _headers("GET", url, location)
         return streaming.document(url, most=most, headers=headers, named_by=_GENERATION)
 
 
@@ -107,11 +111,13 @@ def put(location: Location, body: Path | bytes, *, match: str | None = None) -> 
     }
     url = f"{_host()}/upload/storage/v1/b/{location.bucket}/o?" + urlencode({"uploadType": "multipart", **condition})
 
+    who = _headers("POST", url, location)
+
     def send() -> str:
         with streaming.sent_body(body) as data:
             parts = _Parts(said, data or b"")
-            headers = {**_headers("POST", url, location), **parts.headers}
-            return str(json.loads(requesting.once("POST", url, parts, headers, most=MOST).data)["generation"])
+            done = requesting.once("POST", url, parts, {**who, **parts.headers}, most=MOST)
+            return str(json.loads(done.data)["generation"])
 
     with bucket.named_errors(location, CREDENTIALS):
         return streaming.trying(send)
@@ -171,8 +177,8 @@ def remove(locations: Iterable[Location]) -> None:
 
 def _asked(method: str, url: str, location: Location) -> bytes:
     """Return the answer to a request; what may pass by itself is tried again."""
+    headers = _headers(method, url, location)
     with bucket.named_errors(location, CREDENTIALS):
-        headers = _headers(method, url, location)
         return streaming.trying(lambda: requesting.once(method, url, None, headers, most=MOST)).data
 
 

@@ -1,4 +1,4 @@
-"""Schemes: how the urls of places begin. A kind of bucket is a row here, and one of buckets.STORES."""
+"""Schemes: how the urls of places begin. A kind of bucket is a row here, and one of buckets.stores."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A double of Google Cloud Storage: the few requests of its JSON API that we make, generations and conditions included.
 
-It is no emulator, and knows nothing else. What it answers was held against Google's own one, googleapis/storage-testbench,
+It is no emulator, and knows nothing else. What it answers was held against Google's own, googleapis/storage-testbench,
 by running the same tests on both: GCS_TESTBENCH=http://127.0.0.1:9000 lets them run on a server that is there.
 """
 
@@ -140,7 +140,7 @@ def google_storage() -> Iterator[str]:
 @contextlib.contextmanager
 def empty_place(address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
     """Yield a place where nothing lies, with nothing of the person who tests."""
-    from adapterhub.registry import gcs_client, requesting, streaming
+    from adapterhub.registry import gcs_client, streaming
 
     for name in [name for name in os.environ if name.startswith(("GOOGLE_", "CLOUDSDK_"))]:
         monkeypatch.delenv(name)

@@ -1,4 +1,4 @@
-"""The remote of buckets, on each kind of store: one that works, and one that fails: the right bytes or a named error."""
+"""The remote of buckets, on each kind of store, one that works and one that fails: the right bytes or a named error."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from bucket_places import BUSY, Shop
+from cli_session import type_command
 from local_server import Answer, Fault, Proxy, Request, once, running
 from publications import is_right, publish
 from remote_cases import BIG, FOLDER, a_file, a_registry
@@ -64,7 +65,7 @@ def proxy(filled: Shop) -> Iterator[Proxy]:
 
 
 def test_every_kind_of_store_has_a_client() -> None:
-    assert tuple(buckets.STORES) == schemes.BUCKETS
+    assert tuple(buckets.stores()) == schemes.BUCKETS
 
 
 # A store that works.
@@ -347,3 +348,34 @@ def test_what_a_dead_publisher_left_of_other_bytes_goes_with_the_next_push(shop:
         shop.put(path, b"other")
     assert not publish(shop.url, tmp_path)
     assert shop.paths("adapters") == {native.url, *(f"{peft.url}/{file.path}" for file in peft.files), others}
+
+
+# All that is done with registries.
+
+
+def test_what_is_locked_is_the_same_on_another_machine(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(shop.url, tmp_path, create=True)
+    (tmp_path / "adapterhub.toml").write_text(f'registry = "{shop.url}"\n[adapters]\nours = "me/a@^1"\n')
+    typed = type_command("lock")
+    assert typed.status == 0, typed.err
+    publish(shop.url, tmp_path, version="1.1.0", data=b"later")
+    monkeypatch.setenv("ADAPTERHUB_CACHE", str(tmp_path / "another machine"))
+    typed = type_command("sync", "--frozen")
+    assert typed.status == 0, typed.err
+    typed = type_command("pull", "ours", "--frozen", "--offline", "-q")
+    assert Path(typed.out.strip()).read_bytes() == b"native bytes"
+    path = open_registry(shop.url).index.entry("me/a").versions["1.0.0"].artifacts[0].url
+    shop.put(path, b"native bytez")
+    monkeypatch.setenv("ADAPTERHUB_CACHE", str(tmp_path / "third machine"))
+    assert type_command("sync", "--frozen").status == 5
+
+
+def test_a_mirror_of_a_bucket_is_a_registry(shop: Shop, tmp_path: Path) -> None:
+    for version in ("1.0.0", "1.1.0"):
+        publish(shop.url, tmp_path, version=version, data=version.encode(), create=True)
+    for artifacts in ([4], []):
+        typed = type_command("index", "mirror", shop.url, str(tmp_path / "mirror"), "--json")
+        assert (typed.status, [one["artifacts"] for one in typed.json["copied"]]) == (0, artifacts), typed.err
+    assert is_right(str(tmp_path / "mirror"), "me/a", "1.1.0", b"1.1.0")
