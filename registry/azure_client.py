@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -84,10 +85,9 @@ def _library() -> ModuleType:
         UnsupportedError: it is not installed.
     """
     try:
-        from azure.storage import blob
+        return import_module("azure.storage.blob")
     except ImportError as error:
         raise UnsupportedError("az:// needs azure-storage-blob", hint="pip install 'adapterhub[azure]'") from error
-    return blob
 
 
 @functools.cache

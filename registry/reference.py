@@ -3,7 +3,7 @@
 sst2-bert   sst2-bert@1.0.0   sst2-bert@^1   acme::sst2-bert   an adapter of a registry
 @ukp/bert-base-uncased_sentiment_sst-2_pfeiffer                   a name that the archived AdapterHub used
 hf://user/repo   hf://user/repo@revision   hf://user/repo@revision/folder
-s3://bucket/key (az://, gs://)   oci://host/repository:tag   https://host/path
+s3://bucket/key   az://container/key   gs://bucket/key   oci://host/repository:tag   https://host/path
 ./folder   /folder/file.safetensors   ~/file.zip                  a path; always with ./ , / or ~/ in front
 """
 

@@ -72,7 +72,7 @@ def empty_container(address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[S
             expiry=datetime.now(UTC) + timedelta(hours=1),
         )
         come(address, f"SharedAccessSignature={found}")
-        return re.findall("sig=([^&]*)", found)[0]
+        return str(re.findall("sig=([^&]*)", found)[0])
 
     def as_nobody() -> str:
         come(address, "")

@@ -200,7 +200,6 @@ def test_without_the_library_it_is_said_how_to_install_it(az: Shop, monkeypatch:
     azure_client.client.cache_clear()
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "azure.storage.blob", None)
-        patch.delattr("azure.storage.blob")
         with pytest.raises(
             UnsupportedError, match=r"az:// needs azure-storage-blob; pip install 'adapterhub\[azure\]'"
         ):

@@ -172,8 +172,8 @@ publisher.publish(publication)
 @pytest.mark.parametrize(
     ("place", "times"),
     [
-        *((kind, times) for kind in ("folder", "hub", "s3") for times in (pytest.param(50, marks=pytest.mark.slow), 8)),
-        *((kind, 8) for kind in ("az", "gs")),
+        *(pytest.param(kind, 50, marks=pytest.mark.slow) for kind in ("folder", "hub", "s3")),
+        *((kind, 8) for kind in ("folder", "hub", *schemes.BUCKETS)),
     ],
     indirect=["place"],
 )

@@ -121,7 +121,7 @@ def test_only_a_path_has_a_path() -> None:
         ("a@nonsense", "is not a version or range"),
         ("::a", "is not the name of a registry"),
         ("x y::a", "is not the name of a registry"),
-        ("ftp://host/a", "unknown scheme 'ftp'; known are hf, s3, oci and https"),
+        ("ftp://host/a", "unknown scheme 'ftp'; known are hf, s3, az, gs, oci, https"),
         ("name://a", "unknown scheme"),
         ("http://host/a", "unknown scheme 'http'"),
         ("hf://user", "write hf://user/repo"),
