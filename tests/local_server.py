@@ -152,6 +152,8 @@ class Handler(BaseHTTPRequestHandler):
     """Speaks HTTP for an application."""
 
     protocol_version = "HTTP/1.1"
+    # Head and body of an answer are sent one after the other, and would wait for each other.
+    disable_nagle_algorithm = True
     application: Application
 
     def serve(self) -> None:

@@ -173,7 +173,8 @@ publisher.publish(publication)
     ("place", "times"),
     [
         *(pytest.param(kind, 50, marks=pytest.mark.slow) for kind in ("folder", "hub", "s3")),
-        *((kind, 8) for kind in ("folder", "hub", *schemes.BUCKETS)),
+        *((kind, 8) for kind in ("folder", "hub", "s3")),
+        *((kind, 4) for kind in ("az", "gs")),
     ],
     indirect=["place"],
 )
