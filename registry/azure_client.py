@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ..errors import AdapterHubError, AuthenticationError, NotFoundError, OfflineError, UnsupportedError
-from . import azure_accounts, bucket, streaming
+from . import azure_accounts, bucket, redaction, streaming
 from .azure_accounts import CREDENTIALS, WRITTEN, Account
 from .bucket import NEW, Location
 from .contention import Stale
@@ -102,6 +102,7 @@ def client(known: Account) -> BlobServiceClient:
     library = _library()
     # What it has to say goes to those who listen, and not to the terminal of all others.
     logging.getLogger("azure").addHandler(logging.NullHandler())
+    redaction.redact_logs()
     made: BlobServiceClient = library.BlobServiceClient(
         known.url,
         credential=_credential(known),
@@ -262,9 +263,11 @@ def our_errors(place: str) -> Iterator[None]:
     except exceptions.HttpResponseError as error:
         raise _refused(error, place) from error
     except (exceptions.ServiceRequestError, exceptions.ServiceResponseError) as error:
-        raise Passing(OfflineError(f"{place} cannot be reached: {error}", hint=streaming.UNREACHABLE)) from error
+        # What it says itself has the whole address in it, and that may have a signature.
+        reason = redaction.redacted(str(error))
+        raise Passing(OfflineError(f"{place} cannot be reached: {reason}", hint=streaming.UNREACHABLE)) from None
     except exceptions.AzureError as error:
-        raise AdapterHubError(f"{place} cannot be used: {error}") from error
+        raise AdapterHubError(f"{place} cannot be used: {redaction.redacted(str(error))}") from None
 
 
 def _refused(error: HttpResponseError, place: str) -> Exception:

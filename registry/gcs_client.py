@@ -62,13 +62,14 @@ def credentials() -> Credentials | None:
         UnsupportedError: google-auth is not installed.
         AuthenticationError: those that are named cannot be used.
     """
+    if os.environ.get(EMULATOR):
+        return None
     try:
         from google import auth
         from google.auth.exceptions import DefaultCredentialsError
+        from google.auth.transport import requests  # noqa: F401 (asks for tokens later)
     except ImportError as error:
         raise UnsupportedError("gs:// needs google-auth", hint="pip install 'adapterhub[gcs]'") from error
-    if os.environ.get(EMULATOR):
-        return None
     # What it has to say goes to those who listen, and not to the terminal of all others.
     logging.getLogger("google").addHandler(logging.NullHandler())
     try:

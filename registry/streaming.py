@@ -79,6 +79,9 @@ def client() -> httpx2.Client:
 
     import httpx2
 
+    from . import redaction
+
+    redaction.redact_logs()
     timeout = httpx2.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
     made = httpx2.Client(timeout=timeout, follow_redirects=False, headers={"User-Agent": "adapterhub"})
     atexit.register(made.close)

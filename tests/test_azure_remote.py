@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
+import traceback
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import pytest
 from azurite_server import ACCOUNT, KEY
 from bucket_places import BUCKET, Shop
-from local_server import Answer, Application, Request, StaticHost, running
+from local_server import Answer, Application, Request, StaticHost, free_port, running
 from publications import publish
 from remote_cases import FOLDER, a_registry
 
-from adapterhub.errors import AuthenticationError, UnsupportedError, UsageError
+from adapterhub.errors import AuthenticationError, NotFoundError, OfflineError, UnsupportedError, UsageError
 from adapterhub.registry import azure_accounts, azure_client, open_registry, pull
 from adapterhub.registry.azure_accounts import Account, account_at
 
@@ -98,6 +101,28 @@ def test_a_signature_for_the_whole_container_lets_in(az: Shop, monkeypatch: pyte
     azure_client.account.cache_clear()
     assert publish(az.url, tmp_path)
     assert pull("me/a", registry=az.url).path.read_bytes() == b"native bytes"
+
+
+def test_a_signature_is_neither_shown_nor_logged(
+    az: Shop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    secret = az.without_rights[0]()
+    with pytest.raises(NotFoundError):
+        open_registry(az.url)
+    with pytest.raises(AuthenticationError) as refused:
+        az.put("x", b"x")
+    text = os.environ[CONNECTION].replace(az.address, f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv(CONNECTION, text)
+    azure_client.account.cache_clear()
+    errors = [refused.value]
+    for ask in (lambda: open_registry(az.url), lambda: az.put("x", b"x")):
+        with pytest.raises(OfflineError) as caught:
+            ask()
+        errors.append(caught.value)
+    said = [line for error in errors for line in traceback.format_exception(error)]
+    assert not [line for line in [*said, caplog.text] if secret in line or unquote(secret) in line]
+    assert "index.json" in caplog.text
 
 
 class Token:

@@ -111,10 +111,10 @@ def test_where_conditions_are_not_heeded_nothing_is_published(double: GcsDouble,
     assert double.blobs == {BUCKET: {}}
 
 
-def test_without_the_library_it_is_said_how_to_install_it(gs: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    gcs_client.credentials.cache_clear()
+def test_without_the_library_it_is_said_how_to_install_it(
+    double: GcsDouble, gs: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, "google.auth", None)
-        patch.delattr("google.auth")
+        patch.setitem(sys.modules, "google.auth.exceptions", None)
         with pytest.raises(UnsupportedError, match=r"gs:// needs google-auth; pip install 'adapterhub\[gcs\]'"):
             open_registry(gs.url)
