@@ -18,9 +18,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import AuthenticationError, NotFoundError, StateError, UnsupportedError
-from . import conditions, digest, shards, snapshots
+from . import buckets, conditions, digest, shards, snapshots
 from .bucket import NEW, Location
-from .buckets import home_of as bucket_of
 from .contention import Stale, between_others
 from .copies import INDEX, MOST
 from .folder_publisher import file_name, home_of, sizes
@@ -71,7 +70,7 @@ class BucketPublisher:
             NotFoundError: there is no registry, and none is to be made.
             AuthenticationError, OfflineError, AdapterHubError: it cannot be read.
         """
-        self._store, self.home = bucket_of(url)
+        self._store, self.home = buckets.home_of(url)
         self.place = str(self.home)
         self._written: set[Location] = set()
         self._found = self._head = self._look()

@@ -56,14 +56,12 @@ def parse(url: str) -> Location:
 
 @functools.cache
 def credentials() -> Credentials | None:
-    """Return the credentials of this process, or None where there are none. Emulators, which are other hosts, get none.
+    """Return the credentials of this process, or None where there are none.
 
     Raises:
         UnsupportedError: google-auth is not installed.
         AuthenticationError: those that are named cannot be used.
     """
-    if os.environ.get(EMULATOR):
-        return None
     try:
         from google import auth
         from google.auth.exceptions import DefaultCredentialsError
@@ -111,13 +109,12 @@ def put(location: Location, body: Path | bytes, *, match: str | None = None) -> 
         "contentType": "application/octet-stream",
     }
     url = f"{_host()}/upload/storage/v1/b/{location.bucket}/o?" + urlencode({"uploadType": "multipart", **condition})
-
     who = _headers("POST", url, location)
 
     def send() -> str:
         with streaming.sent_body(body) as data:
             parts = _Parts(said, data or b"")
-            done = requesting.once("POST", url, parts, {**who, **parts.headers}, most=MOST)
+            done = requesting.once("POST", url, parts, {**who, **parts.headers}, most=MOST, conditional=True)
             return str(json.loads(done.data)["generation"])
 
     with bucket.named_errors(location, CREDENTIALS):
@@ -202,7 +199,8 @@ def _headers(method: str, url: str, location: Location) -> dict[str, str]:
         AuthenticationError: the credentials cannot be renewed.
         OfflineError: who renews them cannot be reached.
     """
-    known = credentials()
+    # An emulator is another host, and gets none.
+    known = None if os.environ.get(EMULATOR) else credentials()
     if known is None:
         return {}
 

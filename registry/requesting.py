@@ -22,9 +22,23 @@ class Reply:
 
 
 def once(
-    method: str, url: str, content: IO[bytes] | Iterable[bytes] | bytes | None, headers: Mapping[str, str], *, most: int
+    method: str,
+    url: str,
+    content: IO[bytes] | Iterable[bytes] | bytes | None,
+    headers: Mapping[str, str],
+    *,
+    most: int,
+    conditional: bool = False,
 ) -> Reply:
-    """Return the answer to a request, of so many bytes at most; redirects are not followed.
+    """Return the answer to a request; redirects are not followed.
+
+    Args:
+        method: of the request.
+        url: whom it goes to.
+        content: what is sent.
+        headers: sent along.
+        most: bytes that the answer may have.
+        conditional: the request has a condition.
 
     Raises:
         Passing: the server cannot be reached now, or says so.
@@ -35,7 +49,7 @@ def once(
         request = streaming.client().build_request(method, url, content=content, headers=dict(headers))
         response = streaming.client().send(request, stream=True)
         try:
-            if response.status_code == 412:
+            if conditional and response.status_code == 412:
                 raise Stale(streaming.shown(url))
             if response.status_code not in DONE:
                 streaming.refuse(response.status_code, response.headers, url)

@@ -16,7 +16,14 @@ from local_server import Answer, Application, Request, StaticHost, free_port, ru
 from publications import publish
 from remote_cases import FOLDER, a_registry
 
-from adapterhub.errors import AuthenticationError, NotFoundError, OfflineError, UnsupportedError, UsageError
+from adapterhub.errors import (
+    AdapterHubError,
+    AuthenticationError,
+    NotFoundError,
+    OfflineError,
+    UnsupportedError,
+    UsageError,
+)
 from adapterhub.registry import azure_accounts, azure_client, open_registry, pull
 from adapterhub.registry.azure_accounts import Account, account_at
 
@@ -115,7 +122,7 @@ def test_a_signature_is_neither_shown_nor_logged(
     text = os.environ[CONNECTION].replace(az.address, f"http://127.0.0.1:{free_port()}")
     monkeypatch.setenv(CONNECTION, text)
     azure_client.account.cache_clear()
-    errors = [refused.value]
+    errors: list[AdapterHubError] = [refused.value]
     for ask in (lambda: open_registry(az.url), lambda: az.put("x", b"x")):
         with pytest.raises(OfflineError) as caught:
             ask()
