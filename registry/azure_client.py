@@ -70,12 +70,19 @@ def identity() -> TokenCredential | None:
         from azure.identity import DefaultAzureCredential
     except ImportError:
         return None
+    _calm_logs()
     found = DefaultAzureCredential()
     try:
         found.get_token(_SCOPE)
     except ClientAuthenticationError:
         return None
     return found
+
+
+def _calm_logs() -> None:
+    """Let what the libraries log not be shown where nobody asked for it, and go without signatures."""
+    logging.getLogger("azure").addHandler(logging.NullHandler())
+    redaction.redact_logs()
 
 
 def _library() -> ModuleType:
@@ -100,9 +107,7 @@ def client(known: Account) -> BlobServiceClient:
     import atexit
 
     library = _library()
-    # What it has to say goes to those who listen, and not to the terminal of all others.
-    logging.getLogger("azure").addHandler(logging.NullHandler())
-    redaction.redact_logs()
+    _calm_logs()
     made: BlobServiceClient = library.BlobServiceClient(
         known.url,
         credential=_credential(known),

@@ -11,11 +11,10 @@ import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from urllib.parse import unquote
 
 import pytest
-from bucket_places import BUCKET, Shop
-from local_server import Request, free_port, wait_for
+from bucket_places import BUCKET, Shop, put_by
+from local_server import free_port, wait_for
 
 ACCOUNT = "testers"
 KEY = "a2V5IG9mIHRoZSB0ZXN0ZXJz"
@@ -36,7 +35,7 @@ def azurite() -> Iterator[str]:
         with (Path(folder) / "log").open("wb") as log:
             process = subprocess.Popen([*command, *options], stdout=log, stderr=log, env=environment)
         try:
-            wait_for(port)
+            wait_for(port, seconds=60.0)
             yield f"http://127.0.0.1:{port}"
         finally:
             process.kill()
@@ -89,13 +88,8 @@ def empty_container(address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[S
             address=address,
             at=lambda place: come(place, f"AccountKey={KEY}"),
             without_rights=(to_read, lambda: with_key(OTHER_KEY), as_nobody),
-            written=written,
+            written=put_by,
         )
     finally:
         for known in (azure_client.account, azure_client.client):
             known.cache_clear()
-
-
-def written(request: Request) -> str:
-    """Return the name of the object that a request writes, or ""."""
-    return unquote(request.path).partition(f"/{BUCKET}/")[2] if request.method == "PUT" else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 from local_server import Answer, Request
 from remote_cases import a_registry
@@ -59,3 +60,8 @@ class Shop:
         """Make it a registry of a few files."""
         for path, data in a_registry().items():
             self.put(path, data)
+
+
+def put_by(request: Request) -> str:
+    """Return the name of the object that a PUT writes, or ""."""
+    return unquote(request.path).partition(f"/{BUCKET}/")[2] if request.method == "PUT" else ""

@@ -16,11 +16,9 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import unquote
 
 import pytest
-from bucket_places import BUCKET, Shop
-from local_server import Request
+from bucket_places import BUCKET, Shop, put_by
 
 KEY, SECRET = "tester", "tester-secret-key"
 IDENTITY = {
@@ -128,13 +126,8 @@ def empty_prefix(address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop
             address=address,
             at=at,
             without_rights=tuple(functools.partial(come, address, *who) for who in others),
-            written=written,
+            written=put_by,
         )
     finally:
         s3_client.client().close()
         s3_client.client.cache_clear()
-
-
-def written(request: Request) -> str:
-    """Return the name of the object that a request writes, or ""."""
-    return unquote(request.path).partition(f"/{BUCKET}/")[2] if request.method == "PUT" else ""

@@ -7,12 +7,12 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 import pytest
 from azurite_server import ACCOUNT, KEY
 from bucket_places import BUCKET, Shop
-from local_server import Answer, Application, Request, StaticHost, free_port, running
+from local_server import Answer, Application, Proxy, Request, free_port, running
 from publications import publish
 from remote_cases import FOLDER, a_registry
 
@@ -163,13 +163,15 @@ def test_a_token_is_sent_with_what_is_read(az: Shop, monkeypatch: pytest.MonkeyP
 
 
 def test_a_public_container_is_read_without_credentials(az: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    with running(StaticHost({f"{ACCOUNT}/open/{quote(path)}": data for path, data in a_registry().items()})) as public:
-        az.at(public.url)
-        monkeypatch.setenv(CONNECTION, f"BlobEndpoint={public.url}/{ACCOUNT};AccountName={ACCOUNT}")
+    azure_client.client(azure_client.account("")).create_container("open", public_access="container")
+    for path, data in a_registry().items():
+        az.store.put(azure_client.parse("az://open") / path, data)
+    with running(Proxy(az.address)) as proxy:
+        monkeypatch.setenv(CONNECTION, f"BlobEndpoint={proxy.url}/{ACCOUNT};AccountName={ACCOUNT}")
         azure_client.account.cache_clear()
         folder = pull("lora", registry="az://open").path
         assert (folder / "adapter_config.json").read_bytes() == FOLDER["adapter_config.json"]
-        assert not any("authorization" in request.headers or request.query for request in public.requests)
+        assert not any("authorization" in request.headers or request.query for request in proxy.requests)
 
 
 def test_an_account_that_is_not_open_to_all_asks_for_credentials(az: Shop) -> None:
