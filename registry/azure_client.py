@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -92,9 +91,11 @@ def _library() -> ModuleType:
         UnsupportedError: it is not installed.
     """
     try:
-        return import_module("azure.storage.blob")
+        import azure.storage.blob as library
     except ImportError as error:
         raise UnsupportedError("az:// needs azure-storage-blob", hint="pip install 'adapterhub[azure]'") from error
+    found: ModuleType = library
+    return found
 
 
 @functools.cache
