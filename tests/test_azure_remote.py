@@ -12,6 +12,7 @@ from urllib.parse import unquote
 import pytest
 from azurite_server import ACCOUNT, KEY
 from bucket_places import BUCKET, Shop
+from cli_session import type_command
 from local_server import Answer, Application, Proxy, Request, free_port, running
 from publications import publish
 from remote_cases import FOLDER, a_registry
@@ -87,6 +88,18 @@ def test_an_environment_that_names_no_account_or_no_key_is_told() -> None:
 def test_places_out_of_azure_are_none(place: str) -> None:
     with pytest.raises(UsageError, match="is no place in a bucket"):
         open_registry(place)
+
+
+def test_the_account_may_stand_in_the_address(az: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = az.url.replace(BUCKET, f"{BUCKET}@{ACCOUNT}.blob.core.windows.net")
+    assert publish(place, tmp_path, create=True)
+    assert open_registry(az.url).index.find("me/a") == "me/a"
+    (tmp_path / "adapterhub.toml").write_text(f'[registries]\nours = "{place}"\n[adapters]\na = "ours::me/a"\n')
+    assert type_command("lock").status == 0
+    monkeypatch.setenv("ADAPTERHUB_CACHE", str(tmp_path / "another machine"))
+    assert type_command("sync", "--frozen").status == 0
+    typed = type_command("pull", "a", "--frozen", "-q")
+    assert Path(typed.out.strip()).read_bytes() == b"native bytes"
 
 
 # Who comes.
