@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..registry.schemes import IN_BUCKETS
 from . import options
 from .command import Documented
 from .entries import size
@@ -78,7 +79,9 @@ card = options.collected(
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="PATH", help="Where to write it.  [default: NAME-VERSION]"
 )
-@click.option("--push", metavar="PLACE", help="Publish it: to a folder, s3://…, oci://host/name, hf://user/repo.")
+@click.option(
+    "--push", metavar="PLACE", help=f"Publish it: to a folder, {IN_BUCKETS}, oci://host/name, hf://user/repo."
+)
 @click.option("--create", is_flag=True, help="Make a registry at --push, if there is none.")
 @click.option("--private", is_flag=True, help="A repository that is made on the Hub is private.")
 @click.option(

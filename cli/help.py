@@ -10,6 +10,7 @@ import click
 
 from .. import errors
 from ..errors import UsageError
+from ..registry.schemes import IN_BUCKETS
 from . import options
 from .output import BROKEN_PIPE, INTERRUPTED, Output, width
 from .table import facts
@@ -28,17 +29,20 @@ An adapter is named in one of these ways:
 Names that the archived AdapterHub used are found as well: @ukp/<card>, and sentiment/sst-2@ukp with --base.
 """
 
-ENVIRONMENT = """\
+ENVIRONMENT = f"""\
 Flags go before the environment, that before adapterhub.toml in this folder or above, that before
 ~/.config/adapterhub/config.toml. Both files know: registry, cache, offline, [registries], [trust]; the first also
 [adapters], what `adapterhub lock` pins.
 
-  ADAPTERHUB_REGISTRY       the registry: a folder, https://…, hf://…, s3://… or oci://…; default: the one included
+  ADAPTERHUB_REGISTRY       the registry: a folder, https://…, hf://…, oci://…
+                            or a bucket: {IN_BUCKETS}; default: the one included
   ADAPTERHUB_CACHE          folder of what was pulled; default: ~/.cache/adapterhub
   ADAPTERHUB_OFFLINE        1: never use the network
   ADAPTERHUB_DEBUG          1: show where an error comes from, and the warnings of libraries
   HF_HUB_OFFLINE            1: the same as ADAPTERHUB_OFFLINE, unless that is set
   AWS_PROFILE, AWS_…        who you are on S3, and AWS_ENDPOINT_URL_S3 where that is
+  AZURE_STORAGE_…           account, key or connection string for az://; without those, whoever `az login` knows
+  GOOGLE_APPLICATION_CREDENTIALS   file of who you are for gs://; STORAGE_EMULATOR_HOST: where that is, without anybody
   DOCKER_CONFIG             folder of what `docker login` keeps, for oci://; default: ~/.docker
   HF_HOME, HF_TOKEN         where base models are kept, and who you are on the Hugging Face Hub
   HF_ENDPOINT               address of the Hub, if it is another one

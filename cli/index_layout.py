@@ -54,7 +54,7 @@ def pack(output: Output, place: str, dry_run: bool, offline: bool | None) -> Non
 
     The files of a web server cannot be listed, so that `list` and `search` read this one over the network. They find
     what there was when it was written; names are looked up as they are now. A folder on this machine needs none, but
-    those who read a copy of it at a web server do. REGISTRY is a folder, s3://… or hf://user/repo.
+    those who read a copy of it at a web server do. REGISTRY is a folder, a bucket or hf://user/repo.
     """
     from ..registry import Settings, sharding
 

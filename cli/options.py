@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 import click
 
 from ..errors import AdapterHubError
+from ..registry.schemes import IN_BUCKETS
 from .output import Output
 
 if TYPE_CHECKING:
@@ -54,8 +55,8 @@ registry = click.option(
     "--registry",
     metavar="PLACE",
     is_eager=True,
-    help="The registry: a folder, https://…, hf://user/repo, s3://… or oci://host/name. Default: $ADAPTERHUB_REGISTRY, "
-    "the settings, or the one included.",
+    help=f"The registry: a folder, https://…, hf://user/repo, {IN_BUCKETS} or oci://host/name. "
+    "Default: $ADAPTERHUB_REGISTRY, the settings, or the one included.",
 )
 
 limit = click.option("--limit", type=click.IntRange(1), metavar="N", help="Show only the first N.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..registry.schemes import IN_BUCKETS
 from . import options
 from .command import Documented
 from .entries import size
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
     "place",
     required=True,
     metavar="PLACE",
-    help="A folder, s3://…, oci://host/name, hf://user/repo (a registry or this adapter's), or a name in the settings.",
+    help=f"A folder, {IN_BUCKETS}, oci://host/name, hf://user/repo (a registry or this adapter's), or a name in the "
+    "settings.",
 )
 @click.option(
     "--as", "name", metavar="NAME@VERSION", help="Name and version to publish as.  [default: those in the adapter]"

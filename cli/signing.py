@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @options.offline
 @options.with_output
 def sign(output: Output, place: str | None, key: Path, offline: bool | None) -> None:
-    """Sign the index at PLACE: a folder, s3://…, hf://… or a registry of the settings. Default: this folder.
+    """Sign the index at PLACE: a folder, a bucket, hf://… or a registry of the settings. Default: this folder.
 
     index.signed.json gets a snapshot of the index with the next number, which names those before it by digest, and a
     signature of it by OpenSSF model-signing. The index names every file by its digest, so that is signed too; of a

@@ -125,7 +125,8 @@ def push(
 
     Args:
         source: a file or folder of any format, a composition, or the reference of what is published elsewhere.
-        to: a folder, s3://bucket/prefix, oci://host/name, the name of a registry in the settings, or hf://user/repo.
+        to: a folder, a bucket (s3://, az://, gs://), oci://host/name, the name of a registry in the settings, or
+            hf://user/repo.
         name: `name`, `name@1.0.0` or `owner/name@1.0.0`; None is as the adapter says.
         formats: of native, peft and adapters; None is native, and on the Hub the others too if they can say it exactly.
         base: folder or Hub id of the base model to load, for fingerprint and probe.

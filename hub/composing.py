@@ -80,9 +80,9 @@ def compose(
         manifest: what is said of it besides (summary, task, license, language, metrics).
         out: file, or folder if adapters lie beside it; None is NAME-VERSION.json or NAME-VERSION here, or nothing where
             it is pushed.
-        push: where it is published: a folder, s3://bucket/prefix, oci://host/name, hf://user/repo or the name of a
-            registry in the settings; a repository on the Hub is a registry, if it is one already, or else that of this
-            composition.
+        push: where it is published: a folder, a bucket (s3://, az://, gs://), oci://host/name, hf://user/repo or the
+            name of a registry in the settings; a repository on the Hub is a registry, if it is one already, or else
+            that of this composition.
         registry: where adapters are looked up; None is that of the settings.
         offline: whether the network is switched off; None asks the settings.
         architecture: describes a base model of a family that is not known.

@@ -103,8 +103,8 @@ def push(
 
     Args:
         source: a file or folder of any format, a composition, or the reference of what is published elsewhere.
-        to: a folder, s3://bucket/prefix, oci://host/name, hf://user/repo or the name of a registry in the
-            settings; a repository on the Hub is a registry, if it is one already, or else that of this adapter.
+        to: a folder, a bucket (s3://, az://, gs://), oci://host/name, hf://user/repo or the name of a registry in
+            the settings; a repository on the Hub is a registry, if it is one already, or else that of this adapter.
         wanted: under which name, in which formats, and what the adapter does not say itself.
         create: make a registry where there is none.
         private: whether a repository that is made is private.

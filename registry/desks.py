@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from ..errors import NotFoundError, OfflineError, UnsupportedError
-from . import atomic, editing, hf_client, hf_commits, s3_client, s3_publisher, shard_database, shards
+from . import atomic, conditions, editing, hf_client, hf_commits, schemes, shard_database, shards
+from .bucket import NEW
+from .buckets import Buckets, home_of
 from .contention import Stale
 from .copies import INDEX, MOST
 from .hf import Hub, HubRegistry
 from .hf_client import Snapshot
 from .paths import is_url
 from .registry import locate
-from .s3 import S3, S3Registry
-from .s3_client import NEW
 from .settings import Settings
 from .snapshots import SIGNED
 
@@ -110,13 +110,13 @@ class FolderDesk:
                     atomic.write(target, data)
 
 
-class S3Desk:
+class BucketDesk:
     """A registry in a bucket."""
 
     def __init__(self, url: str) -> None:
-        self._home = S3Registry(url).home
+        self._store, self._home = home_of(url)
         self.place = str(self._home)
-        self._etag = NEW
+        self._tag = NEW
 
     def look(self) -> None:
         """Do nothing: the state of what is replaced comes with it; see Desk."""
@@ -124,24 +124,24 @@ class S3Desk:
     def read(self, path: str) -> bytes | None:
         """Return a file beside the index; see Desk."""
         try:
-            found = s3_client.document(self._home / path, most=MOST)
+            found = self._store.document(self._home / path, most=MOST)
         except NotFoundError:
             found = None
         if path == SIGNED:
-            self._etag = NEW if found is None else found.etag
+            self._tag = NEW if found is None else found.etag
         return None if found is None else found.data
 
     def shards(self, take: Callable[[bytes, str], T]) -> dict[str, T]:
         """Return the path of every shard, and what take makes of it; see Desk."""
-        there = s3_client.listed(self._home / f"{shards.FOLDER}/")
+        there = self._store.listed(self._home / f"{shards.FOLDER}/")
         beginning = len((self._home / "x").key) - 1
         return _taken((one.key[beginning:] for one in there), self.read, self.place, take)
 
     def write(self, files: Mapping[str, bytes], title: str) -> None:
         """Write files, the last only if nobody else has; see Desk."""
-        s3_publisher.refuse_without_conditions(self._home)
+        conditions.refuse_unheeded(self._store, self._home)
         for path, data in files.items():
-            s3_client.put(self._home / path, data, match=self._etag if path == SIGNED else None)
+            self._store.put(self._home / path, data, match=self._tag if path == SIGNED else None)
 
 
 class HubDesk:
@@ -197,11 +197,11 @@ def desk_at(place: str, settings: Settings) -> Desk:
     where = settings.registries.get(place, place)
     if not is_url(where):
         return FolderDesk(locate(where, settings=settings).parent)
-    if not (S3().takes(where) or Hub().takes(where)):
+    if not (Buckets().takes(where) or Hub().takes(where)):
         raise UnsupportedError(
-            f"{where} is not signed there: this version signs in folders, s3:// and hf://",
+            f"{where} is not signed there: this version signs in folders, {schemes.SIGNED}",
             hint="sign the folder that is copied there",
         )
     if settings.offline:
         raise OfflineError(f"{where} needs the network, which is switched off", hint="try again with the network")
-    return S3Desk(where) if S3().takes(where) else HubDesk(where)
+    return BucketDesk(where) if Buckets().takes(where) else HubDesk(where)

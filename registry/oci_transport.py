@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import AuthenticationError, NotFoundError
-from . import oci_credentials, streaming
+from . import oci_credentials, requesting, streaming
 from .oci import SCHEME
 from .oci_credentials import Ticket
+from .requesting import Reply
 
 MOST_MANIFEST = 4 << 20
 """Bytes that a manifest may have, as the specification says."""
@@ -37,15 +38,6 @@ class Repository:
         return f"{SCHEME}{self.host}/{self.name}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
-    """An answer to a request, with what it says of itself."""
-
-    status: int
-    headers: Mapping[str, str]
-    data: bytes
-
-
 def ask(
     repository: Repository,
     method: str,
@@ -66,22 +58,9 @@ def ask(
 
 
 def _once(method: str, url: str, body: Path | bytes | None, headers: Mapping[str, str]) -> Reply:
-    """Return the answer to a request.
-
-    Raises:
-        Passing: the registry cannot be reached now, or says so.
-        NotFoundError, AuthenticationError, AdapterHubError: it refuses.
-    """
-    with streaming.passing_errors(url), streaming.sent_body(body) as content:
-        request = streaming.client().build_request(method, url, content=content, headers=dict(headers))
-        response = streaming.client().send(request, stream=True)
-        try:
-            if response.status_code not in {201, 202, 204}:
-                streaming.refuse(response.status_code, response.headers, url)
-            data = streaming.bounded(response.iter_bytes(), MOST_MANIFEST, streaming.shown(url))
-            return Reply(status=response.status_code, headers=response.headers, data=data)
-        finally:
-            response.close()
+    """Return the answer to a request; see requesting.once."""
+    with streaming.sent_body(body) as content:
+        return requesting.once(method, url, content, headers, most=MOST_MANIFEST)
 
 
 @contextmanager

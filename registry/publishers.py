@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import OfflineError, UnsupportedError, UsageError
-from . import paths
+from . import paths, schemes
+from .buckets import Buckets
 from .hf import Hub
 from .hf_client import parse
 from .oci import Oci
 from .publication import Publisher
-from .s3 import S3
 from .settings import BUNDLED, Settings
 
 
@@ -32,13 +32,13 @@ def publisher_at(place: str, *, settings: Settings, create: bool = False, privat
     where = settings.registries.get(place, place)
     if where == BUNDLED:
         raise UsageError("the registry in the package is not published to", hint="name a folder or hf://user/repo")
-    remote = next((remote for remote in (Hub(), S3(), Oci()) if remote.takes(where)), None)
+    remote = next((remote for remote in (Hub(), Buckets(), Oci()) if remote.takes(where)), None)
     if remote is not None and settings.offline:
         raise OfflineError(f"{where} needs the network, which is switched off", hint="try again with the network")
-    if isinstance(remote, S3):
-        from .s3_publisher import S3Publisher
+    if isinstance(remote, Buckets):
+        from .bucket_publisher import BucketPublisher
 
-        return S3Publisher(where, create=create)
+        return BucketPublisher(where, create=create)
     if isinstance(remote, Oci):
         from .oci_publisher import OciPublisher
 
@@ -47,7 +47,7 @@ def publisher_at(place: str, *, settings: Settings, create: bool = False, privat
         return _on_the_hub(where, create, private)
     if paths.is_url(where):
         raise UnsupportedError(
-            f"{where} cannot be published to: this version publishes to folders, hf://, s3:// and oci://",
+            f"{where} cannot be published to: this version publishes to folders, {schemes.PUBLISHED}",
             hint="publish to a folder, and copy it to the host",
         )
     from .folder_publisher import INDEX, FolderPublisher

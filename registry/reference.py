@@ -3,7 +3,7 @@
 sst2-bert   sst2-bert@1.0.0   sst2-bert@^1   acme::sst2-bert   an adapter of a registry
 @ukp/bert-base-uncased_sentiment_sst-2_pfeiffer                   a name that the archived AdapterHub used
 hf://user/repo   hf://user/repo@revision   hf://user/repo@revision/folder
-s3://bucket/key   oci://host/repository:tag   https://host/path
+s3://bucket/key   az://container/key   gs://bucket/key   oci://host/repository:tag   https://host/path
 ./folder   /folder/file.safetensors   ~/file.zip                  a path; always with ./ , / or ~/ in front
 """
 
@@ -13,12 +13,12 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
 
 from ..errors import UsageError
+from .schemes import BUCKETS
 from .version import ANY, VersionRange
 
-Scheme: TypeAlias = Literal["name", "path", "hf", "s3", "oci", "https"]
+_SCHEMES = ("hf", *BUCKETS, "oci", "https")
 
 _NAME = re.compile(r"@?[A-Za-z0-9](?:[A-Za-z0-9._/@-]*[A-Za-z0-9])?")
 _REGISTRY = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
@@ -46,7 +46,7 @@ class Reference:
         folder: folder within a Hub repository, or "".
     """
 
-    scheme: Scheme
+    scheme: str
     name: str
     registry: str | None = None
     versions: VersionRange = ANY
@@ -112,17 +112,18 @@ def _canonical_path(text: str) -> str:
 def _parse_url(scheme: str, rest: str, text: str) -> Reference:
     if scheme == "hf":
         return _parse_hf(rest, text)
-    if scheme not in get_args(Scheme) or scheme in {"name", "path"}:
-        raise UsageError(f"{text!r} has an unknown scheme {scheme!r}", hint="known are hf, s3, oci and https")
+    if scheme not in _SCHEMES:
+        raise UsageError(f"{text!r} has an unknown scheme {scheme!r}", hint=f"known are {', '.join(_SCHEMES)}")
     host = rest.partition("/")[0]
     if not host or " " in rest:
         raise UsageError(f"{text!r} is not a complete URL", hint=_HINT)
-    if "@" in host and scheme != "oci":
+    behind_a_container = scheme == "az" and ":" not in host
+    if "@" in host and scheme != "oci" and not behind_a_container:
         raise UsageError(
             f"a URL of {host.rpartition('@')[2]} contains credentials",
             hint="leave them out; a remote asks for them itself",
         )
-    return Reference(scheme=_scheme(scheme), name=rest)
+    return Reference(scheme=scheme, name=rest)
 
 
 def _parse_hf(rest: str, text: str) -> Reference:
@@ -156,11 +157,3 @@ def _split_versions(text: str) -> tuple[str, VersionRange]:
         if "/" in name and _ORGANISATION.fullmatch(versions):
             return text, ANY
         raise
-
-
-def _scheme(text: str) -> Scheme:
-    match text:
-        case "s3" | "oci" | "https":
-            return text
-        case _:
-            raise UsageError(f"unknown scheme {text!r}")

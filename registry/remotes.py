@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from ..errors import OfflineError, UnsupportedError
-from . import paths
+from . import paths, schemes
+from .buckets import BucketRegistry, Buckets
 from .bundled import Bundled
 from .folder import Folder
 from .hf import Hub, HubRegistry
 from .http import Http, HttpRegistry
 from .oci import Oci, OciRegistry
 from .remote import Remote, Source
-from .s3 import S3, S3Registry
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .copies import Place
     from .receiving import Read
 
-REMOTES: tuple[Remote, ...] = (Bundled(), Folder(), Http(), Hub(), S3(), Oci())
+REMOTES: tuple[Remote, ...] = (Bundled(), Folder(), Http(), Hub(), Buckets(), Oci())
 """The first that takes a url reads it."""
 
 
@@ -67,13 +67,13 @@ def joined(home: str, path: str) -> str:
 
 def registry_at(url: str) -> Place | None:
     """Return the registry at a URL, or None where this version reads none from such a place."""
-    kinds = ((Http(), HttpRegistry), (Hub(), HubRegistry), (S3(), S3Registry), (Oci(), OciRegistry))
+    kinds = ((Http(), HttpRegistry), (Hub(), HubRegistry), (Buckets(), BucketRegistry), (Oci(), OciRegistry))
     return next((registry(url) for remote, registry in kinds if remote.takes(url)), None)
 
 
 def unsupported(place: str) -> UnsupportedError:
     """Return the error that says that this version cannot read a place."""
     return UnsupportedError(
-        f"{place} cannot be read: this version reads the bundled registry, folders, https://, hf://, s3:// and oci://",
+        f"{place} cannot be read: this version reads the bundled registry, folders, https://, {schemes.PUBLISHED}",
         hint="download it, and name it by its path: ./folder or ./file",
     )

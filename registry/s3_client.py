@@ -7,17 +7,18 @@ AWS_ENDPOINT_URL_S3, …), the files in ~/.aws, or the machine's role. Without a
 from __future__ import annotations
 
 import functools
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from ..errors import AdapterHubError, AuthenticationError, NotFoundError, OfflineError, UnsupportedError, UsageError
-from . import digest, paths, streaming
+from ..errors import AuthenticationError, OfflineError, UnsupportedError, UsageError
+from . import bucket, digest, streaming
+from .bucket import NEW, Location
 from .contention import Stale
-from .s3 import SCHEME
 from .streaming import Document, Passing
 
 if TYPE_CHECKING:
@@ -26,46 +27,25 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-NEW = ""
-"""In place of an ETag: there is no such object yet."""
+OTHER = f'"{"0" * 32}"'
+"""An ETag that no object has."""
 
 LARGEST = 5 << 30
 """Bytes that one request may bring."""
 
 CREDENTIALS = "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; what you may not list looks forbidden"
 _ADDRESS_SECONDS = 3600
+_BUCKET = re.compile(r"[^/]+")
 _EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Location:
-    """An object, or the beginning of the names of some, in a bucket."""
-
-    bucket: str
-    key: str
-
-    def __truediv__(self, path: str) -> Location:
-        """Return what lies below, at a path."""
-        return replace(self, key="/".join(filter(None, [self.key, path])))
-
-    def __str__(self) -> str:
-        return f"{SCHEME}{self.bucket}" + (f"/{self.key}" if self.key else "")
-
-
 def parse(url: str) -> Location:
-    """Return the location that a URL names.
-
-    Raises:
-        UsageError: it is none of S3.
+    """Return the location that a URL names; see Store.parse.
 
     >>> str(parse("s3://bucket/some/prefix/"))
     's3://bucket/some/prefix'
     """
-    bucket, _, key = url.removeprefix(SCHEME).partition("/")
-    key = key.strip("/")
-    if not url.startswith(SCHEME) or not bucket or (key and paths.fault(key)):
-        raise UsageError(f"{url} is no place in a bucket", hint="write s3://bucket/prefix")
-    return Location(bucket=bucket, key=key)
+    return bucket.parse(url, "s3", _BUCKET, "s3://bucket/prefix")
 
 
 @functools.cache
@@ -110,11 +90,11 @@ def stream(location: Location, start: int) -> Iterator[bytes]:
         NotFoundError, AuthenticationError, OfflineError, AdapterHubError: they cannot be had.
     """
     address = _address(location)
-    with _named_errors(location):
+    with bucket.named_errors(location, CREDENTIALS):
         yield from streaming.stream(address, start=start)
 
 
-def document(location: Location, *, most: int, etag: str = "") -> Document | None:
+def document(location: Location, *, most: int, tag: str = "") -> Document | None:
     """Return an object as a whole, or None where it is still the state called etag.
 
     most: bytes that it may have.
@@ -123,8 +103,8 @@ def document(location: Location, *, most: int, etag: str = "") -> Document | Non
         NotFoundError, AuthenticationError, OfflineError, AdapterHubError: it cannot be had, or is larger.
     """
     address = _address(location)
-    with _named_errors(location):
-        return streaming.document(address, most=most, etag=etag)
+    with bucket.named_errors(location, CREDENTIALS):
+        return streaming.document(address, most=most, etag=tag)
 
 
 def _address(location: Location) -> str:
@@ -132,19 +112,6 @@ def _address(location: Location) -> str:
     with our_errors(str(location)):
         named = _named(location)
         return str(client().generate_presigned_url("get_object", Params=named, ExpiresIn=_ADDRESS_SECONDS))
-
-
-@contextmanager
-def _named_errors(location: Location) -> Iterator[None]:
-    """Let errors call an object as the user does."""
-    try:
-        yield
-    except NotFoundError as error:
-        raise NotFoundError(
-            f"there is no {location}", hint="check bucket and path, and that you may read it"
-        ) from error
-    except AuthenticationError as error:
-        raise AuthenticationError(f"{location} asks for credentials, or for other ones", hint=CREDENTIALS) from error
 
 
 def put(location: Location, body: Path | bytes, *, match: str | None = None) -> str:
@@ -240,15 +207,8 @@ def _refused(error: ClientError, place: str) -> Exception:
         return Stale(place)
     if code in _EXPIRED:
         return AuthenticationError(f"{place} refuses the credentials: they have expired", hint=CREDENTIALS)
-    if status == 501 or code == "NotImplemented":
-        return UnsupportedError(f"{place} does not know the request ({code})")
-    try:
-        streaming.refuse(status, error.response["ResponseMetadata"].get("HTTPHeaders", {}), place)
-    except AuthenticationError:
-        return AuthenticationError(f"{place} refuses the credentials ({code})", hint=CREDENTIALS)
-    except (AdapterHubError, Passing) as ours:
-        return ours
-    return AdapterHubError(f"{place} cannot be read: {code}")
+    headers = error.response["ResponseMetadata"].get("HTTPHeaders", {})
+    return bucket.refused(place, status, code, headers, CREDENTIALS)
 
 
 def _status(error: ClientError) -> int:

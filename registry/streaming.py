@@ -79,6 +79,9 @@ def client() -> httpx2.Client:
 
     import httpx2
 
+    from . import redaction
+
+    redaction.redact_logs()
     timeout = httpx2.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
     made = httpx2.Client(timeout=timeout, follow_redirects=False, headers={"User-Agent": "adapterhub"})
     atexit.register(made.close)
@@ -117,16 +120,23 @@ def unbroken(read: Callable[[int], Iterator[bytes]], start: int) -> Iterator[byt
             return
 
 
-def document(url: str, *, most: int, etag: str = "", headers: Mapping[str, str] | None = None) -> Document | None:
+def document(
+    url: str, *, most: int, etag: str = "", headers: Mapping[str, str] | None = None, named_by: str = "ETag"
+) -> Document | None:
     """Return the file at a URL, or None where it is still the state called etag.
 
-    most: bytes that it may have.
+    Args:
+        url: where it lies.
+        most: bytes that it may have.
+        etag: the state that is known, or "".
+        headers: sent along.
+        named_by: the header of the answer that names its state.
 
     Raises:
         NotFoundError, AuthenticationError, OfflineError, AdapterHubError: it cannot be had, or is larger.
     """
     sent = {**(headers or {}), "Accept-Encoding": "gzip"}
-    return trying(lambda: _document(url, most, {**sent, "If-None-Match": etag} if etag else sent))
+    return trying(lambda: _document(url, most, {**sent, "If-None-Match": etag} if etag else sent, named_by))
 
 
 def asked(function: Callable[[], T], errors: Callable[[], AbstractContextManager[None]]) -> T:
@@ -308,7 +318,8 @@ def refuse(status: int, headers: Mapping[str, str], url: str) -> None:
     missing = headers.get("X-Error-Code") in {"RepoNotFound", "RevisionNotFound", "EntryNotFound"}
     if missing or status in {404, 410}:
         raise NotFoundError(f"there is no {place}", hint="check the address, and that you may read it")
-    if status in {401, 403, 407}:
+    closed = headers.get("x-ms-error-code") == "PublicAccessNotPermitted"
+    if closed or status in {401, 403, 407}:
         raise AuthenticationError(
             f"{place} asks for {'other ' if status == 403 else ''}credentials (status {status})",
             hint="for the Hugging Face Hub set HF_TOKEN, or `hf auth login`",
@@ -326,12 +337,12 @@ def shown(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-def _document(url: str, most: int, headers: Mapping[str, str]) -> Document | None:
+def _document(url: str, most: int, headers: Mapping[str, str], named_by: str) -> Document | None:
     with opened(url, headers) as response:
         if response.status_code == 304:
             return None
         data = bounded(_paced(response, url), most, shown(url))
-        return Document(data=data, etag=response.headers.get("ETag", ""))
+        return Document(data=data, etag=response.headers.get(named_by, ""))
 
 
 def _paced(response: httpx2.Response, url: str) -> Iterator[bytes]:

@@ -8,8 +8,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import azurite_server
+import gcs_double
 import pytest
 import s3_server
+from bucket_places import Shop
 from cli_session import BASE_ID, make_base, sentences, type_command, write_csv
 from composed_adapters import write_adapter
 from hub_double import TOKEN, Hub
@@ -17,6 +20,8 @@ from hypothesis import settings
 from local_server import running
 from oci_server import OciServer, docker_registry
 from signed_places import make_keys
+
+from adapterhub.registry import schemes
 
 
 @pytest.fixture(scope="session")
@@ -126,10 +131,52 @@ def seaweed() -> Iterator[str]:
 
 
 @pytest.fixture
-def bucket(seaweed: str, online: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The URL of an empty place in a bucket of a real store."""
-    with s3_server.empty_prefix(seaweed, monkeypatch) as url:
-        yield url
+def s3(seaweed: str, online: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+    """An empty place in a bucket of a real store that speaks S3."""
+    with s3_server.empty_prefix(seaweed, monkeypatch) as shop:
+        yield shop
+
+
+@pytest.fixture(scope="session")
+def azurite() -> Iterator[str]:
+    """The address of the emulator of Azure Blob Storage."""
+    with azurite_server.azurite() as address:
+        yield address
+
+
+@pytest.fixture
+def az(azurite: str, online: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+    """An empty place in a container of Azure Blob Storage."""
+    with azurite_server.empty_container(azurite, monkeypatch) as shop:
+        yield shop
+
+
+@pytest.fixture(scope="session")
+def google_storage() -> Iterator[str]:
+    """The address of a double of Google Cloud Storage, or of the emulator that the environment names."""
+    with gcs_double.google_storage() as address:
+        yield address
+
+
+@pytest.fixture
+def gs(google_storage: str, online: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+    """An empty place in a bucket of Google Cloud Storage."""
+    with gcs_double.empty_place(google_storage, monkeypatch) as shop:
+        yield shop
+
+
+@pytest.fixture(params=schemes.BUCKETS)
+def shop(request: pytest.FixtureRequest) -> Shop:
+    """An empty place in a bucket of each kind of store."""
+    found = request.getfixturevalue(request.param)
+    assert isinstance(found, Shop)
+    return found
+
+
+@pytest.fixture
+def bucket(s3: Shop) -> str:
+    """The URL of an empty place in a bucket."""
+    return s3.url
 
 
 @pytest.fixture(scope="session")

@@ -152,6 +152,8 @@ class Handler(BaseHTTPRequestHandler):
     """Speaks HTTP for an application."""
 
     protocol_version = "HTTP/1.1"
+    # Head and body of an answer are sent one after the other, and would wait for each other.
+    disable_nagle_algorithm = True
     application: Application
 
     def serve(self) -> None:
@@ -219,9 +221,9 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def wait_for(port: int) -> None:
+def wait_for(port: int, *, seconds: float = 10.0) -> None:
     """Wait until somebody listens."""
-    for _ in range(200):
+    for _ in range(int(seconds * 20)):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return

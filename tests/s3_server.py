@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import json
 import os
@@ -17,8 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from bucket_places import BUCKET, Shop, put_by
 
-BUCKET = "adapters"
 KEY, SECRET = "tester", "tester-secret-key"
 IDENTITY = {
     "identities": [
@@ -92,8 +93,8 @@ def wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> 
 
 
 @contextlib.contextmanager
-def empty_prefix(address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Yield the URL of a prefix below which nothing lies, with nothing of the person who tests."""
+def empty_prefix(address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+    """Yield a place below which nothing lies, with nothing of the person who tests."""
     from adapterhub.registry import s3_client
 
     for name in [name for name in os.environ if name.startswith("AWS_")]:
@@ -101,14 +102,32 @@ def empty_prefix(address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", address)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     s3_client.client.cache_clear()
+
+    def come(place: str, key: str, secret: str) -> str:
+        s3_client.client.cache_clear()
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", place)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
+        return secret
+
+    def at(place: str) -> None:
+        s3_client.client().close()
+        come(place, KEY, SECRET)
+
+    come(address, KEY, SECRET)
     with contextlib.suppress(s3_client.client().exceptions.BucketAlreadyOwnedByYou):
         s3_client.client().create_bucket(Bucket=BUCKET)
+    others = (("reader", SECRET), ("nobody", SECRET), ("reader", "wrong-secret"))
     try:
-        yield f"s3://{BUCKET}/{os.urandom(8).hex()}"
+        yield Shop(
+            store=s3_client,
+            url=f"s3://{BUCKET}/{os.urandom(8).hex()}",
+            address=address,
+            at=at,
+            without_rights=tuple(functools.partial(come, address, *who) for who in others),
+            written=put_by,
+        )
     finally:
         s3_client.client().close()
         s3_client.client.cache_clear()

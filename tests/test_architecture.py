@@ -50,10 +50,12 @@ ANNEXES = {"arrangement": "composition", "composition_file": "composition", "com
 
 # Libraries that only some floors may import, at whatever depth.
 OUTSIDE: dict[str, tuple[str, ...]] = {
+    "azure": ("registry",),
     "botocore": ("registry",),
     "cryptography": ("registry",),
     "click": ("cli",),
     "filelock": ("registry",),
+    "google": ("registry",),
     "httpx2": ("registry",),
     "huggingface_hub": ("registry",),
     "jsonschema": ("schemas",),
@@ -70,6 +72,8 @@ HEAVY = {
     "model_signing",
     "cryptography",
     "botocore",
+    "azure",
+    "google.auth",
     "torch",
     "transformers",
     "huggingface_hub",

@@ -1,4 +1,4 @@
-"""Compositions on the Hub, in S3 and in registries of OCI: pushed, pulled, shown, run, locked and loaded from there."""
+"""Compositions on the Hub, in buckets and in registries of OCI: pushed, pulled, shown, run, locked and loaded."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from bucket_places import Shop
 from cli_session import type_command
 from composed_adapters import TEXTS, answers, attached
 from hub_double import Hub
@@ -202,7 +203,8 @@ def test_a_card_needs_a_licence_and_nothing_is_written_without(shelf: Path, base
     assert hub.storage.get("me/both").files("main")["README.md"].data.endswith(b"---\nMy words.\n")
 
 
-def test_a_registry_is_made_elsewhere_only_if_asked_for(shelf: Path, base: Path, bucket: str) -> None:
+def test_a_registry_is_made_elsewhere_only_if_asked_for(shelf: Path, base: Path, shop: Shop) -> None:
+    bucket = shop.url
     with pytest.raises(NotFoundError, match="--create makes one"):
         adapterhub.compose("both@1.0.0", "stack(low)", base=str(base), push=bucket)
     adapterhub.compose("both@1.0.0", "stack(low)", base=str(base), push=bucket, create=True)

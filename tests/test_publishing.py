@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from bucket_places import Shop
 from hub_double import Hub
 from local_server import Answer, Request, once
 from publications import a_publication, is_right, publish
@@ -29,12 +30,12 @@ from adapterhub.registry import (
     Index,
     Settings,
     Store,
+    conditions,
     contention,
     open_registry,
     publisher_at,
     pull,
-    s3_client,
-    s3_publisher,
+    schemes,
     shards,
 )
 
@@ -45,13 +46,13 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(params=["folder", "hub", "s3"])
+@pytest.fixture(params=["folder", "hub", *schemes.BUCKETS])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty registry: a folder, a repository, or a bucket."""
-    if request.param == "s3":
-        url = f"{request.getfixturevalue('bucket')}/registry"
-        s3_client.put(s3_client.parse(url) / "index.json", Index().dumps())
-        return str(url)
+    if request.param in schemes.BUCKETS:
+        shop: Shop = request.getfixturevalue(request.param)
+        shop.put("index.json", Index().dumps())
+        return shop.url
     if request.param == "folder":
         Index().write(made(tmp_path / "registry") / "index.json")
         return str(tmp_path / "registry")
@@ -168,10 +169,20 @@ publisher.publish(publication)
 """
 
 
-@pytest.mark.parametrize("times", [pytest.param(50, marks=pytest.mark.slow), 8])
-def test_a_publisher_that_is_killed_leaves_a_registry_that_works(place: str, tmp_path: Path, times: int) -> None:
-    chance = random.Random(times)
-    longest = {"hf": 0.4, "s3": 0.2}.get(place.partition("://")[0], 0.03)
+@pytest.mark.parametrize(
+    ("place", "times"),
+    [
+        *(pytest.param(kind, 50, marks=pytest.mark.slow) for kind in ("folder", "hub", "s3")),
+        *((kind, 8) for kind in ("folder", "hub", "s3")),
+        *((kind, 4) for kind in ("az", "gs")),
+    ],
+    indirect=["place"],
+)
+def test_a_publisher_that_is_killed_leaves_a_registry_that_works(
+    request: pytest.FixtureRequest, place: str, tmp_path: Path, times: int
+) -> None:
+    chance, scheme = random.Random(times), place.partition("://")[0]
+    longest = {"hf": 0.4, **dict.fromkeys(schemes.BUCKETS, 0.2)}.get(scheme, 0.03)
     for number in range(times):
         version = f"1.0.{number}"
         command = [sys.executable, "-c", PUBLISH, place, str(tmp_path / "s"), str(Path(__file__).parent), version]
@@ -188,8 +199,8 @@ def test_a_publisher_that_is_killed_leaves_a_registry_that_works(place: str, tmp
     assert len(entry.versions) == times
     if not place.startswith("hf:"):
         named = {path for r in entry.versions.values() for a in r.artifacts for path in files_of(a.to_json())}
-        there = objects(place) if place.startswith("s3:") else set(contents(Path(place)))
-        assert {path for path in there if not path.startswith(s3_publisher.TRIAL)} - {
+        there = request.getfixturevalue(scheme).paths() if "://" in place else set(contents(Path(place)))
+        assert {path for path in there if not path.startswith(conditions.TRIAL)} - {
             "index.json",
             ".index.json.lock",
         } == named
@@ -207,12 +218,6 @@ def test_what_writers_left_that_died_goes_with_the_next_push(tmp_path: Path, lay
         path.write_bytes(b"{")
     publish(str(home), tmp_path)
     assert [path for path in left if path.exists()] == []
-
-
-def objects(place: str) -> set[str]:
-    """Return the paths of the objects in a registry in a bucket."""
-    home = s3_client.parse(place)
-    return {found.key.removeprefix(f"{home.key}/") for found in s3_client.listed(home / "")}
 
 
 def files_of(artifact: dict[str, object]) -> list[str]:
@@ -260,7 +265,7 @@ def test_a_registry_may_be_called_by_its_name_in_the_settings(tmp_path: Path) ->
 def test_places_that_cannot_be_published_to_say_so(hub: Hub, tmp_path: Path) -> None:
     for place, error in (
         ("https://host/hub", UnsupportedError),
-        ("gs://bucket", UnsupportedError),
+        ("ftp://host/hub", UnsupportedError),
         ("bundled", UsageError),
         ("hf://me/a@v1.0.0", UsageError),
     ):

@@ -240,23 +240,35 @@ def test_a_registry_on_the_network_is_not_read_offline() -> None:
         pull("a", registry="https://host/hub/index.json", offline=True)
     with pytest.raises(OfflineError, match=r"the registry s3://bucket needs the network"):
         pull("a", registry="s3://bucket", offline=True)
-    with pytest.raises(UnsupportedError, match=r"the registry gs://bucket cannot be read: .*folders"):
-        pull("a", registry="gs://bucket")
+    with pytest.raises(UnsupportedError, match=r"the registry ftp://host cannot be read: .*folders"):
+        pull("a", registry="ftp://host")
 
 
 def test_each_remote_takes_its_own_urls_only() -> None:
-    urls = ["bundled:a", "a/b", "hf://u/r", "https://host/a", "s3://b/k", "oci://h/a", "gs://b/k"]
+    urls = [
+        "bundled:a",
+        "a/b",
+        "hf://u/r",
+        "https://host/a",
+        "s3://b/k",
+        "oci://h/a",
+        "az://b/k",
+        "gs://b/k",
+        "ftp://h/a",
+    ]
     takers = {url: [type(r).__name__ for r in remotes.REMOTES if r.takes(url)] for url in urls}
     assert takers == {
         "bundled:a": ["Bundled"],
         "a/b": ["Folder"],
         "hf://u/r": ["Hub"],
         "https://host/a": ["Http"],
-        "s3://b/k": ["S3"],
+        "s3://b/k": ["Buckets"],
         "oci://h/a": ["Oci"],
-        "gs://b/k": [],
+        "az://b/k": ["Buckets"],
+        "gs://b/k": ["Buckets"],
+        "ftp://h/a": [],
     }
-    assert [type(r).__name__ for r in remotes.REMOTES if r.network] == ["Http", "Hub", "S3", "Oci"]
+    assert [type(r).__name__ for r in remotes.REMOTES if r.network] == ["Http", "Hub", "Buckets", "Oci"]
 
 
 def test_a_path_is_returned_as_it_is(tmp_path: Path) -> None:

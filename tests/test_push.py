@@ -22,7 +22,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, PreTrain
 import adapterhub
 from adapterhub.errors import BaseMismatchError, FormatError, StateError, UnsupportedError, UsageError
 from adapterhub.hub import card, classify, open_adapter, verify
-from adapterhub.registry import pull
+from adapterhub.registry import pull, schemes
 
 pytestmark = [
     pytest.mark.usefixtures("online"),
@@ -82,11 +82,12 @@ def header(data: bytes) -> dict[str, Any]:
 # From one machine to another.
 
 
-@pytest.fixture(params=["registry", "hf://me/registry", "hf://me/tiny", "s3", "oci"])
+@pytest.fixture(params=["registry", "hf://me/registry", "hf://me/tiny", *schemes.BUCKETS, "oci"])
 def place(request: pytest.FixtureRequest) -> str:
     """Somewhere to push to, where nothing is yet."""
-    fixture = {"s3": "bucket", "oci": "oci_repository"}.get(request.param)
-    return str(request.getfixturevalue(fixture) if fixture else request.param)
+    if request.param in schemes.BUCKETS:
+        return str(request.getfixturevalue(request.param).url)
+    return str(request.getfixturevalue("oci_repository") if request.param == "oci" else request.param)
 
 
 def test_what_was_pushed_answers_the_same_on_another_machine(

@@ -57,7 +57,15 @@ def test_a_hub_reference_has_a_revision_and_a_folder(text: str, name: str, revis
 
 
 @pytest.mark.parametrize(
-    "text", ["s3://bucket/key", "oci://host:5000/a/b:tag", "oci://host/a@sha256:12", "https://host/a%20b?x=1"]
+    "text",
+    [
+        "s3://bucket/key",
+        "az://box/key",
+        "gs://bucket/key",
+        "oci://host:5000/a/b:tag",
+        "oci://host/a@sha256:12",
+        "https://host/a%20b?x=1",
+    ],
 )
 def test_a_url_is_kept_as_it_is(text: str) -> None:
     parsed = Reference.parse(text)
@@ -113,7 +121,7 @@ def test_only_a_path_has_a_path() -> None:
         ("a@nonsense", "is not a version or range"),
         ("::a", "is not the name of a registry"),
         ("x y::a", "is not the name of a registry"),
-        ("ftp://host/a", "unknown scheme 'ftp'; known are hf, s3, oci and https"),
+        ("ftp://host/a", "unknown scheme 'ftp'; known are hf, s3, az, gs, oci, https"),
         ("name://a", "unknown scheme"),
         ("http://host/a", "unknown scheme 'http'"),
         ("hf://user", "write hf://user/repo"),
@@ -123,6 +131,7 @@ def test_only_a_path_has_a_path() -> None:
         ("https:///x", "not a complete URL"),
         ("s3://bucket/a b", "not a complete URL"),
         ("https://me:secret@host/x", "a URL of host contains credentials"),
+        ("az://me:secret@host/x", "a URL of host contains credentials"),
     ],
 )
 def test_what_is_no_reference_is_a_usage_error(text: str, words: str) -> None:

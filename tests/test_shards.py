@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
+from bucket_places import Shop
 from cli_session import type_command
 from hub_double import Hub
 from hypothesis import HealthCheck, given, settings
@@ -35,7 +36,6 @@ from adapterhub.registry import (
     open_registry,
     publisher_at,
     pull,
-    s3_client,
     shard_database,
     sharding,
     shards,
@@ -458,13 +458,12 @@ def test_a_host_that_fails_is_an_error_and_not_an_unknown_name(host: StaticHost)
     assert caught.value.exit_code == 4
 
 
-def test_a_sharded_registry_in_a_bucket_is_read_listed_and_published_to(
-    many: Path, tmp_path: Path, bucket: str
-) -> None:
+def test_a_sharded_registry_in_a_bucket_is_read_listed_and_published_to(many: Path, tmp_path: Path, shop: Shop) -> None:
+    bucket = shop.url
     publish(many, tmp_path, "me/a")
     sharding.pack(many)
     for path, data in files(many).items():
-        s3_client.put(s3_client.parse(bucket) / path, data)
+        shop.put(path, data)
     assert pull("me/a", registry=bucket).path.read_bytes() == b"native 1.0.0"
     assert opened(bucket).find("n007") == "n007"
     assert len(opened(bucket)) == 151
@@ -474,12 +473,12 @@ def test_a_sharded_registry_in_a_bucket_is_read_listed_and_published_to(
     assert pull("me/b", registry=bucket).path.read_bytes() == b"native 1.0.0"
     assert type_command("yank", "me/b@1.0.0", "--registry", bucket).status == 0
     assert opened(bucket).entry("me/b").versions["1.0.0"].yanked
-    before = s3_client.listed(s3_client.parse(bucket) / "")
+    before = shop.paths()
     assert type_command("index", "pack", bucket, "--dry-run", "--json").json["adapters"] == 152
     assert list(opened(bucket).names("me/")) == ["me/a"]
     assert type_command("index", "pack", bucket, "--json").json["adapters"] == 152
     assert list(opened(bucket).names("me/")) == ["me/a", "me/b"]
-    assert s3_client.listed(s3_client.parse(bucket) / "") == before
+    assert shop.paths() == before
 
 
 # On the Hub.

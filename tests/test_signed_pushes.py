@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bucket_places import Shop
 from cli_session import type_command
 from publications import a_publication, publish
 from signed_places import sign, trusting
@@ -20,11 +22,12 @@ from adapterhub.registry import (
     Settings,
     Yank,
     atomic,
+    conditions,
     open_registry,
     publisher_at,
     pull,
     s3_client,
-    s3_publisher,
+    schemes,
     sharding,
     shards,
 )
@@ -48,11 +51,11 @@ def in_a_folder(request: pytest.FixtureRequest, files: Mapping[str, bytes]) -> s
     return str(folder)
 
 
-def in_a_bucket(request: pytest.FixtureRequest, files: Mapping[str, bytes]) -> str:
-    url = str(request.getfixturevalue("bucket"))
+def in_a_bucket(request: pytest.FixtureRequest, files: Mapping[str, bytes], scheme: str = "s3") -> str:
+    shop: Shop = request.getfixturevalue(scheme)
     for path, data in files.items():
-        s3_client.put(s3_client.parse(url) / path, data)
-    return url
+        shop.put(path, data)
+    return shop.url
 
 
 def on_the_hub(request: pytest.FixtureRequest, files: Mapping[str, bytes]) -> str:
@@ -77,7 +80,11 @@ def number_of(place: str, settings: Settings) -> int:
     return trust.verify_place(place, settings, None).number
 
 
-@PLACES
+@pytest.mark.parametrize(
+    "made",
+    [in_a_folder, on_the_hub, *(functools.partial(in_a_bucket, scheme=scheme) for scheme in schemes.BUCKETS)],
+    ids=["folder", "hub", *schemes.BUCKETS],
+)
 @LAYOUTS
 def test_what_is_pushed_yanked_and_signed_in_one_step_is_used_at_once(
     request: pytest.FixtureRequest, made: Make, files: Mapping[str, bytes], keys: Path, tmp_path: Path
@@ -156,7 +163,7 @@ def test_whenever_a_push_dies_readers_see_a_signed_state_and_the_repeat_succeeds
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     place = made(request, files)
-    monkeypatch.setattr(s3_publisher, "refuse_without_conditions", lambda home: None)
+    monkeypatch.setattr(conditions, "refuse_unheeded", lambda store, home: None)
     sign(place, keys)
     settings = trusting(place, keys)
     module, name = (s3_client, "put") if place.startswith("s3") else (atomic, "write")

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
+from bucket_places import Shop
 from cli_session import type_command
 from hypothesis import given
 from hypothesis import settings as examples
@@ -34,7 +35,6 @@ from adapterhub.registry import (
     digest_tree,
     open_registry,
     pull,
-    s3_client,
     sharding,
     shards,
     signed_shards,
@@ -391,10 +391,10 @@ def on_the_hub(request: pytest.FixtureRequest, folder: Path) -> str:
 
 
 def in_a_bucket(request: pytest.FixtureRequest, folder: Path) -> str:
-    url = str(request.getfixturevalue("bucket"))
+    shop: Shop = request.getfixturevalue("s3")
     for path, data in files(folder).items():
-        s3_client.put(s3_client.parse(url) / path, data)
-    return url
+        shop.put(path, data)
+    return shop.url
 
 
 @pytest.mark.parametrize("made", [on_the_hub, in_a_bucket])

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from bucket_places import Shop
 from cli_session import type_command
 from hub_double import Hub
 from hypothesis import given
@@ -40,7 +41,7 @@ from adapterhub.registry import (
     desks,
     open_registry,
     pull,
-    s3_client,
+    schemes,
     signatures,
     signing,
     snapshots,
@@ -374,6 +375,8 @@ def test_a_registry_may_be_written_in_several_ways(folder: Path, keys: Path, mon
         ("hf://me/hub@main", "hf://me/hub", True),
         ("s3://bucket/a", "s3://bucket/a/", True),
         ("s3://bucket/a", "s3://bucket/b", False),
+        ("az://box@me.blob.core.windows.net/a", "az://box@me.blob.core.windows.net/a/index.json", True),
+        ("gs://bucket/a/index.json", "gs://bucket/a", True),
     ],
 )
 def test_places_are_the_same_however_they_are_written(one: str, other: str, same: bool, keys: Path) -> None:
@@ -421,13 +424,19 @@ def on_the_hub(request: pytest.FixtureRequest) -> str:
     return "hf://me/registry"
 
 
-def in_a_bucket(request: pytest.FixtureRequest) -> str:
-    url = str(request.getfixturevalue("bucket"))
-    s3_client.put(s3_client.parse(url) / "index.json", Index().dumps())
-    return url
+def in_a_bucket(scheme: str) -> Callable[[pytest.FixtureRequest], str]:
+    def made(request: pytest.FixtureRequest) -> str:
+        shop: Shop = request.getfixturevalue(scheme)
+        shop.put("index.json", Index().dumps())
+        return shop.url
+
+    return made
 
 
-@pytest.mark.parametrize("made", [on_the_hub, in_a_bucket])
+IN_BUCKETS = [pytest.param(in_a_bucket(scheme), id=scheme) for scheme in schemes.BUCKETS]
+
+
+@pytest.mark.parametrize("made", [on_the_hub, *IN_BUCKETS])
 def test_indexes_elsewhere_are_signed_where_they_are(
     request: pytest.FixtureRequest, made: Callable[[pytest.FixtureRequest], str], keys: Path, tmp_path: Path
 ) -> None:
@@ -457,7 +466,7 @@ def test_an_old_revision_that_is_asked_for_is_used_as_it_was_signed(hub: Hub, ke
     assert len(open_registry("hf://me/registry", settings=settings).index) == 1
 
 
-@pytest.mark.parametrize("made", [on_the_hub, in_a_bucket, lambda request: str(request.getfixturevalue("folder"))])
+@pytest.mark.parametrize("made", [on_the_hub, *IN_BUCKETS, lambda request: str(request.getfixturevalue("folder"))])
 def test_of_several_signers_at_once_each_state_gets_one_number(
     request: pytest.FixtureRequest, made: Callable[[pytest.FixtureRequest], str], keys: Path
 ) -> None:

@@ -1,48 +1,41 @@
-"""Publishing into a bucket of S3, or of a store that speaks like it.
+"""Publishing into a bucket, whichever store it is in.
 
     index.json, or the shard of the adapter's name              replaced only if it is the one that was read
     adapters/<name>/<version>/<base model>/<format>/<mark>/…    the files of an artifact; the mark is their digest
 
 Files come first, to a place that no other bytes can have, so that two who publish one version do not write over each
-other. Then the index is replaced on condition that it is still the one that was read (If-Match), or that there is none
-(If-None-Match). Some stores do not heed conditions, and would lose one of two versions without a word: whether this one
-does is tried before anything is published. What a push left that died, or that came too late, goes with the next push
-of that version: once it is published, no other bytes can become it any more.
+other. Then the index is replaced on condition that it is still the one that was read, or that there is none; whether
+the store heeds conditions is tried before anything is published. What a push left that died, or that came too late,
+goes with the next push of that version: once it is published, no other bytes can become it any more.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..errors import AdapterHubError, AuthenticationError, NotFoundError, StateError, UnsupportedError
-from . import digest, s3_client, shards, snapshots
+from ..errors import AuthenticationError, NotFoundError, StateError, UnsupportedError
+from . import buckets, conditions, digest, shards, snapshots
+from .bucket import NEW, Location
 from .contention import Stale, between_others
 from .copies import INDEX, MOST
 from .folder_publisher import file_name, home_of, sizes
 from .index import Index
 from .publication import Offer, Outcome, Publication
 from .records import Artifact
-from .s3_client import NEW, Location
 from .snapshots import SIGNED
 
 if TYPE_CHECKING:
     from .signing import Seal, Sealing
 
-TRIAL = ".adapterhub-trial-"
-"""How the objects begin by which it is found out whether a store heeds conditions; they hold one byte."""
-
-LEFTOVER_SECONDS = 3600.0
-
 
 class Noted(NamedTuple):
     """A document as it was read: what the store calls its state, and its digest, None where there is none."""
 
-    etag: str
+    tag: str
     digest: str | None
 
 
@@ -62,10 +55,10 @@ class Signing:
     """What signs a change, and what the store calls the signature that it replaces."""
 
     sealing: Sealing
-    etag: str
+    tag: str
 
 
-class S3Publisher:
+class BucketPublisher:
     """Publishes below a prefix of a bucket."""
 
     spread = False
@@ -77,7 +70,7 @@ class S3Publisher:
             NotFoundError: there is no registry, and none is to be made.
             AuthenticationError, OfflineError, AdapterHubError: it cannot be read.
         """
-        self.home = s3_client.parse(url)
+        self._store, self.home = buckets.home_of(url)
         self.place = str(self.home)
         self._written: set[Location] = set()
         self._found = self._head = self._look()
@@ -98,7 +91,7 @@ class S3Publisher:
         artifacts = tuple(_record(publication, offer) for offer in publication.offers)
         if dry_run:
             return self._outcome(publication, artifacts, self._part(self._head, publication.name).index)
-        refuse_without_conditions(self.home)
+        conditions.refuse_unheeded(self._store, self.home)
         try:
             outcome = between_others(lambda: self._attempt(publication, artifacts, seal), self.place)
         except StateError:
@@ -139,9 +132,9 @@ class S3Publisher:
         there = {INDEX: self._head.noted.get(INDEX, ABSENT), **found.noted}
         if left := sealing.unfinished({path: one.digest for path, one in there.items()}):
             for path, data in left.items():
-                s3_client.put(self.home / path, data, match=there[path].etag)
+                self._store.put(self.home / path, data, match=there[path].tag)
             raise Stale(self.place)
-        return Signing(sealing=sealing, etag=noted.get(SIGNED, ABSENT).etag)
+        return Signing(sealing=sealing, tag=noted.get(SIGNED, ABSENT).tag)
 
     def _replace(self, found: Found, changed: Index, signed: Signing | None) -> None:
         """Replace the index, or the one shard that is another one now.
@@ -157,13 +150,13 @@ class S3Publisher:
             )
         if signed is not None:
             for path, data in signed.sealing.files(documents).items():
-                s3_client.put(self.home / path, data, match=signed.etag if path == SIGNED else None)
+                self._store.put(self.home / path, data, match=signed.tag if path == SIGNED else None)
         for path, data in documents.items():
-            s3_client.put(self.home / path, data, match=found.noted.get(path, ABSENT).etag)
+            self._store.put(self.home / path, data, match=found.noted.get(path, ABSENT).tag)
         self._found = Found(index=changed, noted={})
         if signed is not None:
             with contextlib.suppress(AuthenticationError):
-                s3_client.remove(self.home / kept for kept in snapshots.places(documents).values())
+                self._store.remove(self.home / kept for kept in snapshots.places(documents).values())
 
     def _outcome(self, publication: Publication, artifacts: tuple[Artifact, ...], index: Index) -> Outcome:
         """Return what publishing to the index as it is changes."""
@@ -176,7 +169,7 @@ class S3Publisher:
         for path, file in offer.files.items():
             target = self.home / artifact.url / path
             if target not in self._written:
-                s3_client.put(target, file)
+                self._store.put(target, file)
                 self._written.add(target)
 
     def _look(self) -> Found:
@@ -197,11 +190,11 @@ class S3Publisher:
     def _read(self, noted: dict[str, Noted], path: str) -> bytes | None:
         """Return a document, or None where there is none, and note how it was."""
         try:
-            document = s3_client.document(self.home / path, most=MOST)
+            document = self._store.document(self.home / path, most=MOST)
         except NotFoundError:
             return None
         if document is None or not document.etag:
-            raise UnsupportedError(f"{self.place} gives {path} no ETag, and cannot be published to")
+            raise UnsupportedError(f"{self.place} has no name for the state of {path}, and cannot be published to")
         noted[path] = Noted(document.etag, digest.of_bytes(document.data))
         return document.data
 
@@ -214,14 +207,8 @@ class S3Publisher:
             # Who may publish need not be allowed to list and remove.
             with contextlib.suppress(AuthenticationError):
                 if (offer.base.id, offer.format) in kinds:
-                    there = s3_client.listed(self.home / _folder(publication, offer))
-                    s3_client.remove(found for found in there if not _belongs(found, named))
-
-
-def _sweep_trials(home: Location) -> None:
-    """Remove the trials of those who died in the middle of one."""
-    with contextlib.suppress(AuthenticationError):
-        s3_client.remove(s3_client.listed(home / TRIAL, older=LEFTOVER_SECONDS))
+                    there = self._store.listed(self.home / _folder(publication, offer))
+                    self._store.remove(found for found in there if not _belongs(found, named))
 
 
 def _folder(publication: Publication, offer: Offer) -> str:
@@ -239,37 +226,3 @@ def _record(publication: Publication, offer: Offer) -> Artifact:
 def _belongs(location: Location, named: set[str]) -> bool:
     """Return whether an object is an artifact that is named, or in its folder."""
     return str(location) in named or any(str(location).startswith(f"{url}/") for url in named)
-
-
-def refuse_without_conditions(home: Location) -> None:
-    """Raise where a store writes whatever a condition says.
-
-    Raises:
-        UnsupportedError: it does.
-        AuthenticationError, OfflineError, AdapterHubError: it cannot be written.
-    """
-    _sweep_trials(home)
-    trial = home / f"{TRIAL}{os.urandom(8).hex()}"
-    try:
-        etag = s3_client.put(trial, b"1", match=NEW)
-        heeds = _is_refused(trial, NEW) and _is_refused(trial, f'"{"0" * 32}"') and not _is_refused(trial, etag)
-    except Stale:
-        heeds = False
-    finally:
-        # What cannot be removed now goes later.
-        with contextlib.suppress(AdapterHubError):
-            s3_client.remove([trial])
-    if not heeds:
-        raise UnsupportedError(
-            f"{home} does not heed the conditions If-Match and If-None-Match: of two who publish at once, one is lost",
-            hint="publish to a folder, and copy it there",
-        )
-
-
-def _is_refused(trial: Location, match: str) -> bool:
-    """Return whether an object is not written, because the condition does not hold."""
-    try:
-        s3_client.put(trial, b"2", match=match)
-    except Stale:
-        return True
-    return False
