@@ -22,9 +22,10 @@ Role = Literal["attention", "feed_forward", "cross_attention"]
 Projection = Literal["query", "key", "value", "attention_output", "intermediate", "gate", "output"]
 """What a linear layer does: `intermediate` widens, `gate` stands beside it in gated blocks, `output` narrows."""
 
-Reading = Literal["", "first", "last", "eos", "pooler"]
+Reading = Literal["", "first", "last", "eos", "mean", "pooler"]
 """What a head reads that answers once for each text: the `first` token, the `last` token that is no padding, the last
-end-of-text token (`eos`), the `pooler`'s output; "" where no head can stand on the model."""
+end-of-text token (`eos`), the `mean` over the tokens that are no padding, the `pooler`'s output; "" where no head can
+stand on the model."""
 
 PROJECTIONS: tuple[Projection, ...] = (
     "query",

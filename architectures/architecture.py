@@ -310,7 +310,8 @@ class HeadName:
         kind: what the head is for: `classification`, `multiple_choice`, `tagging`, `question_answering`, `masked_lm`,
             `causal_lm`, `seq2seq_lm`, `image_classification`.
         linears: module paths of the linear layers, in the order of the forward pass.
-        pooling: what the first one reads, see sites.Reading; unused where the head reads every token.
+        pooling: what the first one reads, see sites.Reading, or None for what the model's configuration says; unused
+            where the head reads every token.
         activation: between the linear layers, or None; `hidden_act` is that of the model.
         norm: module path of the layer norm behind the activation, or None.
         bias: paths of the tensors that hold the last layer's bias, where that is not simply the layer's own `bias`;
@@ -318,18 +319,21 @@ class HeadName:
         bias_row: whether these have a dimension of one in front.
         inverts: whether `adapters` puts the inverse of an invertible adapter in front of the last layer.
         own_base: whether the class is its own base model, so that module paths have no prefix in it.
+        may_lack_bias: whether the layers and norms in front of the last layer may have no bias, and that of a head over
+            the vocabulary too; the model's configuration says so.
     """
 
     classes: tuple[str, ...]
     linears: tuple[str, ...]
     kind: str = "classification"
-    pooling: str = "first"
+    pooling: str | None = "first"
     activation: str | None = None
     norm: str | None = None
     bias: tuple[str, ...] = ()
     bias_row: bool = False
     inverts: bool = False
     own_base: bool = False
+    may_lack_bias: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,9 +12,25 @@ from .architecture import (
     AttentionNames,
     EmbeddingNames,
     FeedForwardNames,
+    HeadName,
     Layers,
     Sublayer,
 )
+
+
+def head(task: str, kind: str, last: str = "classifier") -> HeadName:
+    """Return the head of a class: a layer with a norm, and the last layer behind it."""
+    return HeadName(
+        classes=(f"ModernBertFor{task}",),
+        kind=kind,
+        linears=("head.dense", last),
+        pooling=None,
+        activation="hidden_act",
+        norm="head.norm",
+        inverts=True,
+        may_lack_bias=True,
+    )
+
 
 ROW = Architecture(
     name="modernbert",
@@ -52,4 +68,10 @@ ROW = Architecture(
     ),
     norms=("embeddings.norm", "final_norm"),
     embeddings=(EmbeddingNames(path="embeddings", tokens="embeddings.tok_embeddings"),),
+    heads=(
+        head("SequenceClassification", "classification"),
+        head("TokenClassification", "tagging"),
+        head("QuestionAnswering", "question_answering"),
+        head("MaskedLM", "masked_lm", "decoder"),
+    ),
 )

@@ -71,6 +71,7 @@ def heads(name: str) -> tuple[HeadName, ...]:
             pooling="eos",
             activation="tanh",
         ),
+        HeadName(classes=(f"{name}ForTokenClassification",), kind="tagging", linears=("classifier",)),
         HeadName(
             classes=(f"{name}ForQuestionAnswering",),
             kind="question_answering",

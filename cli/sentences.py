@@ -173,7 +173,9 @@ def _layers(config: Config) -> str:
     count, activation = config["layers"], config["activation_function"]
     if count == 1:
         return "a linear layer"
-    return f"{count} layers, {activation}," if activation else f"{count} linear layers"
+    between = ["the model's own activation" if activation == "hidden_act" else activation] if activation else []
+    between += ["norms"] if config.get("layer_norm") else []
+    return f"{count} layers, {' and '.join(between)}," if between else f"{count} linear layers"
 
 
 def _tagging(config: Config) -> str:

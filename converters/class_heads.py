@@ -6,7 +6,7 @@ the class. The sizes are those of the tensors.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ..adapter import JSON
@@ -52,7 +52,10 @@ def decode(head: HeadName, num_labels: JSON, have: Shapes, *, inverts: bool) -> 
     values: dict[str, JSON] = {
         "layers": layers,
         "activation_function": head.activation,
+        "layer_norm": head.norm is not None,
         "bias": f"head.{layers - 1}.bias" in have,
+        "inner_bias": not head.may_lack_bias or layers == 1 or "head.0.bias" in have,
+        "norm_bias": not head.may_lack_bias or f"head.{layers - 2}.norm.bias" in have,
     }
     if head.kind in LANGUAGE:
         kind = LANGUAGE[head.kind]
@@ -60,7 +63,6 @@ def decode(head: HeadName, num_labels: JSON, have: Shapes, *, inverts: bool) -> 
             "kind": kind,
             "vocab_size": last[0] if last else None,
             "embedding_size": last[1] if last[1:] else None,
-            "layer_norm": head.norm is not None,
             "shift_labels": kind == "causal",
             "inverts": inverts,
         }
@@ -79,6 +81,18 @@ def answer(config: HeadConfig) -> dict[str, JSON]:
     """
     found = {key: value for key, value in config.to_json().items() if key not in ("dropout_prob", "multilabel")}
     return {**found, "activation_function": None} if found.get("layers") == 1 else found
+
+
+def fits(head: HeadName, have: Collection[str]) -> bool:
+    """Return whether keys are those of a head of the class, all of them."""
+    return needed(head) <= {*have} <= {*places(head)} - (set() if biased(head) else {last_bias(head)})
+
+
+def needed(head: HeadName) -> set[str]:
+    """Return the keys that every head of the class has."""
+    last, vocabulary = last_bias(head), head.kind in LANGUAGE
+    free = {key for key in places(head) if key.endswith(".bias") and head.may_lack_bias and (key != last or vocabulary)}
+    return {*places(head)} - free - (set() if biased(head) else {last})
 
 
 def last_bias(head: HeadName) -> str:

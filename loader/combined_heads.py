@@ -109,8 +109,12 @@ def _part(seen: Seen, rows: Tensor) -> Seen:
             for name, value in values.items()
         }
 
-    pooled = None if seen.pooled is None else seen.pooled.index_select(0, rows)
-    return Seen(seen.hidden.index_select(0, rows), pooled, cut(seen.inputs), cut(seen.entered), seen.invert)
+    hidden, pooled, encoded = (
+        None if tensor is None else tensor.index_select(0, rows) for tensor in (seen.hidden, seen.pooled, seen.encoded)
+    )
+    return seen._replace(
+        hidden=hidden, pooled=pooled, encoded=encoded, inputs=cut(seen.inputs), entered=cut(seen.entered)
+    )
 
 
 def _joined(logits: Sequence[Tensor | None], places: Sequence[Tensor]) -> Tensor | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,10 @@ from transformers.pytorch_utils import Conv1D
 
 from ..architectures import Architecture, Layers, by_model_type, inside
 from ..errors import UnsupportedError, UsageError
-from ..sites import Attention, Block, Embedding, Layout, Linear, Norm
+from ..sites import Attention, Block, Embedding, Layout, Linear, Norm, Reading
+
+READINGS: Mapping[str, Reading] = {"cls": "first", "mean": "mean"}
+"""What a configuration's `classifier_pooling` means."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +112,7 @@ def survey(model: nn.Module, architecture: Architecture | None = None) -> Ground
         blocks=tuple(Block(path=layer.path, layer=layer.index, width=layer.width) for layer in layers),
         embeddings=tuple(_embeddings(row, bare, modules)),
         vocabulary=_vocabulary(model, row, modules),
-        reads=row.reads,
+        reads=READINGS.get(setting(bare.config, "classifier_pooling", ""), row.reads),
         parameters={path: tuple(module.get_parameter(name).shape) for path, (module, name) in owners.items()},
         tied=_tied(owners),
     )

@@ -170,7 +170,8 @@ class HeadForward(Pickled):
         entered = self.head.enter(given)
         base = self.run(**entered, return_dict=True)
         hidden = base["last_hidden_state"] if self.hidden is None else self.hidden.take()[0]
-        seen = Seen(hidden, base.get("pooler_output"), given, entered, self.invert)
+        encoded = base.get("encoder_last_hidden_state")
+        seen = Seen(hidden, base.get("pooler_output"), given, entered, self.invert, encoded)
         found = self.head(seen)
         loss = self.head.loss(found, seen, items)
         cls, names = self.classes["encoder_last_hidden_state" in base]

@@ -17,8 +17,8 @@ def settings_of(ground: Ground) -> Settings:
     scales = row.scales and setting(config, "scale_decoder_outputs", False)
     return Settings(
         dropout=_first(config, ("classifier_dropout", "hidden_dropout_prob"), 0.0),
-        activation=_first(config, ("hidden_act", "activation", "activation_function"), ""),
-        norm_eps=setting(config, "layer_norm_eps", 1e-12),
+        activation=_first(config, ("classifier_activation", "hidden_act", "activation", "activation_function"), ""),
+        norm_eps=_first(config, ("layer_norm_eps", "norm_eps"), 1e-12),
         scale=ground.layout.width**-0.5 if scales else 1.0,
         padding=setting(config, "pad_token_id"),
         end=_ids(setting(config, "eos_token_id")),

@@ -209,6 +209,7 @@ class Seen(NamedTuple):
         inputs: argument → value as the caller gave it, labels included.
         entered: argument → value as the base model got it.
         invert: the inverse of the active invertible adapter, or None.
+        encoded: last hidden states of the encoder in front of a decoder, or None.
     """
 
     hidden: Tensor
@@ -216,6 +217,7 @@ class Seen(NamedTuple):
     inputs: Mapping[str, Any]
     entered: Mapping[str, Any]
     invert: Apply | None = None
+    encoded: Tensor | None = None
 
 
 class HeadOp(Protocol):

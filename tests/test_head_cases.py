@@ -14,13 +14,15 @@ from golden import HEADS, Case
 from adapterhub.adapter import Adapter
 from adapterhub.architectures import ARCHITECTURES
 from adapterhub.converters import Parts, adapters, native
-from adapterhub.errors import AdapterHubError, BaseMismatchError, FormatError
+from adapterhub.errors import AdapterHubError, BaseMismatchError, FormatError, UnsupportedError
 from adapterhub.loader import attach
 
 CASES = HEADS.cases()
 STATIC = HEADS.cases(kinds="static")
 WITH_BASE = [
-    case for case in STATIC if case["head_class"] in ("T5ForSequenceClassification", "MT5ForSequenceClassification")
+    case
+    for case in STATIC
+    if case["head_class"].partition("T5For")[2] in ("SequenceClassification", "TokenClassification")
 ]
 """Heads that the library saves together with all weights of the base model."""
 
@@ -54,7 +56,7 @@ def test_there_are_cases_of_every_kind_and_of_every_class() -> None:
     assert len(kinds) == 10
     known = {name for row in ARCHITECTURES for head in row.heads for name in head.classes}
     assert {case["head_class"] for case in STATIC} <= known
-    assert len({case["head_class"] for case in STATIC}) == 82
+    assert len({case["head_class"] for case in STATIC}) == 88
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -88,9 +90,9 @@ def test_writing_what_was_read_gives_every_value_and_bit_back(case: Case) -> Non
     adapter = read(case)
     parts = adapters.FORMAT.read(case.adapter)
     if case in WITH_BASE:
-        own = {key: tensor for key, tensor in parts.tensors["head"].items() if "classification_head" in key}
+        own = {key: tensor for key, tensor in parts.tensors["head"].items() if key.startswith("classif")}
         written = adapters.encode(adapter)
-        assert same(Parts({}, {"head": own}), Parts({}, written.tensors))
+        assert same(Parts({}, {**parts.tensors, "head": own}), Parts({}, written.tensors))
         assert adapters.decode(written).manifest.base == adapter.manifest.base
         return
     assert same(adapters.encode(adapter), parts)
@@ -120,6 +122,38 @@ def test_a_bias_that_stands_in_a_file_twice_must_be_the_same_and_may_stand_there
         other = parts.tensors["head"] | {key: parts.tensors["head"][key] + 1}
         with pytest.raises(FormatError, match="other values"):
             adapters.decode(Parts(parts.documents, {"head": other}))
+
+
+def test_prefixes_that_stand_in_the_file_of_a_head_once_more_must_be_those_of_the_adapter() -> None:
+    parts = adapters.FORMAT.read(HEADS.case("t5-ForQuestionAnswering-prefix").adapter)
+    again = [key for key in parts.tensors["head"] if "prefix_tunings" in key]
+    assert again
+    head = parts.tensors["head"] | {again[0]: parts.tensors["head"][again[0]] + 1}
+    with pytest.raises(FormatError, match="repeats a tensor of the adapter with other values"):
+        adapters.decode(Parts(parts.documents, {**parts.tensors, "head": head}))
+
+
+def test_weights_of_other_adapters_in_the_file_of_a_head_are_left_out_and_told() -> None:
+    parts = adapters.FORMAT.read(HEADS.case("t5-ForQuestionAnswering-prefix").adapter)
+    other = {key.replace(".task.", ".other."): t for key, t in parts.tensors["head"].items() if ".task." in key}
+    more = Parts(parts.documents, {**parts.tensors, "head": parts.tensors["head"] | other})
+    with pytest.warns(UserWarning, match=f"came with {len(other)} weights of other adapters; they are left out"):
+        adapter = adapters.decode(more)
+    assert same(adapters.encode(adapter), parts)
+
+
+@pytest.mark.parametrize("name", ["bart", "t5", "albert"])
+def test_a_head_that_no_class_of_adapters_takes_is_refused_or_written_as_that_of_a_class(name: str) -> None:
+    base = bare(HEADS.case(f"{name}-classification"))
+    preset = {"bart": "tagging_head", "t5": "tagging_head", "albert": "causal_lm_head"}[name]
+    loaded = attach(base)
+    loaded.add("task", f"seq_bn[reduction_factor=4]+{preset}")
+    adapter = loaded.adapter("task")
+    with pytest.raises(UnsupportedError, match="no class with a flexible"):
+        adapters.encode(adapter)
+    if name == "t5":
+        document = adapters.encode(adapters.FORMAT.rewritten(adapter, None)).documents["head_config.json"]
+        assert document["model_class"] == "T5ForTokenClassification"
 
 
 def edited(name: str, change: dict[str, Any], without: str = "") -> Parts:

@@ -48,7 +48,7 @@ def decode(parts: Parts) -> Adapter:
     config, names, tensors, faults = _decode_adapter(parts, row)
     head: heads.Head | None = None
     if HEAD_CONFIG in parts.documents:
-        head = heads.decode(parts.documents[HEAD_CONFIG], parts.tensors["head"], row)
+        head = heads.decode(parts.documents[HEAD_CONFIG], parts.tensors["head"], row, parts.tensors.get("adapter", {}))
         config = (*config, head.config)
         tensors |= head.tensors
         faults += head.faults
@@ -68,6 +68,8 @@ def decode(parts: Parts) -> Adapter:
         spelling = documents.spelling(document, built[file])
         extra |= {file: spelling} if spelling else {}
     manifest = documents.manifest(first, row, labels, parts.digest, extra)
+    if head is not None:
+        _warn_of_others(manifest, head)
     if head is not None and head.base and manifest.base.fingerprint is None:
         manifest = _recognising(manifest, head.base, row)
     return Adapter(config, tensors, manifest)
@@ -183,6 +185,16 @@ def _recognising(manifest: Manifest, weights: Mapping[str, torch.Tensor], row: A
     return dataclasses.replace(manifest, base=dataclasses.replace(manifest.base, fingerprint=found))
 
 
+def _warn_of_others(manifest: Manifest, head: heads.Head) -> None:
+    """Tell of what stood in the file of a head and is of no part of this adapter."""
+    if head.others:
+        warnings.warn(
+            f"the head of {manifest.name!r} came with {head.others} weights of other adapters; they are left out",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
 def _width_faults(parts: Parts, width: int) -> list[str]:
     return [
         f"{file}: hidden_size is {document['hidden_size']}, the tensors have {width}"
@@ -198,6 +210,8 @@ def _names_kept(names: Naming | None, head: heads.Head | None, row: Architecture
         extra["fixed_head"] = head.fixed
     if head is not None and head.absent:
         extra["head_absent"] = list(head.absent)
+    if head is not None and head.copies and not head.base and names is not None:
+        extra["head_copies"] = [keys.unnamed(key, names.name) for key in head.copies]
     if names is not None and names.prefix != _usual_prefix(row):
         extra["prefix"] = names.prefix
     if names is not None and names.container != CONTAINERS[0]:
@@ -276,6 +290,9 @@ def _tensors(
         config = next(part for part in adapter.config if is_head(part))
         absent = extra.get("head_absent", [])
         groups["head"] = heads.written(config, adapter.tensors, found[HEAD_CONFIG], absent, row)
+        own = groups.get("adapter", {})
+        copies = [key.replace("{name}", found[CONFIG]["name"]) for key in extra.get("head_copies", []) if own]
+        groups["head"] |= {key: own[key] for key in copies if key in own}
     return groups
 
 

@@ -94,8 +94,9 @@ def kept_of(manifest: Manifest) -> Mapping[str, JSON]:
         if isinstance(extra, dict)
         else [0]
     )
-    absent = extra.get("head_absent", []) if isinstance(extra, dict) else []
-    texts += absent if isinstance(absent, list) else [0]
+    for name in ("head_absent", "head_copies"):
+        listed = extra.get(name, []) if isinstance(extra, dict) else []
+        texts += listed if isinstance(listed, list) else [0]
     files = [extra.get(name, {}) for name in (CONFIG, HEAD_CONFIG, FUSION_CONFIG)] if isinstance(extra, dict) else []
     sound = all(isinstance(text, str) for text in texts) and all(_is_spelling(file) for file in files)
     if not sound or not _are_copies(extra.get("copies", False)):

@@ -96,7 +96,7 @@ class Table:
         """Return the entry that a foreign key belongs to, and its canonical key; None if there is none."""
         if not key.startswith(self._head):
             return None
-        bare = _unnamed(key[len(self._head) :], self._names.name)
+        bare = unnamed(key[len(self._head) :], self._names.name)
         if "{i}" in bare:
             return None  # a template of ours, not the key of a layer
         template, number, index = self._template(bare, self._theirs)
@@ -129,7 +129,7 @@ class Table:
 
     def template(self, key: str) -> str:
         """Return a foreign key without prefix and name; foreign(template(key)) == key."""
-        return _unnamed(key.removeprefix(self._head), self._names.name)
+        return unnamed(key.removeprefix(self._head), self._names.name)
 
     def _indices(self, template: str) -> list[Index]:
         """Return the indices of all layers of the stack that the template of a foreign key is of."""
@@ -140,7 +140,7 @@ class Table:
 
     def _is_copy(self, key: str) -> bool:
         """Return whether a foreign key without prefix is that of a copy."""
-        template, _, _ = _placed(_unnamed(key, self._names.name), self._theirs)
+        template, _, _ = _placed(unnamed(key, self._names.name), self._theirs)
         return any(entry.optional for entry in self._by_theirs.get(template, ()))
 
     def _template(self, key: str, stacks: Sequence[Layers]) -> tuple[str, int, Index]:
@@ -156,6 +156,11 @@ def _placed(key: str, stacks: Sequence[Layers]) -> tuple[str, int, Index]:
         if index is not None:
             return stack.path + key[len(stack.layer(index)) :], place, index
     return key, -1, ()
+
+
+def of_an_adapter(key: str) -> bool:
+    """Return whether a foreign key is that of a tensor of some adapter."""
+    return any(word in WORDS for word in key.split(".")[:-1])
 
 
 def naming(keys: Sequence[str], parts: Sequence[tuple[MethodConfig, Codec]], row: Architecture, name: str) -> Naming:
@@ -300,7 +305,7 @@ def _filled(template: str, index: Index) -> str:
     return re.sub(r"\{i\}", lambda _: str(next(numbers)), template)
 
 
-def _unnamed(key: str, name: str) -> str:
+def unnamed(key: str, name: str) -> str:
     """Return a key with `{name}` in place of the adapter's name behind a container."""
     words = key.split(".")
     # The last one: an adapter may be called as a dictionary is that other dictionaries hold.

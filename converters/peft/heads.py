@@ -59,11 +59,8 @@ def decode(document: Mapping[str, JSON], saved: Mapping[str, torch.Tensor], row:
         have = {ours: tuple(saved[theirs].shape) for theirs, ours in keys.items() if theirs in saved}
         if head.kind not in OURS or not _meant(head, document):
             continue
-        wanted = {
-            theirs: ours
-            for theirs, ours in keys.items()
-            if class_heads.biased(head) or ours != class_heads.last_bias(head)
-        }
+        needed = class_heads.needed(head)
+        wanted = {theirs: ours for theirs, ours in keys.items() if ours in needed or ours in have}
         if all(ours in have for ours in wanted.values() if ours.endswith(".weight")):
             lost = [theirs for theirs, ours in wanted.items() if ours not in have]
             if lost:

@@ -18,19 +18,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ...errors import UnsupportedError, UsageError
 from ...sites import Layout
-from ..activations import function, known
+from ..activations import known
 from ..config import Config
 from ..method import Binding, Facts, Live, Method, Problem, Roles, Seen, Shapes
 from . import losses
 from .entering import entering
-from .layers import MOST_LAYERS, start
+from .layers import MOST_LAYERS, OF_THE_BASE, activation, norm_shapes, start
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers.utils.generic import ModelOutput
-
-OF_THE_BASE = "hidden_act"
-"""Stands for the name of the base model's own hidden activation."""
 
 MOST_WORDS = 10_000_000
 
@@ -47,6 +44,8 @@ class LanguageModelHeadConfig(Config):
         activation_function: behind all linear layers but the last, or None; `hidden_act` is the base model's own.
         layer_norm: whether a norm follows there.
         bias: whether the last layer has a bias.
+        inner_bias: whether the others have one.
+        norm_bias: whether the norms have one.
         shift_labels: whether the loss compares a token's logits with the label of the next one.
         inverts: whether the inverse of an active invertible adapter stands in front of the last layer.
     """
@@ -60,6 +59,8 @@ class LanguageModelHeadConfig(Config):
     activation_function: str | None = None
     layer_norm: bool = False
     bias: bool = False
+    inner_bias: bool = True
+    norm_bias: bool = True
     shift_labels: bool = False
     inverts: bool = True
 
@@ -115,10 +116,10 @@ def shapes(config: LanguageModelHeadConfig, layout: Layout) -> Shapes:
         last = k == config.layers - 1
         rows = (config.vocab_size or 0) if last else size
         found[f"head.{k}.weight"] = (rows, size if k else layout.width)
-        if config.bias or not last:
+        if config.bias if last else config.inner_bias:
             found[f"head.{k}.bias"] = (rows,)
         if config.layer_norm and not last:
-            found[f"head.{k}.norm.weight"] = found[f"head.{k}.norm.bias"] = (rows,)
+            found |= norm_shapes(k, rows, bias=config.norm_bias)
     return found
 
 
@@ -126,9 +127,6 @@ def initial(config: LanguageModelHeadConfig, layout: Layout, base: Callable[[str
     """Return start values: the base model's word embeddings as the last layer, norms that change nothing."""
     wanted = shapes(config, layout)
     found = start(wanted)
-    for key in found:
-        if key.endswith(".norm.weight"):
-            found[key] = found[key].new_ones(wanted[key])
     last = f"head.{config.layers - 1}.weight"
     words = layout.embeddings[0].tokens if layout.embeddings else None
     if words is not None:
@@ -157,8 +155,7 @@ class LanguageModelHead:
     def __init__(self, config: LanguageModelHeadConfig, tensors: Mapping[str, Tensor], live: Live) -> None:
         self.config = config
         self.settings = live.settings
-        name = config.activation_function
-        self.act = None if name is None else function(live.settings.activation if name == OF_THE_BASE else name)
+        self.act = activation(config.activation_function, live)
         layers = [(tensors[f"head.{k}.weight"], tensors.get(f"head.{k}.bias")) for k in range(config.layers)]
         norms = [(tensors.get(f"head.{k}.norm.weight"), tensors.get(f"head.{k}.norm.bias")) for k in range(len(layers))]
         self.inner = [(*layer, *norm) for layer, norm in zip(layers[:-1], norms, strict=False)]

@@ -1,15 +1,16 @@
 """What heads are made of: linear layers one behind the other, with dropout in front of each.
 
-    W_L · drop(… act(W_1 · drop(h) + b_1) …) + b_L
+    W_L · drop(… norm(act(W_1 · drop(h) + b_1)) …) + b_L
 
-The k-th linear layer has the keys `head.<k>.weight` and `head.<k>.bias`.
+The k-th linear layer has the keys `head.<k>.weight` and `head.<k>.bias`, the norm behind it, where there are norms,
+`head.<k>.norm.weight` and `head.<k>.norm.bias`.
 
-Source: `adapters` 1.3.0, heads/base.py (`PredictionHead.build`).
+Sources: `adapters` 1.3.0, heads/base.py (`PredictionHead.build`); transformers, modeling_modernbert.py, for the norm.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,9 @@ from .entering import entering
 if TYPE_CHECKING:
     from torch import Tensor
 
+OF_THE_BASE = "hidden_act"
+"""Stands for the name of the base model's own activation."""
+
 MOST_LABELS = 1_000_000
 MOST_LAYERS = 64
 
@@ -32,14 +36,20 @@ class LayeredConfig(Config):
 
     Attributes:
         layers: number of linear layers; all but the last keep the width.
-        activation_function: between two linear layers, or None.
+        activation_function: between two linear layers, or None; `hidden_act` is the base model's own.
+        layer_norm: whether a norm follows there.
         bias: whether the last layer has a bias.
+        inner_bias: whether the others have one.
+        norm_bias: whether the norms have one.
         dropout_prob: in front of every linear layer, while training; None takes the base model's own.
     """
 
     layers: int = 1
     activation_function: str | None = "tanh"
+    layer_norm: bool = False
     bias: bool = True
+    inner_bias: bool = True
+    norm_bias: bool = True
     dropout_prob: float | None = None
 
     @property
@@ -57,8 +67,9 @@ class LayeredConfig(Config):
         found = [f"{name} must be at least 1" for name, count in known_counts.items() if count < 1]
         if max(known_counts.values()) > MOST_LABELS or self.layers > MOST_LAYERS:
             found.append(f"at most {MOST_LABELS} labels and {MOST_LAYERS} layers are allowed")
-        if self.activation_function is not None and not known(self.activation_function):
-            found.append(f"activation_function {self.activation_function!r} is unknown")
+        act = self.activation_function
+        if act is not None and act != OF_THE_BASE and not known(act):
+            found.append(f"activation_function {act!r} is unknown")
         if self.dropout_prob is not None and not 0 <= self.dropout_prob < 1:
             found.append("dropout_prob must lie in [0, 1)")
         return found
@@ -71,19 +82,29 @@ def shapes(config: LayeredConfig, layout: Layout, rows: int) -> Shapes:
         last = k == config.layers - 1
         size = rows if last else layout.width
         found[f"head.{k}.weight"] = (size, layout.width)
-        if config.bias or not last:
+        if config.bias if last else config.inner_bias:
             found[f"head.{k}.bias"] = (size,)
+        if config.layer_norm and not last:
+            found |= norm_shapes(k, size, bias=config.norm_bias)
     return found
 
 
+def norm_shapes(k: int, size: int, *, bias: bool) -> Shapes:
+    """Return key → shape of the norm behind the k-th layer."""
+    leaves = ("weight", "bias") if bias else ("weight",)
+    return {f"head.{k}.norm.{leaf}": (size,) for leaf in leaves}
+
+
 def start(wanted: Shapes) -> dict[str, Tensor]:
-    """Return start values: N(0, 0.02²) weights, zero biases, as BERT initialises its heads."""
+    """Return start values: N(0, 0.02²) weights, zero biases, as BERT initialises its heads; norms change nothing."""
     import torch
 
-    return {
-        key: torch.zeros(shape) if key.endswith(".bias") else torch.empty(shape).normal_(std=0.02)
-        for key, shape in wanted.items()
-    }
+    def value(key: str, shape: tuple[int, ...]) -> Tensor:
+        if key.endswith(".norm.weight"):
+            return torch.ones(shape)
+        return torch.zeros(shape) if key.endswith(".bias") else torch.empty(shape).normal_(std=0.02)
+
+    return {key: value(key, shape) for key, shape in wanted.items()}
 
 
 def facts(config: object, have: Shapes, roles: Roles) -> Facts:
@@ -91,29 +112,41 @@ def facts(config: object, have: Shapes, roles: Roles) -> Facts:
     return Facts(widths=have.get("head.0.weight", ())[1:2])
 
 
+def activation(name: str | None, live: Live) -> Callable[[Tensor], Tensor] | None:
+    """Return the function that a head's configuration names, or None."""
+    return None if name is None else function(live.settings.activation if name == OF_THE_BASE else name)
+
+
 class Dense:
     """The layers in the forward pass."""
 
-    __slots__ = ("act", "dropout", "linears", "mode")
+    __slots__ = ("act", "dropout", "linears", "mode", "norm_eps", "norms")
 
     def __init__(self, config: LayeredConfig, tensors: Mapping[str, Tensor], live: Live) -> None:
         self.mode = live.mode
         self.dropout = live.settings.dropout if config.dropout_prob is None else config.dropout_prob
-        self.act = None if config.activation_function is None else function(config.activation_function)
+        self.act = activation(config.activation_function, live)
+        self.norm_eps = live.settings.norm_eps
+        self.norms = [
+            (tensors.get(f"head.{k}.norm.weight"), tensors.get(f"head.{k}.norm.bias")) for k in range(config.layers)
+        ]
         self.linears: Sequence[tuple[Tensor, Tensor | None]] = [
             (tensors[f"head.{k}.weight"], tensors.get(f"head.{k}.bias")) for k in range(config.layers)
         ]
 
     def __call__(self, h: Tensor) -> Tensor:
         """Return (…, rows) for h (…, width)."""
-        from torch.nn.functional import dropout, linear
+        from torch.nn.functional import dropout, layer_norm, linear
 
-        for k, (weight, bias) in enumerate(self.linears):
-            if k and self.act is not None:
-                h = self.act(h)
+        last = len(self.linears) - 1
+        for k, ((weight, bias), (gain, offset)) in enumerate(zip(self.linears, self.norms, strict=True)):
             if self.dropout and self.mode.training:
                 h = dropout(h, self.dropout)
             h = linear(h, weight, bias)
+            if k < last and self.act is not None:
+                h = self.act(h)
+            if gain is not None:
+                h = layer_norm(h, gain.shape, gain, offset, self.norm_eps)
         return h
 
 

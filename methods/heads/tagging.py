@@ -2,6 +2,8 @@
 
     logits_t = W_L · drop(… act(W_1 · drop(h_t) + b_1) …) + b_L
 
+Where there are two stacks, h_t is what the encoder makes of a token: the decoder has not read it yet.
+
 Sources: Devlin et al. 2019 (arXiv 1810.04805) §5.3; `adapters` 1.3.0, heads/base.py.
 """
 
@@ -70,7 +72,7 @@ class TaggingHead(layers.LayeredHead):
 
     def __call__(self, seen: Seen) -> dict[str, Tensor]:
         """Return logits (batch, sequence, labels)."""
-        return {"logits": self.dense(seen.hidden)}
+        return {"logits": self.dense(seen.hidden if seen.encoded is None else seen.encoded)}
 
     def loss(self, answer: Mapping[str, Tensor], seen: Seen, items: Tensor | int | None) -> Tensor | None:
         """Return cross entropy over the tokens that are no padding."""

@@ -80,9 +80,20 @@ FAMILIES: dict[str, Family] = {
     "mbart": Family("MBart", BOTH, "texts"),
     "plbart": Family("PLBart", BOTH, "texts"),
     "whisper": Family("Whisper", "seq2seq_lm", "sound"),
+    "modernbert": Family("ModernBert", ""),
     "vit": Family("ViT", "image_classification", "image"),
     "beit": Family("Beit", "image_classification", "image"),
 }
+
+FURTHER: dict[str, str] = {
+    "T5ForTokenClassification": "tagging",
+    "MT5ForTokenClassification": "tagging",
+    "ModernBertForSequenceClassification": "classification",
+    "ModernBertForTokenClassification": "tagging",
+    "ModernBertForQuestionAnswering": "question_answering",
+    "ModernBertForMaskedLM": "masked_lm",
+}
+"""Classes whose heads the library saves and loads but has no flexible head for."""
 
 LABELS: Options = {"id2label": {0: "low", 1: "middle", 2: "high"}}
 DEEP: Options = {"layers": 3, "activation_function": "gelu"}
@@ -138,6 +149,14 @@ INVERTED = (
     *((arch, "seq2seq_lm") for arch in ("t5", "t5-v1_1", "bart")),
 )
 """Heads that are made beside an invertible adapter too."""
+
+PREFIXED = (
+    ("t5", "T5ForQuestionAnswering", "question_answering"),
+    ("mt5", "MT5ForQuestionAnswering", "question_answering"),
+    ("t5", "T5ForConditionalGeneration", "seq2seq_lm"),
+    ("t5", "T5ForTokenClassification", "tagging"),
+)
+"""Classes whose heads are made beside prefixes, which the library saves with the head once more."""
 
 # Those are made for every family whose classes have such a head, besides the first of each kind.
 WIDELY = ("classification-3layers", "causal-2layers", "seq2seq-2layers", "masked-3layers", "qa-2layers")

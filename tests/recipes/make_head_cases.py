@@ -13,13 +13,26 @@ import inspect
 import logging
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from bottleneck_cases import versions, write_json
 from bottleneck_options import PRESETS
-from head_kinds import FAMILIES, INVERTED, PROMPTED, SIZES, VARIANTS, Family, Options, inputs, labels, variants
+from head_kinds import (
+    FAMILIES,
+    FURTHER,
+    INVERTED,
+    PREFIXED,
+    PROMPTED,
+    SIZES,
+    VARIANTS,
+    Family,
+    Options,
+    inputs,
+    labels,
+    variants,
+)
 from make_bottleneck_cases import pack
 from reference_models import configuration, fill, fill_base, generator, largest
 
@@ -66,8 +79,8 @@ def load(place: Place, arch: str, cls: Any, **changes: Any) -> Any:
         adapters.init(model)
     with torch.no_grad():
         for key, parameter in model.named_parameters():
-            # The library gives DeBERTa's merged projection a bias that no file has.
-            if key.endswith("in_proj.bias"):
+            # The library gives the merged projections of DeBERTa and ModernBERT a bias that no file has.
+            if key.endswith(("in_proj.bias", "Wqkv.bias")):
                 parameter.zero_()
     return model.eval()
 
@@ -128,7 +141,7 @@ def write(
 
 
 def heads_only(key: str) -> bool:
-    words = (".adapters.task.", ".invertible_adapters.task.", ".prompt_tunings.task.")
+    words = (".adapters.task.", ".invertible_adapters.task.", ".prompt_tunings.task.", "prefix_tunings.task.")
     return key.startswith("heads.task.") or any(word in key for word in words)
 
 
@@ -199,11 +212,13 @@ def own_output(model: Any) -> None:
         layer.weight = torch.nn.Parameter(layer.weight.detach().clone())
 
 
-def static(place: Place, arch: str, family: Family, name: str, flex: Options, beside: Any = None) -> None:
-    """Make a case of the head of a class of transformers, alone or beside an adapter."""
+def static(
+    place: Place, arch: str, family: Family, name: str, flex: Options, beside: Any = None, word: str = "beside"
+) -> None:
+    """Make a case of the head of a class of transformers, alone or beside an adapter, which word is for."""
     import transformers
 
-    full = f"{arch}-{name.removeprefix(family.stem)}{'' if beside is None else '-beside'}"
+    full = f"{arch}-{name.removeprefix(family.stem)}{'' if beside is None else '-' + word}"
     cls = getattr(transformers, name)
     classes = flex["head_type"] in ("classification", "image_classification", "tagging")
     model = load(place, arch, cls, **({"num_labels": 3} if classes else {}))
@@ -234,11 +249,8 @@ def static(place: Place, arch: str, family: Family, name: str, flex: Options, be
     outputs = answers(model, batch, floats, right)
     path = str(place.folder(full))
     if beside is not None:
-        model.save_adapter(path, "task", with_head=False, use_safetensors=True)
-    try:
-        model.save_head(path, None, use_safetensors=True)
-    except RuntimeError:  # the library cannot save tensors that share memory as safetensors
-        model.save_head(path, None, use_safetensors=False)
+        saved(path, lambda safe: model.save_adapter(path, "task", with_head=False, use_safetensors=safe))
+    saved(path, lambda safe: model.save_head(path, None, use_safetensors=safe))
     fields = {
         "kind": "static",
         "method": kind,
@@ -248,13 +260,22 @@ def static(place: Place, arch: str, family: Family, name: str, flex: Options, be
         "labels": right,
         "checks": {},
     }
+    if beside is not None and outer:
+        fields["base_class"] = type(model.base_model).__name__.removesuffix("WithAdapters")
     write(place, full, arch, family, outputs, floats, fields)
+
+
+def saved(path: str, save: Callable[[bool], None]) -> None:
+    """Save something as safetensors, or as a pickle where tensors share memory, which the library cannot."""
+    try:
+        save(True)
+    except RuntimeError:
+        save(False)
 
 
 def make(archive: Path) -> None:
     """Make all cases and pack them."""
     import torch
-    from adapters import PromptTuningConfig, SeqBnInvConfig
     from adapters.head_utils import STATIC_TO_FLEX_HEAD_MAP as CLASSES
 
     torch.set_num_threads(1)
@@ -265,21 +286,34 @@ def make(archive: Path) -> None:
             make_base(place, arch, family)
             for name, kind, options in variants(arch, family):
                 flexible(place, arch, family, name, kind, options, None)
-            for name, flex in CLASSES.items():
+            further = {name: {"config": {"head_type": kind}} for name, kind in FURTHER.items()}
+            for name, flex in {**CLASSES, **further}.items():
                 if max((f.stem for f in FAMILIES.values() if name.startswith(f.stem)), key=len) == family.stem:
                     static(place, arch, family, name, flex["config"])
-        bert = FAMILIES["bert"]
-        for name, kind, options in VARIANTS:
-            if kind in bert.kinds.split() and "layers" not in name:
-                flexible(place, "bert", bert, f"{name}-beside", kind, options, configuration((PRESETS["seq"],)))
-        for name, kind, options in VARIANTS[:1] + [row for row in VARIANTS if row[0] in PROMPTED]:
-            flexible(place, "bert", bert, f"prompt-{name}", kind, options, PromptTuningConfig(prompt_length=3))
-        for arch, kind in INVERTED:
-            name = f"inverse-{kind.removesuffix('_lm')}"
-            flexible(place, arch, FAMILIES[arch], name, kind, {}, SeqBnInvConfig(reduction_factor=4))
-        static(place, "bert", bert, "BertForMaskedLM", {"head_type": "masked_lm"}, SeqBnInvConfig(reduction_factor=4))
+        beside(place)
         pack(place.root, archive, "head-cases")
         print(len(list(place.root.glob("*/case.json"))), "cases")
+
+
+def beside(place: Place) -> None:
+    """Make the heads beside adapters."""
+    from adapters import PrefixTuningConfig, PromptTuningConfig, SeqBnInvConfig
+
+    bert = FAMILIES["bert"]
+    for name, kind, options in VARIANTS:
+        if kind in bert.kinds.split() and "layers" not in name:
+            flexible(place, "bert", bert, f"{name}-beside", kind, options, configuration((PRESETS["seq"],)))
+    for name, kind, options in VARIANTS[:1] + [row for row in VARIANTS if row[0] in PROMPTED]:
+        flexible(place, "bert", bert, f"prompt-{name}", kind, options, PromptTuningConfig(prompt_length=3))
+    for arch, kind in INVERTED:
+        name = f"inverse-{kind.removesuffix('_lm')}"
+        flexible(place, arch, FAMILIES[arch], name, kind, {}, SeqBnInvConfig(reduction_factor=4))
+    inverse = SeqBnInvConfig(reduction_factor=4)
+    for arch, name in (("bert", "BertForMaskedLM"), ("modernbert", "ModernBertForMaskedLM")):
+        static(place, arch, FAMILIES[arch], name, {"head_type": "masked_lm"}, inverse)
+    for arch, name, kind in PREFIXED:
+        prefix = PrefixTuningConfig(prefix_length=3, bottleneck_size=4)
+        static(place, arch, FAMILIES[arch], name, {"head_type": kind}, prefix, "prefix")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from ....errors import FormatError, UnsupportedError, UsageError
 from ....methods import HeadConfig, Shapes
 from ... import class_heads
 from ...values import identical
-from ..codec import HOOKED, WRITES, Source
+from ..codec import WRITES, Source
+from ..keys import of_an_adapter
 from . import kinds
 
 if TYPE_CHECKING:
@@ -37,7 +38,9 @@ class Head:
         labels: names of the classes, () where the file has none that fit.
         fixed: name of the class with this fixed head, or "" for a flexible one.
         absent: keys that such a class has for what stands under another key, and that this file lacks.
+        copies: keys of the adapter's own weights that stand in the file too, as the prefixes of T5 do.
         base: path in the base model → weights of it that stand in the file too, as those of T5 do.
+        others: number of weights of other adapters in the file.
         faults: what is wrong with its keys and sizes.
     """
 
@@ -46,12 +49,16 @@ class Head:
     labels: tuple[str, ...]
     fixed: str
     absent: tuple[str, ...]
+    copies: tuple[str, ...]
     base: Tensors
+    others: int
     faults: tuple[str, ...]
 
 
-def decode(document: Mapping[str, JSON], tensors: Tensors, row: Architecture) -> Head:
+def decode(document: Mapping[str, JSON], tensors: Tensors, row: Architecture, adapter: Tensors) -> Head:
     """Return the head that a head_config.json and its weights describe.
+
+    adapter: the weights of the adapter beside it, {} where there are none.
 
     Raises:
         FormatError: a field is missing or has a wrong value.
@@ -59,14 +66,14 @@ def decode(document: Mapping[str, JSON], tensors: Tensors, row: Architecture) ->
     """
     fields = document.get("config")
     if fields is None:
-        return _decode_fixed(document, tensors, row)
+        return _decode_fixed(document, tensors, row, adapter)
     if not isinstance(fields, dict) or not isinstance(document.get("name"), str):
         raise FormatError("head_config.json: expected an object as config and a text as name", hint=kinds.AGAIN)
     draft = kinds.decode(fields, row, {})
     found, faults = _renamed(tensors, _flexible(draft, document["name"]))
     config = kinds.decode(fields, row, _shapes(found))
     labels = _labels(fields.get("label2id"), config.labels)
-    return Head(config, found, labels, "", (), {}, (*faults, *_miscounted(config, found)))
+    return Head(config, found, labels, "", (), (), {}, 0, (*faults, *_miscounted(config, found)))
 
 
 def encode(config: HeadConfig, labels: Sequence[str], tensors: Tensors, wanted: str, source: Source) -> dict[str, JSON]:
@@ -84,11 +91,6 @@ def encode(config: HeadConfig, labels: Sequence[str], tensors: Tensors, wanted: 
         if config == _fixed(head, source.version, config.labels or None, _shapes(tensors)):
             count = {"num_labels": config.labels} if config.labels else {}
             return {"config": None, "label2id": label2id, "model_class": wanted, "name": None, **count}
-    if source.row.name in HOOKED:
-        raise UnsupportedError(
-            f"`adapters` has no class with flexible heads for {source.row.name} models",
-            hint="write it in the native format, or take the head off",
-        )
     return {"config": {**kinds.encode(config, source.row, _shapes(tensors)), "label2id": label2id}}
 
 
@@ -99,14 +101,10 @@ def of_class(config: HeadConfig, tensors: Tensors, row: Architecture) -> tuple[s
     except UnsupportedError:
         pass
     else:
-        if row.name not in HOOKED:
-            return None
+        return None
     own = {key for key in tensors if key.startswith("head.")}
     for head in row.heads:
-        wanted = {*class_heads.places(head)} - (
-            {class_heads.last_bias(head)} if not class_heads.biased(head) else set()
-        )
-        made = _made(head, config.labels, _shapes(tensors)) if own == wanted else None
+        made = _made(head, config.labels, _shapes(tensors)) if class_heads.fits(head, own) else None
         if made is not None and class_heads.answer(made) == class_heads.answer(config):
             return head.classes[0], made
     return None
@@ -150,12 +148,20 @@ def written(
     }
 
 
-def _decode_fixed(document: Mapping[str, JSON], tensors: Tensors, row: Architecture) -> Head:
+def _decode_fixed(document: Mapping[str, JSON], tensors: Tensors, row: Architecture, adapter: Tensors) -> Head:
     """Return the head of a class of transformers."""
     head = _named(document.get("model_class"), row)
     places = class_heads.places(head)
+    beside = {key: tensor for key, tensor in tensors.items() if of_an_adapter(key)}
+    tensors = {key: tensor for key, tensor in tensors.items() if key not in beside}
     base = {path: tensor for key, tensor in tensors.items() if (path := _in_base(key, row))}
     found, faults = _renamed({key: t for key, t in tensors.items() if not _in_base(key, row)}, places)
+    copies = tuple(key for key in beside if key in adapter)
+    faults += [
+        f"key {key!r} of the head repeats a tensor of the adapter with other values"
+        for key in copies
+        if not identical(beside[key], adapter[key])
+    ]
     last = f"head.{len(head.linears) - 1}.bias"
     if head.bias_row and last in found:
         found[last] = found[last].reshape(-1)
@@ -163,7 +169,8 @@ def _decode_fixed(document: Mapping[str, JSON], tensors: Tensors, row: Architect
     absent = tuple(name for key in found for name in places[key] if name not in tensors)
     labels = _labels(document.get("label2id"), config.labels)
     faults += _miscounted(config, found)
-    return Head(config, found, labels, str(document["model_class"]), absent, base, tuple(faults))
+    others = len(beside) - len(copies)
+    return Head(config, found, labels, str(document["model_class"]), absent, copies, base, others, tuple(faults))
 
 
 def _named(name: JSON, row: Architecture) -> HeadName:

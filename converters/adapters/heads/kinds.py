@@ -28,7 +28,7 @@ from ....methods import (
     TaggingHeadConfig,
 )
 from ....methods.config import config_from_json
-from ....methods.heads.language_model import OF_THE_BASE
+from ....methods.heads.layers import OF_THE_BASE
 
 LAYERS: Mapping[str, JSON] = {"layers": 2, "activation_function": "tanh", "dropout_prob": None}
 POOLED: Mapping[str, JSON] = {**LAYERS, "use_pooler": False}
@@ -110,6 +110,28 @@ KINDS: tuple[Kind, ...] = (
 )
 
 
+_CLASSES = ("classification", "multilabel_classification", "question_answering")
+_TOKENS = (*_CLASSES, "tagging")
+_ENCODER = (*_TOKENS, "multiple_choice", "masked_lm")
+_EVERY = (*_ENCODER, "dependency_parsing", "causal_lm")
+_DECODER = (*_TOKENS, "causal_lm")
+_BOTH = (*_CLASSES, "seq2seq_lm")
+
+HAVE: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("bert", "distilbert", "electra", "roberta", "xlm-roberta", "xmod"), _EVERY),
+    **dict.fromkeys(("albert", "deberta", "deberta-v2"), _ENCODER),
+    **dict.fromkeys(("gpt2", "gptj", "llama", "mistral"), _DECODER),
+    **dict.fromkeys(("bart", "mbart", "mt5", "plbart", "t5"), _BOTH),
+    **dict.fromkeys(("beit", "vit"), ("image_classification",)),
+    "bert-generation": ("masked_lm", "causal_lm"),
+    "whisper": ("seq2seq_lm",),
+}
+"""Family → the flexible heads that its class of `adapters` takes.
+
+Source: adapters 1.3.0, models/*/adapter_model.py (`head_types`).
+"""
+
+
 def decode(fields: Mapping[str, JSON], row: Architecture, have: Shapes) -> HeadConfig:
     """Return the configuration that a flexible head's `config` describes.
 
@@ -150,6 +172,13 @@ def encode(config: HeadConfig, row: Architecture, have: Shapes) -> dict[str, JSO
         for kind in KINDS
         if kind.config is type(config) and all(known[name] == value for name, value in kind.constants.items())
     )
+    if kind.head_type not in HAVE.get(row.name, ()):
+        raise UnsupportedError(
+            f"`adapters` has no class with a flexible {kind.head_type} head for {row.name} models"
+            if row.name in HAVE
+            else f"`adapters` has no class with flexible heads for {row.name} models",
+            hint="write it in the native format, or take the head off",
+        )
     fields = {name: known.get(name, default) for name, default in kind.defaults.items()} | {
         "head_type": kind.head_type,
         "label2id": None,
