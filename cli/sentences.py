@@ -173,9 +173,8 @@ def _layers(config: Config) -> str:
     count, activation = config["layers"], config["activation_function"]
     if count == 1:
         return "a linear layer"
-    between = ["the model's own activation" if activation == "hidden_act" else activation] if activation else []
-    between += ["norms"] if config.get("layer_norm") else []
-    return f"{count} layers, {' and '.join(between)}," if between else f"{count} linear layers"
+    own = "the model's own activation" if activation == "hidden_act" else activation
+    return f"{count} layers, {own}," if own else f"{count} linear layers"
 
 
 def _tagging(config: Config) -> str:
