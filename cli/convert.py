@@ -31,6 +31,7 @@ MOST_SHOWN = 8
     adapterhub convert sst2-bert --to adapters --out ./sst2 --verify
     adapterhub convert ./loha --to peft --out ./lora --approximate lora --energy 0.99
     adapterhub convert ./new --to peft --peft-version 0.9 --out ./for-an-old-server
+    adapterhub convert moods-bert --to adapters --out ./setup-folder
     adapterhub convert ./loralib.pt --alpha 16 --to native --out ./mine.safetensors
     """,
 )
@@ -86,6 +87,8 @@ def command(
     The target computes what the source does, but for rounding; what its format cannot say is refused with every reason
     (exit code 6), unless --approximate asks for less. --verify runs both sides: on --base, else on the adapter's own
     base model if it is on this machine, else on a tiny random one. The source is never changed.
+
+    A composition, or a setup folder of the library adapters, becomes the other one of these, with all its adapters.
     """
     from .. import hub
 
@@ -127,6 +130,7 @@ def _text(report: Report) -> Iterator[str]:
 def _facts(report: Report) -> Iterator[tuple[str, str]]:
     tensors, fields = report.tensors, report.fields
     yield "adapter", f"{report.adapter}: {' + '.join(report.methods)} for {report.architecture}"
+    yield "composition", report.composition
     yield "source", f"{report.source.format}, {report.source.path}"
     sizes = sum(report.target.files.values())
     would = "" if report.written else " (not written: dry run)"

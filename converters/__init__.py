@@ -173,8 +173,7 @@ def detect(path: str | os.PathLike[str]) -> Format:
     if is_setup or setup_folder.detect(source) or document_of(source) is not None:
         raise UnsupportedError(
             f"{source} holds a composition of several adapters",
-            hint="`adapterhub run` and AdapterSet.load take it as it is; `adapterhub compose NAME PATH` writes it "
-            "anew, with --format adapters as a setup folder",
+            hint="`adapterhub run`, AdapterSet.load and `adapterhub convert` take it as it is",
         )
     raise FormatError(f"{source} holds no adapter of a known format", hint=_READS)
 

@@ -127,7 +127,8 @@ class Report:
 
     Attributes:
         adapter: the adapter's name.
-        methods: what it computes, in the target.
+        methods: what it computes, in the target; what the adapters of a composition compute.
+        composition: of a composition, how its adapters work together; else "".
         architecture: the model family.
         source, target: both ends.
         tensors, fields: what became of them.
@@ -147,6 +148,7 @@ class Report:
     target: Side
     tensors: Tensors
     fields: Fields
+    composition: str = ""
     exact: bool = True
     difference: float | None = None
     layers: tuple[LayerError, ...] = ()

@@ -22,7 +22,7 @@ from .leaves import Gathered, Part, Search, gather
 from .publishing import identity, publish, publisher_of
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from torch import nn
 
     from ..architectures import Architecture
     from ..loader import AdapterSet
@@ -128,6 +128,15 @@ def on_its_base(
     """Yield adapters attached to their base model with a composition active, and its name; detached afterwards."""
     chosen, revision = base_of(gathered, base)
     model = load_model(chosen, revision=revision, offline=offline)
+    with attached_to(model, gathered, known, architecture=architecture) as found:
+        yield found
+
+
+@contextmanager
+def attached_to(
+    model: nn.Module, gathered: Gathered, known: Manifest, *, architecture: Architecture | None
+) -> Iterator[tuple[AdapterSet, str]]:
+    """Yield adapters attached to a model with a composition active, and its name; detached afterwards."""
     adapters, named = put_on(model, gathered, known, architecture=architecture)
     try:
         yield adapters, named
@@ -177,7 +186,7 @@ def base_of(gathered: Gathered, base: str | None) -> tuple[str, str | None]:
 
 
 def put_on(
-    model: PreTrainedModel,
+    model: nn.Module,
     gathered: Gathered,
     manifest: Manifest | None = None,
     *,

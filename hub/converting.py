@@ -22,7 +22,9 @@ from ..converters.identity import manifest_name, own_version
 from ..converters.outline import NeedsValues, Outline, all_outlined
 from ..converters.report import LayerError, Report, Side, Verified
 from ..errors import IntegrityError, StateError, UsageError
+from ..registry import Pulled
 from ..registry import digest as digests
+from . import composed_conversion
 from .known_bases import Bases, anonymous
 
 if TYPE_CHECKING:
@@ -95,7 +97,7 @@ def convert(
     run that is ended leaves no half-written target.
 
     Args:
-        source: a Path, or any reference of an adapter, which is pulled first.
+        source: a Path, or any reference of an adapter or a composition, which is pulled first.
         destination: where to: a file in the native format, a folder in others.
         to: name of the format.
         from_: name of the source's format; None finds it out.
@@ -125,7 +127,29 @@ def convert(
     wish = None if approximate is None else Wish(method=approximate, rank=rank, energy=energy)
     if wish is None and (rank is not None or energy is not None):
         raise UsageError("a rank or an energy is that of an approximation", hint="say approximate='lora' with it")
-    path = source if isinstance(source, Path) else registries.pull(source, registry=registry, offline=offline).path
+    pulled = _pulled(source, registry, offline)
+    path = pulled.path
+    if composed_conversion.is_composition(path) and from_ in (None, composed_conversion.format_of(path)):
+        _check_destination(path, Path(destination), target, force=force)
+        if wish is not None or options:
+            raise UsageError(
+                f"{path} is a composition, which is converted as it is",
+                hint="approximate its adapters one by one" if wish is not None else "leave the options of formats away",
+            )
+        return composed_conversion.convert(
+            pulled,
+            composed_conversion.Wanted(
+                destination=Path(destination),
+                target=target,
+                base=base,
+                name=name,
+                verify=verify,
+                dry_run=dry_run,
+                force=force,
+                offline=offline,
+                architecture=architecture,
+            ),
+        )
     chosen = converters.detect(path) if from_ is None else converters.by_name(from_)
     reading, writing = told.shared(options or {}, chosen, target)
     job = _Job(
@@ -142,8 +166,17 @@ def convert(
         reading=reading,
         writing=writing,
     )
-    _check_destination(job)
+    _check_destination(path, job.destination, target, force=force)
     return _streamed(job) or _run(job, job.source.read(path))
+
+
+def _pulled(source: str | Path, registry: str | None, offline: bool | None) -> Pulled:
+    """Return what is to be converted: what a reference leads to, or what lies at a path."""
+    if isinstance(source, str):
+        return registries.pull(source, registry=registry, offline=offline)
+    if composed_conversion.is_composition(source):
+        return composed_conversion.pulled_from(source, offline=offline)
+    return Pulled(path=source, name=source.stem, version=None, artifact=None, cached=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,23 +282,23 @@ def _approximated(job: _Job, adapter: Adapter) -> tuple[Adapter, tuple[LayerErro
     return approximated(adapter, truncation, partial(job.bases.at_hand, adapter), job.bases.architecture)
 
 
-def _check_destination(job: _Job) -> None:
+def _check_destination(path: Path, place: Path, target: Format, *, force: bool) -> None:
     """Refuse a destination that is, or belongs to, the source, or that is there already.
 
     Raises:
         UsageError, StateError: it does.
     """
-    source, destination = job.path.resolve(), job.destination.resolve()
+    source, destination = path.resolve(), place.resolve()
     if source == destination or source in destination.parents or destination in source.parents:
         raise UsageError(
-            f"{job.destination} and the source {job.path} lie within each other",
+            f"{place} and the source {path} lie within each other",
             hint="a conversion never touches its source; choose another destination",
         )
-    taken = os.path.lexists(job.destination)
-    if job.destination.is_dir():
-        taken = job.target.name == native.NAME or any(job.destination.iterdir())
-    if taken and not job.force:
-        raise StateError(f"{job.destination} exists already", hint="choose another path, or force overwriting")
+    taken = os.path.lexists(place)
+    if place.is_dir():
+        taken = target.name == native.NAME or any(place.iterdir())
+    if taken and not force:
+        raise StateError(f"{place} exists already", hint="choose another path, or force overwriting")
 
 
 def _make_parent(path: Path) -> None:

@@ -109,12 +109,8 @@ def _part(seen: Seen, rows: Tensor) -> Seen:
             for name, value in values.items()
         }
 
-    hidden, pooled, encoded = (
-        None if tensor is None else tensor.index_select(0, rows) for tensor in (seen.hidden, seen.pooled, seen.encoded)
-    )
-    return seen._replace(
-        hidden=hidden, pooled=pooled, encoded=encoded, inputs=cut(seen.inputs), entered=cut(seen.entered)
-    )
+    pooled, encoded = (None if one is None else one.index_select(0, rows) for one in (seen.pooled, seen.encoded))
+    return Seen(seen.hidden.index_select(0, rows), pooled, cut(seen.inputs), cut(seen.entered), seen.invert, encoded)
 
 
 def _joined(logits: Sequence[Tensor | None], places: Sequence[Tensor]) -> Tensor | None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..adapter import Adapter
+import torch
+from torch import Tensor
+
+from ..adapter import Adapter, Probe
 from ..methods import is_head
 from . import probe as probes
 from .adapter_set import AdapterSet
@@ -33,6 +36,12 @@ class Comparison:
     difference: float
     largest: float
     effect: float | None
+
+
+def answer(adapters: AdapterSet, probe: Probe) -> Tensor:
+    """Return what is active answers to the inputs of a probe: the whole output that it looks at."""
+    inputs = {name: torch.tensor(value) for name, value in probe.inputs.items()}
+    return probes.whole_answer(adapters._ground, inputs, probe.output.removesuffix("[-1]"))
 
 
 def compare(

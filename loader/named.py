@@ -16,6 +16,7 @@ from ..errors import StateError, UnsupportedError
 from . import probe as probes
 from . import saved
 from .assembly import Assembly
+from .known_base import KnownBase
 from .plans import used
 from .saving import cast
 from .setups import Headed
@@ -141,8 +142,9 @@ class Compositions:
             adapters = {leaf: cast(adapter, dtype) for leaf, adapter in adapters.items()}
         found = self.arrangement(name, manifest, probe)
         if format == "adapters":
+            encoded = saved.in_their_words(setup, adapters, KnownBase(owner.model, owner._ground.architecture))
             self._refuse_other_rules(setup, found)
-            return saved.write_setup(setup, adapters, path, force=force)
+            return saved.write_setup(setup, adapters, encoded, path, force=force)
         if format != "native":
             raise UnsupportedError(f"{format} has no word for compositions", hint="write it as native or as adapters")
         return saved.write_folder(found, adapters, path, force=force)

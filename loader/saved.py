@@ -17,12 +17,13 @@ from ..converters import adapters as adapters_format
 from ..converters import composed, native, setup_folder
 from ..converters.disk import sha256
 from ..converters.identity import manifest_name
-from ..errors import UsageError
+from ..errors import UnsupportedError, UsageError
 from . import probe as probes
 from .layout import Ground, setting
 from .setups import Headed
 
 if TYPE_CHECKING:
+    from ..converters.format import KnownBase, Parts
     from .setups import PerRow
 
 TASKS = "task_ids"
@@ -107,18 +108,41 @@ def _titled(adapter: Adapter) -> Adapter:
     return replace(adapter, manifest=replace(adapter.manifest, name=name))
 
 
-def write_setup(setup: Headed, adapters: Mapping[str, Adapter], path: Path, *, force: bool) -> Path:
-    """Write a setup folder of `adapters` and return its path.
+def in_their_words(setup: Headed, adapters: Mapping[str, Adapter], base: KnownBase | None) -> dict[str, Parts]:
+    """Return name → what its folder in a setup folder of `adapters` holds, of every adapter.
+
+    base: the base model, for what the format can say only in numbers that depend on it.
 
     Raises:
-        UnsupportedError: the format has no word for an adapter, or for the composition.
+        UnsupportedError: the format has no word for adapters, each of which is told.
+    """
+    node, found, faults = node_of(setup), {}, []
+    for name, adapter in adapters.items():
+        try:
+            said = adapters_format.FORMAT.rewritten(adapter, base)
+            found[name] = setup_folder.encode(said, setup_folder.folder_name(node, name))
+        except UnsupportedError as error:
+            faults.append(f"{name}: {error.message}")
+    if faults:
+        raise UnsupportedError(
+            f"the adapters format cannot say {node}: {'; '.join(faults)}", hint="write it in the native format"
+        )
+    return found
+
+
+def write_setup(
+    setup: Headed, adapters: Mapping[str, Adapter], encoded: Mapping[str, Parts], path: Path, *, force: bool
+) -> Path:
+    """Write a setup folder of `adapters` and return its path.
+
+    encoded: what in_their_words made of the adapters.
+
+    Raises:
+        UnsupportedError: the format has no word for the composition.
         StateError: as write_folder.
     """
     node = node_of(setup)
     head = setup.head or _head_of_fusion(node, adapters)
-    encoded = {
-        name: setup_folder.encode(adapter, setup_folder.folder_name(node, name)) for name, adapter in adapters.items()
-    }
     return setup_folder.write(path, node, head, encoded, adapters_format.FORMAT.write, force=force)
 
 
