@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..adapter import Adapter, MethodConfig
 from ..architectures import by_name
-from ..converters import accounting
+from ..converters import accounting, as_lora
 from ..converters.report import LayerError
 from ..errors import UnsupportedError
 from ..methods import Binding, LinearOp, Live, LoraConfig, PrefixTuningConfig, factoring, is_head, method_of, shapes
@@ -100,6 +100,12 @@ def approximated(
     return _replaced(adapter, changing, truncation)
 
 
+def _tells(config: MethodConfig, adapter: Adapter) -> bool:
+    """Return whether tensors alone tell the sizes of the maps that a configuration changes."""
+    row = by_name(adapter.manifest.base.architecture)
+    return method_of(config).sized and as_lora.tells_inputs(config, adapter.tensors, row)
+
+
 class _Part:
     """One configuration of an adapter, and what it does to linear maps."""
 
@@ -111,7 +117,7 @@ class _Part:
         self.layout = _layout(adapter) if ground is None else ground.layout
         if is_head(config):
             return
-        if ground is None and not method_of(config).sized:
+        if ground is None and not _tells(config, adapter):
             self.depends = True
             return
         if isinstance(config, PrefixTuningConfig):

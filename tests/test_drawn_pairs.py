@@ -30,6 +30,8 @@ from adapterhub.errors import UnsupportedError
 
 CONVERTED: dict[int, bool] = {
     **dict.fromkeys((12, 81, 106, 132, 168, 204, 270, 282), False),
+    **dict.fromkeys((10_000, 10_008, 10_015, 10_020, 10_033, 10_036, 10_044, 10_057), False),
+    **dict.fromkeys((10_001, 10_006, 10_011, 10_012, 10_021, 10_025, 10_034), True),
     **dict.fromkeys((6, 10, 40, 54, 61, 78, 114, 126, 129, 145, 165, 181, 194, 216, 224, 260, 274), True),
 }
 """Number of a case of PEFT that `adapters` can compute → whether what stands in some layers needs the base model."""
@@ -40,6 +42,7 @@ REFUSED: dict[int, str] = {
     105: "its updates have no bias",
     141: "has no name in it",
     154: "its updates have no bias",
+    10_027: "has no name in it",
 }
 """Number of a case of PEFT that `adapters` cannot compute → the reason."""
 

@@ -18,9 +18,11 @@ from test_adapters_format import same
 from test_family_outputs import assert_same, base_of
 from test_linear_outputs import FOLDER
 from torch import Tensor
+from transformers import BertConfig, BertModel
 
+from adapterhub import convert
 from adapterhub.adapter import Adapter, Base, Manifest, MethodConfig
-from adapterhub.converters import Parts, adapters, read
+from adapterhub.converters import Parts, adapters, read, write
 from adapterhub.errors import FormatError, UnsupportedError
 from adapterhub.loader import attach
 from adapterhub.methods import IA3Config, LoraConfig, MtlLoraConfig, VeraConfig, shapes
@@ -297,3 +299,51 @@ def test_a_folder_written_here_is_read_by_its_own_names(tmp_path: Path) -> None:
     assert (document["config"]["vera_d"], document["config"]["alpha"], document["hidden_size"]) == (0.1, 4, 32)
     assert isinstance(document["config"]["vera_b"], float)
     assert read(tmp_path / "x").config == (VeraConfig(r=4, alpha=4, form="matrices"),)
+
+
+def behind(activation: str) -> BertModel:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    return BertModel(BertConfig(vocab_size=30, hidden_act=activation, **sizes)).eval()
+
+
+def scaling(sign: float = 1.0) -> Adapter:
+    """Return an (IA)³ of what the second feed-forward map of every layer reads; sign: of one factor."""
+    places = [f"encoder.layer.{i}.output.dense.ia3_inputs" for i in (0, 1)]
+    generator = torch.Generator().manual_seed(1)
+    own = {place: torch.rand(24, generator=generator) * 2 for place in places}
+    own[places[1]][3] *= sign
+    config = IA3Config(targets=(), inputs=("output",))
+    return Adapter((config,), own, Manifest(name="made-here", base=Base(architecture="bert", id="a/b")))
+
+
+def test_factors_that_are_not_negative_go_through_relu(tmp_path: Path) -> None:
+    base, ids = behind("relu"), torch.arange(12).view(2, 6)
+    path = write(scaling(), tmp_path / "a.safetensors")
+    report = convert(path, tmp_path / "out", to="adapters", base=base, verify=True)
+    assert report.verified is not None
+    assert report.verified.difference < 1e-5
+    found = read(tmp_path / "out")
+    assert found.config == (dataclasses.replace(found.config[0], targets=("intermediate",), inputs=()),)
+    answers = []
+    for adapter in (scaling(), found):
+        loaded = attach(base)
+        loaded.load(adapter, name="task", set_active=True)
+        with torch.no_grad():
+            answers.append(base(ids).last_hidden_state)
+        loaded.detach()
+    assert torch.allclose(*answers, atol=1e-5)
+    with torch.no_grad():
+        assert not torch.allclose(base(ids).last_hidden_state, answers[0], atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("activation", "sign", "named"),
+    [("relu", -1.0, True), ("gelu", 1.0, True), ("relu", 1.0, False)],
+    ids=["negative", "gelu", "unknown base"],
+)
+def test_other_factors_of_inputs_are_refused(activation: str, sign: float, named: bool, tmp_path: Path) -> None:
+    path = write(scaling(sign), tmp_path / "a.safetensors")
+    with pytest.raises(UnsupportedError, match="it scales outputs, not what maps read"):
+        convert(path, tmp_path / "out", to="adapters", base=behind(activation) if named else None)
+    assert not (tmp_path / "out").exists()

@@ -55,8 +55,8 @@ def rewritten(adapter: Adapter, base: KnownBase | None) -> Adapter:
             continue
         elif isinstance(part, AdaloraConfig):
             config[i] = _in_words_of_lora(as_lora.of_adalora(part, tensors, row), tensors, row, base)
-        elif isinstance(part, VeraConfig) and _is_lora(part):
-            config[i] = _in_words_of_lora(as_lora.of_vera(part, tensors, row), tensors, row, base)
+        elif isinstance(part, VeraConfig) and _is_lora(part) and (base or as_lora.tells_inputs(part, tensors, row)):
+            config[i] = _in_words_of_lora(as_lora.of_vera(part, tensors, row, base), tensors, row, base)
         elif isinstance(part, LoraConfig) and _known(part, tensors):
             config[i] = _in_words_of_lora(part, tensors, row, base)
         elif isinstance(part, PrefixTuningConfig) and part.positions == "shifted" and base is not None:

@@ -93,7 +93,8 @@ def encode(config: VeraConfig, source: Source) -> dict[str, JSON]:
     if config.magnitude == "dora":
         reasons.append("its DoRA divides by another norm and scales the bias")
     if reasons or alpha is None:
-        raise UnsupportedError(f"the adapters format cannot say this VeRA: {'; '.join(reasons)}")
+        hint = "it may be a LoRA, if the base model is named" if config.form == "vectors" else ""
+        raise UnsupportedError(f"the adapters format cannot say this VeRA: {'; '.join(reasons)}", hint=hint)
     data = config.to_json()
     return {
         **linears.DEFAULTS,

@@ -142,13 +142,20 @@ def _covers(modules: JSON, path: str) -> bool:
     return any(outer.endswith(module) for outer in around for module in wanted)
 
 
+def _for_others(document: Mapping[str, JSON], named: list[str], row: Architecture) -> bool:
+    """Return whether the classes that a document is for call their head otherwise: PEFT then saves nothing of it."""
+    meant = [head for head in row.heads if heads.meant(head, document)]
+    return bool(meant) and not any(_covers(named, path) for head in meant for path in head.linears)
+
+
 def _absent(document: Mapping[str, JSON], names: Naming, modules: Collection[str]) -> list[str]:
     """Return a sentence for each module of modules_to_save that the family has and the file has no tensor of."""
     wanted = document.get("modules_to_save")
     named = [name for name in wanted if isinstance(name, str)] if isinstance(wanted, list) else []
     absent = [name for name in named if not any(_covers([name], module) for module in modules)]
     # PEFT adds `classifier` and `score` to the modules of a classifier, whichever it has.
-    lost = absent if len(absent) == len(named) else [name for name in absent if name in _modules(names.row)]
+    everything = len(absent) == len(named) and not _for_others(document, named, names.row)
+    lost = absent if everything else [name for name in absent if name in _modules(names.row)]
     return [f"modules_to_save names {name}, the file has no tensor of it" for name in lost]
 
 

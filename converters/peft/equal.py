@@ -30,8 +30,8 @@ def rewritten(adapter: Adapter, base: KnownBase | None) -> Adapter:
     config: list[MethodConfig] = []
     tensors = dict(adapter.tensors)
     for part in adapter.config:
-        if isinstance(part, VeraConfig) and _beyond(part):
-            part = as_lora.of_vera(part, tensors, row)
+        if isinstance(part, VeraConfig) and _beyond(part) and (base or as_lora.tells_inputs(part, tensors, row)):
+            part = as_lora.of_vera(part, tensors, row, base)
         elif isinstance(part, LoraConfig) and part.magnitude == "dora_adapters" and base is not None:
             part, biases = _directed(part, tensors, row, base)
             config += [ParametersConfig(names=biases, tied=biases)] if biases else []

@@ -57,7 +57,7 @@ def decode(document: Mapping[str, JSON], saved: Mapping[str, torch.Tensor], row:
     for head in row.heads:
         keys = _keys(head)
         have = {ours: tuple(saved[theirs].shape) for theirs, ours in keys.items() if theirs in saved}
-        if head.kind not in OURS or not _meant(head, document):
+        if head.kind not in OURS or not meant(head, document):
             continue
         needed = class_heads.needed(head)
         wanted = {theirs: ours for theirs, ours in keys.items() if ours in needed or ours in have}
@@ -98,7 +98,7 @@ def task_of(head: HeadName) -> str | None:
     return next((task for task, kinds in TASKS.items() if head.kind in kinds), None)
 
 
-def _meant(head: HeadName, document: Mapping[str, JSON]) -> bool:
+def meant(head: HeadName, document: Mapping[str, JSON]) -> bool:
     """Return whether the document says that the wrapped class has this head."""
     said = document.get("auto_mapping")
     name = said.get("base_model_class") if isinstance(said, dict) else None

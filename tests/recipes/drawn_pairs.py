@@ -18,6 +18,12 @@ ADAPTERS = (
 PEFT = ("lora", "lora", "ia3", "prefix", "lora", "lora", "ia3", "prompt", "lora", "prefix")
 """Kinds of adapters of PEFT, as often as they come."""
 
+LATER, BEGIN = ("adalora", "vera", "ia3-relu"), 10_000
+"""Kinds that came later, and the number of the first case of PEFT that has them, so that no other case changes."""
+
+RELU = ("t5", "mt5-plain")
+"""Families whose feed-forward blocks let factors that are not negative through."""
+
 CLASSES = ("bare", "head", "own", "answering", "flexible")
 """The bare model, a class with a head, the library's own class without and with a head, a class that answers."""
 
@@ -49,7 +55,9 @@ def adapters_case(number: int) -> Options:
 def peft_case(number: int) -> Options:
     """Return a case that PEFT is to make, but for its targets, which depend on the model."""
     draw = Draw(f"pair peft {number}")
-    kind, family = PEFT[number % len(PEFT)], draw.choice([*MODELS])
+    kinds = PEFT if number < BEGIN else LATER
+    kind = kinds[number % len(kinds)]
+    family = draw.choice(RELU if kind == "ia3-relu" else [*MODELS])
     found: Options = {
         "family": family,
         "class": draw.choice(("bare", "head", "answering")),
@@ -130,6 +138,16 @@ def ia3(draw: random.Random, linears: Sequence[str]) -> Options:
     return {"target_modules": [*some, *last], "feedforward_modules": scaled}
 
 
+def low_rank(draw: random.Random, kind: str, linears: Sequence[str]) -> tuple[str, Options]:
+    """Return class and options of a method whose factors are those of a LoRA."""
+    attentions = ending_with(linears, ATTENTIONS)
+    some = draw.sample(attentions, min(len(attentions), draw.choice((1, 2))))
+    if kind == "vera":
+        return "VeraConfig", {"target_modules": some, "r": draw.choice((2, 4, 8)), "d_initial": 0.3}
+    r, alpha = draw.choice((2, 4)), draw.choice((1, 6, 8))
+    return "AdaLoraConfig", {"target_modules": some, "init_r": r, "target_r": 2, "lora_alpha": alpha, "total_step": 10}
+
+
 def prompt(draw: random.Random, kind: str) -> tuple[str, Options]:
     """Return class and options of a prefix or of a prompt."""
     if kind == "prefix":
@@ -150,6 +168,11 @@ def arguments_of(case: Options, modules: dict[str, list[str]]) -> tuple[str, Any
     draw = random.Random(f"{case['seed']}")
     if case["what"] in ("prefix", "prompt"):
         return prompt(draw, case["what"])
+    if case["what"] in ("adalora", "vera"):
+        return low_rank(draw, case["what"], modules["linear"])
+    if case["what"] == "ia3-relu":
+        some = draw.sample(("q", "k", "v"), draw.choice((1, 2)))
+        return "IA3Config", {"target_modules": [*some, "wo"], "feedforward_modules": ["wo"]}
     if case["what"] == "ia3":
         return "IA3Config", ia3(draw, modules["linear"])
     return "LoraConfig", lora(draw, modules["linear"], modules["embedding"], modules["other"])

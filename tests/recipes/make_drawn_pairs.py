@@ -2,7 +2,8 @@
 
     python make_drawn_pairs.py bases FOLDER                   needs adapters 1.3.0 and transformers 4.57.6
     python make_drawn_pairs.py adapters FOLDER FIRST LAST     the same
-    python make_drawn_pairs.py peft FOLDER FIRST LAST         needs peft 0.21.2 and transformers 5.23.0; bases first
+    python make_drawn_pairs.py peft FOLDER FIRST LAST         needs peft 0.21.2 and transformers 5.23.0; bases first;
+                                                              from 10,000 on AdaLoRA, VeRA, (IA)³ behind relu
     python make_drawn_pairs.py sample [ARCHIVE]               those of tests/data/pair-cases.tar.gz; needs adapters
 
 A case follows from its library and its number (drawn_pairs.py). FOLDER gets a folder for each, as in the golden cases;
@@ -204,10 +205,12 @@ def made_by_peft(root: Path, identity: str, case: Options) -> dict[str, Any]:
         arguments["task_type"] = task
     elif case["what"] in ("prefix", "prompt"):
         arguments["task_type"] = "FEATURE_EXTRACTION"
-    if name.startswith("gpt2") and config_class == "LoraConfig":
+    if name.startswith("gpt2") and config_class in ("LoraConfig", "AdaLoraConfig", "VeraConfig"):
         arguments["fan_in_fan_out"] = True
     wrapped = peft.get_peft_model(model, getattr(peft, config_class)(**arguments))
     fill(wrapped, identity)
+    if case["what"] == "ia3-relu":
+        not_negative(wrapped)
     wrapped.peft_config["default"].base_model_name_or_path = None
     folder = root / identity / "adapters" / "task"
     wrapped.save_pretrained(folder)
@@ -215,6 +218,13 @@ def made_by_peft(root: Path, identity: str, case: Options) -> dict[str, Any]:
     again = peft.PeftModel.from_pretrained(load_base(root, name, kind, case), folder).eval()
     found = described(root, identity, case, again, kind, load_base(root, name, kind, case))
     return found | {"arguments": arguments}
+
+
+def not_negative(model: Any) -> None:
+    """Take the signs off the vectors of an (IA)³."""
+    for key, parameter in model.named_parameters():
+        if "ia3_l" in key:
+            parameter.data.abs_()
 
 
 def described(root: Path, identity: str, case: Options, model: Any, kind: str, idle: Any) -> dict[str, Any]:
