@@ -32,7 +32,7 @@ ROOT = HERE.parent.parent
 PEERS = {"adapters": "ADAPTERHUB_BENCH_ADAPTERS_PYTHON", "peft": "ADAPTERHUB_BENCH_PEFT_PYTHON"}
 KINDS = (
     *("adapters-loader", "convert-pair", "convert-inexact", "peft-loader", "legacy"),
-    *("head", "head-only", "static-head", "legacy-head"),
+    *("head", "head-only", "static-head", "legacy-head", "static", "flexible"),
 )
 
 KNOWN: dict[str, str] = {
@@ -72,19 +72,19 @@ def interpreter(name: str) -> str | None:
 def written(place: Path, pattern: str) -> Iterator[dict[str, Any]]:
     """Yield a row for every case and format: where it is written, or why it is refused, and how it is run."""
     sys.path[:0] = [str(HERE.parent), str(HERE.parent / "recipes")]
-    from golden import BOTTLENECKS, GOLDEN, PEFT_PROMPTS, PEFTS, PREFIXES, Folder
+    from golden import BOTTLENECKS, GOLDEN, HEADS, PEFT_PROMPTS, PEFTS, PREFIXES, Folder
 
     import adapterhub
     from adapterhub.converters import detect
     from adapterhub.errors import AdapterHubError
 
     drawn = Path(pattern) if pattern and Path(pattern).is_dir() else None
-    for archive in (GOLDEN, PREFIXES, PEFTS, PEFT_PROMPTS, BOTTLENECKS) if drawn is None else (Folder(drawn),):
+    for archive in (GOLDEN, PREFIXES, PEFTS, PEFT_PROMPTS, BOTTLENECKS, HEADS) if drawn is None else (Folder(drawn),):
         for case in archive.cases():
             name = f"{archive.path.name.partition('.')[0]}/{case}"
             if (
                 case.get("kind") not in KINDS
-                or not isinstance(case.get("active"), str)
+                or not isinstance(case.get("active", "task"), str)
                 or (drawn is None and pattern not in name)
             ):
                 continue
@@ -120,6 +120,10 @@ def _how(case: Any) -> dict[str, Any]:
     fields = ("kind", "base_class", "inputs", "float_inputs", "output_key", "tolerance", "attn_implementation")
     bare = str((case.folder / case["bare_base"]).resolve()) if "bare_base" in case.fields else str(case.base)
     found = {name: case.get(name) for name in fields}
+    if "outputs" in case.fields:  # of a head, which has several
+        key = next(name for name in ("logits", "start_logits", "arc_preds") if name in case["outputs"])
+        found |= {"output_key": key, "expected_key": key, "tolerance": {"atol": 1e-4, "rtol": 1e-4}}
+        found["base_class"] = case.get("head_class") or case["base_class"]
     return found | {"expected": str(case.folder / "expected.safetensors"), "bare_base": bare}
 
 

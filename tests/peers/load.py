@@ -55,10 +55,16 @@ def with_adapters(library: Any, row: dict[str, Any], bases: dict[Any, Any]) -> s
     if flexible:
         model = base_of({**row, "base": row["bare_base"]}, bases, library.AutoAdapterModel)
     else:
-        model = base_of(row, bases, getattr(transformers, row["base_class"]))
+        labels = (
+            load_file(row["expected"])[row.get("expected_key", "output")].shape[-1]
+            if "Classification" in row["base_class"]
+            else None
+        )
+        model = base_of(row, bases, getattr(transformers, row["base_class"]), labels)
         library.init(model)
+    tied = with_own_output(model)
     without_made_up_biases(model)
-    plain = {key for key, _ in model.named_parameters()}
+    plain = model.state_dict().keys()
     info: dict[str, Any] = {}
     if config.exists():
         safe = (folder / "adapter.safetensors").exists()
@@ -66,9 +72,11 @@ def with_adapters(library: Any, row: dict[str, Any], bases: dict[Any, Any]) -> s
         model.set_active_adapters(name)
     else:
         safe = (folder / "model_head.safetensors").exists()
-        name = model.load_head(row["folder"], use_safetensors=safe)
+        model.load_head(row["folder"], use_safetensors=safe, loading_info=info)
+        name = json.loads((folder / "head_config.json").read_text("utf-8"))["name"]
     if flexible:
         model.active_head = name
+    model.config.tie_word_embeddings = tied
     # Every attention names the pool of prefixes once more, and two models in one what they share, which is one.
     again = (
         ".pool.",
@@ -76,8 +84,18 @@ def with_adapters(library: Any, row: dict[str, Any], bases: dict[Any, Any]) -> s
     )
     every = [key for keys in info.values() if isinstance(keys, list) for key in keys]
     # The head of some classes of T5 is looked for together with the base model's own weights, which are there.
-    lost = [key for key in every if key not in plain and not any(word in key for word in again)]
+    own = load_file(folder / "adapter.safetensors") if (folder / "adapter.safetensors").exists() else {}
+    lost = [key for key in every if key not in plain and key not in own and not any(word in key for word in again)]
     return compared(model.eval(), row) or (f"keys that are missing or left over: {lost[:3]}" if lost else "")
+
+
+def with_own_output(model: Any) -> Any:
+    """Give a model output embeddings of its own, for a head to fill; return whether its configuration ties them."""
+    tied, model.config.tie_word_embeddings = model.config.tie_word_embeddings, False
+    layer = None if type(model).__name__.endswith("AdapterModel") else model.get_output_embeddings()
+    if layer is not None:
+        layer.weight = torch.nn.Parameter(layer.weight.detach().clone())
+    return tied
 
 
 def without_made_up_biases(model: Any) -> None:
@@ -93,7 +111,9 @@ def with_peft(library: Any, row: dict[str, Any], bases: dict[Any, Any]) -> str:
     if "PEFT_PLUGIN" in document.get("peft_type", ""):
         importlib.import_module("adapterhub.peft_plugin")
     wrapped = row["base_class"] if row["kind"] == "peft-loader" else wrapped_by(document, row["base_class"])
-    labels = load_file(row["expected"])["output"].shape[-1] if "Classification" in wrapped else None
+    labels = (
+        load_file(row["expected"])[row.get("expected_key", "output")].shape[-1] if "Classification" in wrapped else None
+    )
     model = base_of(row, bases, getattr(transformers, wrapped), labels)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*missing adapter keys.*")
@@ -123,7 +143,7 @@ def compared(model: Any, row: dict[str, Any]) -> str:
     expected = load_file(row["expected"])
     inputs = {name: torch.tensor(value) for name, value in (row["inputs"] or {}).items()}
     inputs |= {name: expected[name] for name in row["float_inputs"] or ()}
-    found, wanted = model(**inputs)[row["output_key"]], expected["output"]
+    found, wanted = model(**inputs)[row["output_key"]], expected[row.get("expected_key", "output")]
     tolerance = row["tolerance"] or {"atol": 1e-4, "rtol": 1e-4}
     if found.shape != wanted.shape:
         return f"an output of shape {tuple(found.shape)} in place of {tuple(wanted.shape)}"
