@@ -56,7 +56,9 @@ def random_base(adapter: Adapter) -> PreTrainedModel:
         if row.name == encoder_decoder.ROW.name:
             made = _made(row, {}, _of_both(row, layout, indices, shapes))
         else:
-            sizes = {**_sizes(layout, list(map(_count, indices)), _embedded(shapes)), **_groups(indices[0])}
+            tied = row.layers[0].heads == (row.layers[0].query_heads,)
+            sizes = _sizes(layout, [_count(stack, layout) for stack in row.layers], _embedded(shapes), tied=tied)
+            sizes |= {**_feed_forwards(row, layout, shapes), **_groups(indices[0])}
             made = _made(row, _of_towers(row, layout, indices) or sizes)
         check_account(adapter, survey(made).layout)
     except (AdapterHubError, AssertionError, ValueError, TypeError, KeyError, AttributeError) as error:
@@ -72,8 +74,10 @@ def _impossible(row: Architecture, why: str) -> UsageError:
     )
 
 
-def _count(indices: set[tuple[int, ...]]) -> int:
-    return max((index[0] for index in indices), default=-1) + 1
+def _count(stack: Layers, layout: Layout) -> int:
+    """Return how many layers a stack has; those that the adapter leaves out count."""
+    indices = (stack.index(block.path) for block in layout.blocks)
+    return max((index[0] for index in indices if index is not None), default=-1) + 1
 
 
 def _groups(indices: set[layers.Index]) -> dict[str, int]:
@@ -91,14 +95,19 @@ def _embedded(shapes: Mapping[str, tuple[int, ...]], front: str = "") -> int:
     return norms[0] if norms else 0
 
 
-def _sizes(layout: Layout, counts: list[int], embedded: int) -> dict[str, Any]:
-    """Return what the configuration of the base model says, by the names that most families have."""
+def _sizes(layout: Layout, counts: list[int], embedded: int, *, tied: bool = False) -> dict[str, Any]:
+    """Return what the configuration of the base model says, by the names that most families have.
+
+    tied: whether queries have as many heads as keys, whatever the model's width is.
+    """
     outputs = {linear.roles[0]: linear.outputs for linear in reversed(layout.linears) if len(linear.roles) == 1}
     held = next((at.heads * at.head_size for at in layout.attentions), 0)
-    # A map without tensors is taken to be as wide as the model.
-    keys = min((outputs[role] for role in ("key", "value") if outputs.get(role)), default=held) or layout.width or USUAL
+    # What has no tensors is taken to be as wide as the model.
+    told = (size for size in (outputs.get("key"), outputs.get("value"), held) if size and size != layout.width)
+    keys = min(told, default=layout.width) or USUAL
     width = layout.width or keys
     queries = outputs.get("query") or width
+    queries = keys if tied and queries == layout.width else queries
     size = _head_size(queries, keys)
     wide = _inner(layout, width)
     count = max(1, *counts)
@@ -109,6 +118,7 @@ def _sizes(layout: Layout, counts: list[int], embedded: int) -> dict[str, Any]:
         "num_attention_heads": queries // size,
         "num_key_value_heads": keys // size,
         "head_dim": size,
+        "d_kv": size,
         "rotary_dim": size,
         "intermediate_size": wide,
         "n_inner": wide,
@@ -126,11 +136,23 @@ def _sizes(layout: Layout, counts: list[int], embedded: int) -> dict[str, Any]:
     return found
 
 
-def _inner(layout: Layout, width: int) -> int:
+def _feed_forwards(row: Architecture, layout: Layout, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """Return the sizes inside the feed-forward sublayers of encoder and decoder, where tensors tell them."""
+    if len(row.layers) != 2:
+        return {}
+    named = {key.rpartition(".")[0] for key in shapes}
+    layout = replace(layout, linears=tuple(one for one in layout.linears if one.path in named))
+    found = zip(("encoder_ffn_dim", "decoder_ffn_dim"), row.layers, strict=True)
+    sizes = {name: _inner(_inside(stack, layout), layout.width, 0) for name, stack in found}
+    return {name: size for name, size in sizes.items() if size}
+
+
+def _inner(layout: Layout, width: int, default: int | None = None) -> int:
     """Return the size between the two halves of a feed-forward sublayer; maps without tensors say `width`."""
     said = [one.outputs for one in layout.linears if one.roles in (("intermediate",), ("gate",))]
     said += [one.inputs for one in layout.linears if one.roles == ("output",)]
-    return next((size for size in said if size not in (0, width)), said[0] if said and said[0] else 2 * width)
+    usual = 2 * width if default is None else default
+    return next((size for size in said if size not in (0, width)), said[0] if said and said[0] else usual)
 
 
 def _of_towers(row: Architecture, layout: Layout, indices: Sequence[set[layers.Index]]) -> dict[str, Any]:
@@ -141,8 +163,8 @@ def _of_towers(row: Architecture, layout: Layout, indices: Sequence[set[layers.I
         if not dot:
             return {}
         # A tower that the adapter leaves alone has no layers, so that it lacks no tensors.
-        sizes = _sizes(_inside(stack, layout), [_count(named)], 0)
-        found[name] = {**sizes, "num_hidden_layers": _count(named), **IMAGE}
+        count = _count(stack, layout) if named else 0
+        found[name] = {**_sizes(_inside(stack, layout), [count], 0), "num_hidden_layers": count, **IMAGE}
     return found
 
 
@@ -167,7 +189,10 @@ def _of_both(
     from .random_pairs import configuration, front
 
     found = {
-        stack: {**_sizes(_inside(stack, layout), [_count(named)], _embedded(shapes, front(stack))), **_groups(named)}
+        stack: {
+            **_sizes(_inside(stack, layout), [_count(stack, layout)], _embedded(shapes, front(stack))),
+            **_groups(named),
+        }
         for stack, named in zip(row.layers, indices, strict=True)
         if named
     }

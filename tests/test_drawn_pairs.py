@@ -20,7 +20,7 @@ import torch
 import transformers
 from drawn_options import MODELS
 from drawn_pairs import peft_case
-from golden import PAIRS, Case
+from golden import PAIRS, PREFIXES, Case
 from make_drawn_pairs import kind_of, made_by_peft, make_base
 from test_peft_outputs import assert_close, base_of, output_of
 
@@ -157,3 +157,18 @@ def test_a_model_of_two_is_made_up_to_verify_what_is_for_one(case: Case, tmp_pat
     assert report.verified is not None
     assert report.verified.random
     assert report.verified.difference == 0
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        *(PREFIXES.case(name) for name in ("a-t5-mlp", "a-t5-leave_out_both", "a-mbart-leave_out_both")),
+        *(PAIRS.case(f"pair-adapters-{number}") for number in (13, 57, 285)),
+    ],
+    ids=str,
+)
+def test_a_base_is_made_up_with_the_heads_layers_and_widths_that_an_adapter_tells(case: Case, tmp_path: Path) -> None:
+    report = adapterhub.convert(case.adapter, tmp_path / "a.safetensors", to="native", verify=True)
+    assert report.verified is not None
+    assert report.verified.random
+    assert report.verified.difference < 1e-4
