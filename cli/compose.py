@@ -68,7 +68,7 @@ card = options.collected(
     adapterhub compose moods@1.0.0 "fuse(tweets-bert@^1, sst2-bert, name=./fused.safetensors)" --push ./hub
     adapterhub compose moods@1.0.0 moods.toml --push hf://me/moods --license apache-2.0
     adapterhub compose theirs@1.0.0 ./setup-folder --base ./model
-    adapterhub compose moods moods-bert --format adapters --out ./setup-folder
+    adapterhub compose pair "stack(./language, ./task)" --format adapters --out ./setup-folder
     """,
 )
 @click.argument("name", metavar="NAME[@VERSION]")

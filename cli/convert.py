@@ -31,7 +31,7 @@ MOST_SHOWN = 8
     adapterhub convert sst2-bert --to adapters --out ./sst2 --verify
     adapterhub convert ./loha --to peft --out ./lora --approximate lora --energy 0.99
     adapterhub convert ./new --to peft --peft-version 0.9 --out ./for-an-old-server
-    adapterhub convert moods-bert --to adapters --out ./setup-folder
+    adapterhub convert my-stack@1.0.0 --to adapters --out ./setup-folder
     adapterhub convert ./loralib.pt --alpha 16 --to native --out ./mine.safetensors
     """,
 )

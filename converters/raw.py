@@ -231,7 +231,7 @@ def _scale(metadata: Mapping[str, JSON], options: Mapping[str, JSON]) -> tuple[f
     if alpha is None:
         raise UsageError(
             "the file does not say by which scale its updates are multiplied",
-            hint="say the alpha that it was trained with, as in options={'alpha': 16}",
+            hint="say the alpha that it was trained with: --alpha 16, or options={'alpha': 16}",
         )
     if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
         raise UsageError(f"option alpha is {alpha!r}", hint="give a number")

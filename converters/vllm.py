@@ -114,7 +114,8 @@ def _judged(adapter: Adapter, parts: Parts, path: str | Path, name: str) -> Serv
     document = parts.documents[CONFIG]
     config = next((config for config in adapter.config if isinstance(config, LoraConfig)), None)
     if document.get("peft_type") != "LORA" or config is None:
-        return Serving(rank=0, rejected=(f"it serves LoRA, and this is a {document.get('peft_type')}",))
+        kind = str(document.get("peft_type")).rpartition(".")[2]
+        return Serving(rank=0, rejected=(f"it serves LoRA, and no {kind}",))
     row = by_name(adapter.manifest.base.architecture)
     targets = chosen(config.targets, layout_of(adapter, row), leave_out=config.leave_out)
     ranks = [config.rank(target.linear) * max(1, len(target.parts)) for target in targets]
