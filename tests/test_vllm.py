@@ -50,7 +50,7 @@ def test_an_adapter_that_vllm_serves_gets_the_flags_for_it(text: str, rank: int,
         ('lora[targets=["embed_tokens","query"]]', "llama", ["it adapts embed_tokens"]),
         ("lora", "gpt2", ["no adapters of gpt2 models"]),
         ("ia3", "llama", ["it serves LoRA, and no IA3"]),
-        ("seq_bn", "llama", ["it serves LoRA, and this is a"]),
+        ("seq_bn", "llama", ["it serves LoRA, and no BOTTLENECK"]),
         ('dora[alphas={"query":2},r=600]', "llama", ["DoRA", "another scale", "rank is 600"]),
     ],
 )
