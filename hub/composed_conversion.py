@@ -60,6 +60,25 @@ def is_composition(path: Path) -> bool:
     return setup_folder.detect(path) or document_of(path) is not None
 
 
+def held(what: str, stage: str, difference: float, largest: float) -> float:
+    """Return up to which difference the outputs of an exact conversion may be apart.
+
+    what: the source; stage: the base model; largest: largest value of its output.
+
+    Raises:
+        IntegrityError: they are further apart.
+    """
+    tolerance = TOLERANCE * max(1.0, largest)
+    # Written so that a NaN fails.
+    if not difference <= tolerance:
+        raise IntegrityError(
+            f"what was made of {what} computes something else: its outputs on {stage} are off by {difference:.3g}, "
+            f"allowed is {tolerance:.3g}",
+            hint="this is a fault of adapterhub; nothing was written",
+        )
+    return tolerance
+
+
 def pulled_from(path: Path, *, offline: bool | None = None) -> Pulled:
     """Return a composition at a path with its adapters, which may come from elsewhere."""
     return registries.pull(Reference.parse(str(path) if path.is_absolute() else f"./{path}"), offline=offline)
@@ -230,12 +249,6 @@ def _verified(
     with attached_to(model, again, found.manifest, architecture=wanted.architecture) as (adapters, _):
         answer = _answer(adapters, found)
     difference = float((answer - expected).abs().max()) if answer.shape == expected.shape else float("inf")
-    tolerance = TOLERANCE * max(1.0, float(expected.abs().max()))
-    if not difference <= tolerance:
-        raise IntegrityError(
-            f"what was made of {found.composition} computes something else: its outputs on {called} are off by "
-            f"{difference:.3g}, allowed is {tolerance:.3g}",
-            hint="this is a fault of adapterhub; nothing was written",
-        )
+    tolerance = held(str(found.composition), called, difference, float(expected.abs().max()))
     output = _probe(found).output.removesuffix("[-1]")
     return Verified(base=called, random=False, output=output, difference=difference, tolerance=tolerance)
