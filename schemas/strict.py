@@ -73,7 +73,7 @@ def canonical(value: JSON) -> bytes:
 
 def _is_deep(value: JSON) -> bool:
     """Return whether more than DEEPEST objects and arrays are within each other."""
-    level = [[value]]
+    level: list[JSON] = [[value]]
     for _ in range(DEEPEST + 1):
         level = [
             part
