@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ..methods import PrefixOp
+    from .prefix_filling import Filling
 
 IMPLEMENTATION = "adapterhub_prefix"
 """Name of our function among transformers' attention functions."""
@@ -60,15 +61,22 @@ class InFront:
     Each thread has its own moment, as in site_forwards.Residual.
     """
 
-    __slots__ = ("bias", "eager", "kept", "module", "op")
+    __slots__ = ("bias", "eager", "filling", "kept", "module", "op")
 
     def __init__(
-        self, op: PrefixOp, module: nn.Module, bias: nn.Module | None, eager: Callable[..., Any] | None
+        self,
+        op: PrefixOp,
+        module: nn.Module,
+        bias: nn.Module | None,
+        eager: Callable[..., Any] | None,
+        filling: Filling | None,
     ) -> None:
+        """Make it; filling is what stands in front of shorter prefixes, None where no row sees it."""
         self.op = op
         self.module = module
         self.bias = bias
         self.eager = eager
+        self.filling = filling
         self.kept: dict[int, Moment] = {}
 
     def function(self, implementation: str) -> Callable[..., Any]:
@@ -77,6 +85,18 @@ class InFront:
             return self.eager
         found: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS[implementation]
         return found
+
+    def widened(
+        self, mask: Tensor | None, query: Tensor, key: Tensor, seen: Tensor | None, implementation: str
+    ) -> Tensor | None:
+        """Return the mask of the text with columns for the prefix in front."""
+        if self.filling is not None and seen is not None:
+            mask = self.filling.widened(mask, query, key, self.op, seen, implementation)
+        else:
+            bonus = self.op.padded_bonus if implementation == "sdpa" else 0.0
+            mask = masks.widened(mask, query, key, self.op, seen, bonus)
+        # Eager attention adds its mask to the scores, whatever that is.
+        return masks.additive(mask, query.dtype) if mask is not None and implementation == "eager" else mask
 
     def see(self) -> Moment:
         """Return the moment of the present call."""
@@ -106,6 +126,8 @@ class PrefixForward:
         keys, values, seen = front.op(hidden)
         rows = (hidden.shape[0], -1, -1, -1)
         seen = None if seen is None else seen[:, None, None, :]
+        if front.filling is not None and seen is not None:
+            keys, values = front.filling.put(keys, seen), front.filling.put(values, seen)
         moment = Moment(keys.expand(rows), values.expand(rows), seen, _start(front, kwargs))
         front.kept[thread] = moment
         output = self.attend(moment, args, kwargs)
@@ -148,8 +170,7 @@ def attention(
         window = kwargs.get("sliding_window") if front.op.shift else None
         if attention_mask is None and original != "eager":
             attention_mask = masks.implied(query, key, causal=_is_causal(module, kwargs))
-        bonus = front.op.padded_bonus if original == "sdpa" else 0.0
-        attention_mask = masks.widened(attention_mask, query, key, front.op, moment.seen, bonus)
+        attention_mask = front.widened(attention_mask, query, key, moment.seen, original)
         if window is not None:
             attention_mask = masks.windowed(attention_mask, query, key, front.op, moment.start, window)
         key = torch.cat((moment.keys.to(key.dtype), key), dim=-2)

@@ -20,10 +20,15 @@ if TYPE_CHECKING:
 
     from ..methods import PrefixOp
     from ..sites import Attention
+    from .prefix_filling import Filling
 
 
-def prefix_forward(op: PrefixOp, place: Attention, modules: Mapping[str, nn.Module]) -> PrefixForward:
+def prefix_forward(
+    op: PrefixOp, place: Attention, modules: Mapping[str, nn.Module], filling: Filling | None = None
+) -> PrefixForward:
     """Return the forward of an attention that has a prefix.
+
+    filling: what stands in front of shorter prefixes, if rows may see it.
 
     Raises:
         UnsupportedError: the module's class calls no attention function, or its masks have no room for a bonus.
@@ -32,7 +37,7 @@ def prefix_forward(op: PrefixOp, place: Attention, modules: Mapping[str, nn.Modu
     if op.padded_bonus and place.form in ("deberta", "deberta_v2"):
         raise UnsupportedError(f"padded_bonus cannot be had at {place.path}, whose mask adds nothing to its scores")
     bias = None if place.bias is None else modules[place.bias]
-    front = InFront(op, module, bias, _eager(module) if place.form == "interface" else None)
+    front = InFront(op, module, bias, _eager(module) if place.form == "interface" else None, filling)
     make, forward = FORMS[place.form]
     shadows = []
     for training in (False, True):
@@ -93,7 +98,7 @@ class GptjAttention:
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None = None) -> Any:
         """Return output (batch, heads, queries, head size) and weights."""
         moment = self.front.take()
-        mask = masks.widened(attention_mask, query, key, self.front.op, moment.seen)
+        mask = self.front.widened(attention_mask, query, key, moment.seen, "eager")
         key = torch.cat((moment.keys.to(key.dtype), key), dim=-2)
         value = torch.cat((moment.values.to(value.dtype), value), dim=-2)
         return self.front.module._attn(query, key, value, mask)  # type: ignore[operator]

@@ -5,7 +5,7 @@ A row without a prefix, or with a shorter one, does not see what stands in front
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -125,8 +125,6 @@ class RowPrefixes(_Joined):
             if all(op is not other for other in self.distinct):
                 self.distinct.append(op)
             self.places.append(next(i for i, other in enumerate(self.distinct) if other is op))
-        if self.bias != "text" and len(set(self.lengths)) > 1:
-            raise UnsupportedError("a relative position bias counts the prefix, which must be as long in every row")
 
     def __call__(self, hidden: Tensor) -> Prefixed:
         """Return every row's keys and values, filled up to the longest, and which of them it sees."""
@@ -185,6 +183,41 @@ def _of_row(op: PrefixOp | None, row: int) -> PrefixOp | None:
         return StackedPrefixes([_of_row(one, row) for one in op.ops])
     assert isinstance(op, RowPrefixes)  # noqa: S101
     return op.ops[row]
+
+
+class Filled:
+    """Prefixes of different lengths side by side whose filling is as in `adapters`; see prefix_filling.py."""
+
+    __slots__ = ("bias", "length", "op", "padded_bonus", "shift")
+
+    def __init__(self, op: PrefixOp) -> None:
+        self.op = op
+        self.length = op.length
+        self.shift = op.shift
+        self.bias = op.bias
+        self.padded_bonus = op.padded_bonus
+
+    def __call__(self, hidden: Tensor) -> Prefixed:
+        """Return keys and values of all, and which of them are no filling."""
+        return self.op(hidden)
+
+
+def as_in_adapters(attentions: Mapping[str, PrefixOp]) -> dict[str, PrefixOp]:
+    """Return prefixes of which those of different lengths side by side are filled up as in `adapters`."""
+    return {path: Filled(op) if is_uneven(op) else op for path, op in attentions.items()}
+
+
+def check_bias(attentions: Mapping[str, PrefixOp]) -> None:
+    """Refuse prefixes of different lengths side by side in front of a relative position bias that counts them.
+
+    Raises:
+        UnsupportedError: there are such; the place is named.
+    """
+    for path, op in attentions.items():
+        if op.bias != "text" and is_uneven(op):
+            raise UnsupportedError(
+                f"the relative position bias at {path} counts the prefix, which must be as long in every row"
+            )
 
 
 def is_uneven(op: PrefixOp | None) -> bool:

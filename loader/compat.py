@@ -10,9 +10,7 @@ Each departure, in one place:
 - Stack of updates of linear maps: the next is applied to the change that the one before made, so the changes multiply.
 - Fuse of parallel bottlenecks adds x once more.
 - Layers, embeddings and prompts: only the first adapter acts.
-
-Refused: prefixes of different lengths side by side, where `adapters` fills the shorter ones up with keys and values of
-`pad_token_id` that their rows see, and more of them where some other row is padded.
+- Prefixes of different lengths side by side: rows see what the shorter ones are filled up with; see prefix_filling.py.
 
 docs/compositions.md tells this to users.
 
@@ -42,8 +40,7 @@ from ..composition import (
     leaves,
 )
 from ..errors import UnsupportedError, UsageError
-from ..methods import Binding, Chainable, FusionOp, PrefixOp
-from .combined_prefixes import is_uneven
+from ..methods import Binding, Chainable, FusionOp
 from .combined_tasks import TaskIds
 from .norms import Own
 
@@ -285,21 +282,6 @@ class CompatLinear:
         changes = [self._compose(child, x, change) for child in children]
         total = sum(part * weight for part, weight in zip(changes, weights, strict=True) if part is not None)
         return torch.as_tensor(total) / len(node.children)
-
-
-def check_prefixes(attentions: Mapping[str, PrefixOp]) -> None:
-    """Refuse what `adapters` makes of prefixes of different lengths.
-
-    Raises:
-        UnsupportedError: there are such prefixes; the place is named.
-    """
-    uneven = next((path for path, op in attentions.items() if is_uneven(op)), None)
-    if uneven is not None:
-        raise UnsupportedError(
-            "with compat='adapters', prefixes that stand side by side must be as long in every row: `adapters` fills"
-            f" shorter ones up with keys that their rows see, at {uneven} and elsewhere",
-            hint="attach without compat, where no row sees what is filled up, or use prefixes of one length",
-        )
 
 
 def bound(node: Node, leaf: Callable[[str], Binding], tasks: TaskIds | None) -> Binding:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ..methods import BlockOp, EmbeddingOp, LinearOp
-    from .stack_inputs import StackInputs
+    from .stack_inputs import PromptedText, StackInputs
 
 
 Forward = Callable[..., Any]
@@ -107,22 +107,27 @@ class LinearForward(Pickled):
 class BlockForward(Pickled):
     """Runs a layer and lets the adapter act on the hidden states behind it."""
 
-    __slots__ = ("inputs", "op", "original")
+    __slots__ = ("inputs", "op", "original", "text")
 
-    def __init__(self, original: Forward, op: BlockOp, inputs: StackInputs) -> None:
+    def __init__(self, original: Forward, op: BlockOp, inputs: StackInputs, text: PromptedText | None) -> None:
+        """Make it; text is what a prompt has joined, None without one."""
         self.original = original
         self.op = op
         self.inputs = inputs
+        self.text = text
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Return what the layer returns, its hidden states (batch, sequence, width) adapted."""
         output = self.original(*args, **kwargs)
-        mask, memory, follows = self.inputs.entered()
-        if follows:
+        entered = self.inputs.entered()
+        if entered.follows:
             return output
+        text, mask = self.text, entered.mask
+        ahead = None if text is None else text.ahead
+        mask = mask if text is None else text.mask()
         if isinstance(output, tuple):
-            return (self.op(output[0], mask, memory), *output[1:])
-        return self.op(output, mask, memory)
+            return (self.op(output[0], mask, entered.memory, ahead), *output[1:])
+        return self.op(output, mask, entered.memory, ahead)
 
 
 class EmbeddingForward(Pickled):

@@ -17,10 +17,11 @@ from transformers import GenerationMixin, PreTrainedModel
 
 from ..architectures import named
 from ..errors import StateError, UnsupportedError
-from ..methods import Binding, BlockOp, EmbeddingOp, HeadOp, LinearOp, PrefixOp, PromptOp, SiteOp
+from ..methods import Ahead, Binding, BlockOp, EmbeddingOp, HeadOp, LinearOp, PrefixOp, PromptOp, SiteOp
 from ..methods.method import Problem
-from ..sites import Site
+from ..sites import Attention, Site
 from .attention_forms import prefix_forward
+from .combined_prefixes import Filled
 from .combined_tasks import TaskIds
 from .forwards import (
     BlockForward,
@@ -36,6 +37,7 @@ from .forwards import (
 from .layout import Ground
 from .model_forwards import Generate, HeadForward, Idle, NoGenerate, Repeated, WithTasks
 from .norms import shadow
+from .prefix_filling import Filling
 from .prompts import (
     LengthenedEmbeddings,
     LengthenedModel,
@@ -45,7 +47,7 @@ from .prompts import (
     PromptReader,
 )
 from .site_forwards import Bypass, ExchangedForward, LastOutput, Residual, SiteForward
-from .stack_inputs import StackInputs
+from .stack_inputs import PromptedText, StackInputs
 
 T = TypeVar("T")
 
@@ -179,6 +181,7 @@ class _Builder:
         self._forwards: dict[int, tuple[nn.Module, Forward]] = {}
         self._residuals: dict[tuple[str, int], Residual] = {}
         self._inputs: dict[int, StackInputs] = {}
+        self._texts: dict[str, PromptedText] = {}
         self._generate: Forward | None = None
 
     def plan(self, labels: tuple[str, ...] | None = None, problem: Problem | None = None) -> Plan:
@@ -197,6 +200,8 @@ class _Builder:
 
     def operations(self, binding: Binding) -> None:
         """Let every operation act at its place; the innermost first."""
+        for path, op in binding.prompts.items():
+            self._texts[path] = PromptedText(Ahead(op.length, int(op.after_first)))
         self._each(binding.attentions, self.prefix)
         self._each(binding.positions, self.positions)
         self._each(binding.prompts, self.padding_seen)
@@ -257,7 +262,14 @@ class _Builder:
                 hint="take its wrapper off, or load the model without device_map",
             )
         place = next(attention for attention in self._ground.layout.attentions if attention.path == path)
-        self._put(module, prefix_forward(op, place, self._ground.modules))
+        filling = self._filling(place, module) if isinstance(op, Filled) else None
+        self._put(module, prefix_forward(op, place, self._ground.modules, filling))
+
+    def _filling(self, place: Attention, module: nn.Module) -> Filling:
+        """Return what stands in front of shorter prefixes in `adapters`."""
+        stack = self._stack(place.path)
+        causal = place.stack != "cross" and bool(vars(module).get("is_causal"))
+        return Filling(place, stack.config, self._inputs_of(stack), causal=causal)
 
     def positions(self, path: str, shift: int) -> None:
         module = self._ground.modules[path]
@@ -276,9 +288,9 @@ class _Builder:
         model, tokens = modules[embedding.model], None
         if op.place == "tokens":
             tokens = modules[embedding.tokens or ""]
-            self._put(model, PromptedModel(self._forward(model), op, model, tokens))
+            self._put(model, PromptedModel(self._forward(model), op, model, tokens, self._texts[path]))
         else:
-            lengthened = LengthenedModel(self._forward(model), op, makes_mask=self._is_deberta())
+            lengthened = LengthenedModel(self._forward(model), op, self._texts[path], makes_mask=self._is_deberta())
             self._put(model, lengthened)
             module = modules[path]
             self._put(module, LengthenedEmbeddings(self._forward(module), op, lengthened))
@@ -295,7 +307,16 @@ class _Builder:
 
     def block(self, path: str, op: BlockOp) -> None:
         module = self._ground.modules[path]
-        self._put(module, BlockForward(self._forward(module), op, self._stack_inputs(path)))
+        inputs, text = self._inputs_of(self._stack(path)), self._text_around(path)
+        self._put(module, BlockForward(self._forward(module), op, inputs, text))
+
+    def _text_around(self, path: str) -> PromptedText | None:
+        """Return the text with a prompt that goes through a layer, None if there is none."""
+        for place, text in self._texts.items():
+            model = self._embeddings[place].model
+            if not model or path.startswith(f"{model}."):
+                return text
+        return None
 
     def embedding(self, path: str, op: EmbeddingOp) -> None:
         """Let an operation act behind an embedding, and its inverse in front of the output embeddings."""
@@ -374,12 +395,11 @@ class _Builder:
             self._put(output, Idle())
         return self._remembered(row.layers[-1].path.partition(".")[0])
 
-    def _stack_inputs(self, path: str) -> StackInputs:
-        """Return what remembers the inputs of the innermost model of transformers that a layer stands in."""
+    def _stack(self, path: str) -> PreTrainedModel:
+        """Return the innermost model of transformers that a module stands in."""
         words = path.split(".")
         around = (self._ground.modules.get(".".join(words[:count])) for count in range(len(words), -1, -1))
-        stack = next(module for module in around if isinstance(module, PreTrainedModel))
-        return self._inputs_of(stack)
+        return next(module for module in around if isinstance(module, PreTrainedModel))
 
     def _inputs_of(self, stack: PreTrainedModel) -> StackInputs:
         if id(stack) not in self._inputs:

@@ -38,10 +38,15 @@ def widened(
         mask = torch.ones(1, 1, 1, key.shape[-2], dtype=torch.bool, device=query.device)
     if bonus:
         mask = additive(mask, query.dtype)
-    columns = _bonus(mask, op.length, bonus) if bonus else mask.new_full((*mask.shape[:-1], op.length), _seen(mask))
+    columns = raised(mask, op.length, bonus) if bonus else mask.new_full((*mask.shape[:-1], op.length), _seen(mask))
     if seen is not None:
-        columns, mask = _as_many(columns.masked_fill(~seen, _hidden(mask)), mask)
+        return joined(columns.masked_fill(~seen, _hidden(mask)), mask)
     return torch.cat((columns, mask), dim=-1)
+
+
+def joined(columns: Tensor, mask: Tensor) -> Tensor:
+    """Return a mask with columns in front, of as many rows and queries as either has."""
+    return torch.cat(_as_many(columns, mask), dim=-1)
 
 
 def windowed(mask: Tensor | None, query: Tensor, key: Tensor, op: PrefixOp, start: Any, window: int) -> Tensor:
@@ -53,8 +58,7 @@ def windowed(mask: Tensor | None, query: Tensor, key: Tensor, op: PrefixOp, star
         mask = torch.ones(1, 1, 1, op.length + key.shape[-2], dtype=torch.bool, device=query.device)
     positions = torch.arange(query.shape[-2], device=mask.device) + start + op.shift
     behind = positions[:, None] - torch.arange(op.length, device=mask.device) >= window
-    columns, text = _as_many(mask[..., : op.length].masked_fill(behind, _hidden(mask)), mask[..., op.length :])
-    return torch.cat((columns, text), dim=-1)
+    return joined(mask[..., : op.length].masked_fill(behind, _hidden(mask)), mask[..., op.length :])
 
 
 def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
@@ -65,7 +69,7 @@ def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
     return zeros.masked_fill(~mask, torch.finfo(dtype).min)
 
 
-def _bonus(mask: Tensor, length: int, bonus: float) -> Tensor:
+def raised(mask: Tensor, length: int, bonus: float) -> Tensor:
     """Return columns that raise the scores of the prefix if some key is padding: seen by no query of its row."""
     padded = (mask <= _hidden(mask)).all(dim=-2).any()
     return (padded * bonus).to(mask.dtype).expand(*mask.shape[:-1], length)

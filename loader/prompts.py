@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from ..methods import PromptOp
     from .forwards import Forward
+    from .stack_inputs import PromptedText
 
 IGNORED = -100
 """The label that the losses of transformers leave out."""
@@ -29,11 +30,12 @@ class LengthenedModel(Called):
     makes_mask: whether the model itself makes a mask as long as the text where it is given none.
     """
 
-    __slots__ = ("kept", "makes_mask", "op")
+    __slots__ = ("kept", "makes_mask", "op", "text")
 
-    def __init__(self, original: Forward, op: PromptOp, *, makes_mask: bool) -> None:
+    def __init__(self, original: Forward, op: PromptOp, text: PromptedText, *, makes_mask: bool) -> None:
         super().__init__(original)
         self.op = op
+        self.text = text
         self.makes_mask = makes_mask
         self.kept: dict[int, Tensor | None] = {}
 
@@ -43,6 +45,7 @@ class LengthenedModel(Called):
         if given.get("past_key_values") is not None:
             raise UnsupportedError("a prompt behind the embeddings cannot go together with a cache")
         mask = given.get("attention_mask")
+        self.text.remember(mask)
         if mask is None and self.makes_mask:
             text = given.get("inputs_embeds")
             mask = torch.ones_like(given["input_ids"]) if text is None else text.new_ones(text.shape[:2])
@@ -72,7 +75,7 @@ class LengthenedEmbeddings(Pickled):
             kwargs["mask"] = self.model.mask()
         output = self.original(*args, **kwargs)
         text = output[0] if isinstance(output, tuple) else output
-        at = 1 if self.op.after_first else 0
+        at = self.model.text.ahead.at
         longer = torch.cat((text[:, :at], _rows(self.op, text), text[:, at:]), dim=1)
         return (longer, *output[1:]) if isinstance(output, tuple) else longer
 
@@ -119,12 +122,15 @@ class PaddingSeen(Called):
 class PromptedModel(Called):
     """Runs a model with a prompt in front of the word embeddings of its text."""
 
-    __slots__ = ("op", "tokens")
+    __slots__ = ("op", "text", "tokens")
 
-    def __init__(self, original: Forward, op: PromptOp, model: nn.Module, tokens: nn.Module) -> None:
+    def __init__(
+        self, original: Forward, op: PromptOp, model: nn.Module, tokens: nn.Module, text: PromptedText
+    ) -> None:
         super().__init__(original)
         self.op = op
         self.tokens = tokens
+        self.text = text
         if "inputs_embeds" not in self.names:
             raise UnsupportedError(
                 f"a {type(model).__name__} takes no inputs_embeds, so no prompt can stand among them"
@@ -133,6 +139,7 @@ class PromptedModel(Called):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Return what the model returns, longer by the prompt; behind a cache that holds the prompt, by nothing."""
         given = self.arguments(args, kwargs)
+        self.text.remember(given.get("attention_mask"))
         given |= _widened(given, "attention_mask", self.op)
         cache = given.get("past_key_values")
         positions = given.get("position_ids")

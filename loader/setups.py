@@ -31,7 +31,6 @@ from .combined import BLOCK, EMBEDDING, LINEAR, SITE, Averaged, Fused, Kind, Par
 from .combined_rows import Rows
 from .combined_tasks import TaskIds, Tasks
 from .compat import bound as compat_bound
-from .compat import check_prefixes
 from .layout import Ground
 from .norms import Normed, Own
 
@@ -112,14 +111,18 @@ def bound(node: Node | PerRow | Headed, leaf: Leaf, *, compat: bool = False) -> 
         return replace(made, binding=replace(made.binding, head=head))
     if isinstance(node, PerRow):
         children = {name: leaf(name) for name in node.names if name is not None}
-        return Setup(_by_rows([None if name is None else children[name] for name in node.names]))
+        rows = _by_rows([None if name is None else children[name] for name in node.names])
+        prefixes.check_bias(rows.attentions)
+        return Setup(rows)
     tasks = _tasks(node)
     if not compat:
-        return Setup(_bound(node, leaf, tasks), copies(node), tasks)
-    # Prefixes of one length and heads mean the same in `adapters`.
+        made = _bound(node, leaf, tasks)
+        prefixes.check_bias(made.attentions)
+        return Setup(made, copies(node), tasks)
+    # Heads and prefixes of one length mean the same in `adapters`.
     binding = _bound(node, partial(_unplaced, leaf), tasks)
-    check_prefixes(binding.attentions)
-    kept = {name: getattr(binding, name) for name in ("attentions", "positions", "head")}
+    kept = {"attentions": prefixes.as_in_adapters(binding.attentions)}
+    kept |= {name: getattr(binding, name) for name in ("positions", "head")}
     whole = replace(compat_bound(node, leaf, tasks), **kept)
     # There the first module that has adapters repeats the batch.
     return Setup(whole, copies(node) if whole.sites or whole.linears or whole.attentions else 1, tasks)

@@ -13,6 +13,8 @@ from .forwards import Called, Forward
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..methods import Ahead
+
 
 class Entered(NamedTuple):
     """What a stack of layers was called with.
@@ -21,11 +23,13 @@ class Entered(NamedTuple):
         mask: attention mask of its own text, None without one or where it reads no text.
         memory: mask of the text that it attends to besides, all ones if there is no mask of it; where it reads no
             text, that of the model around it; None without one.
+        knows_memory: whether there is a mask of what it attends to besides.
         follows: whether a cache holds the beginning of the text already.
     """
 
     mask: Tensor | None
     memory: Tensor | None
+    knows_memory: bool
     follows: bool
 
 
@@ -58,14 +62,17 @@ class StackInputs(Called):
     def _entered(self, inputs: dict[str, Any]) -> Entered:
         if self.around is not None:
             whole = self.around
-            return Entered(None, whole.entered().mask if whole.is_running() else None, follows=False)
+            memory = whole.entered().mask if whole.is_running() else None
+            return Entered(None, memory, knows_memory=memory is not None, follows=False)
         memory, source = inputs.get("encoder_attention_mask"), inputs.get("encoder_hidden_states")
+        known = memory is not None
         if memory is None and source is not None:
             memory = source.new_ones(source.shape[:2])
         cache = inputs.get("past_key_values")
         follows = cache is not None and bool(cache.get_seq_length() > 0)
         mask = inputs.get("attention_mask")
-        return Entered(mask if cache is None else _of_tokens(mask), memory, follows)
+        made = cache is not None or isinstance(mask, dict)
+        return Entered(_of_tokens(mask) if made else mask, memory, known, follows)
 
     def is_running(self) -> bool:
         """Return whether the stack is being run at the moment."""
@@ -76,8 +83,29 @@ class StackInputs(Called):
         return self.kept[0 if is_compiling() else get_ident()]
 
 
+class PromptedText:
+    """The text that a prompt has joined: where that stands, and the mask that the text came with.
+
+    Each thread has its own mask, which stays until the next call, as in StackInputs.
+    """
+
+    __slots__ = ("ahead", "kept")
+
+    def __init__(self, ahead: Ahead) -> None:
+        self.ahead = ahead
+        self.kept: dict[int, Tensor | None] = {}
+
+    def remember(self, mask: Tensor | None) -> None:
+        """Keep the mask (batch, text), None without one."""
+        self.kept[0 if is_compiling() else get_ident()] = mask
+
+    def mask(self) -> Tensor | None:
+        """Return the mask of the present call."""
+        return self.kept[0 if is_compiling() else get_ident()]
+
+
 def _of_tokens(mask: Any) -> Any:
-    """Return the mask (batch, sequence) behind one that `generate` made ready for a static cache.
+    """Return the mask (batch, sequence) behind one that `generate`, or a model around the stack, made ready.
 
     That is (batch, heads, queries, keys), boolean or added to the scores, or one for each kind of layers. In each of
     them a token sees itself unless it is padding.

@@ -89,6 +89,7 @@ from .loha import LohaConfig
 from .lokr import LokrConfig
 from .lora import LoraConfig
 from .method import (
+    Ahead,
     Binding,
     BlockOp,
     Chainable,
@@ -133,6 +134,7 @@ __all__ = [
     "METHODS",
     "PRESETS",
     "AdaloraConfig",
+    "Ahead",
     "BeftConfig",
     "Binding",
     "BlockOp",

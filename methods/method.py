@@ -100,17 +100,27 @@ class Chainable(Protocol):
         ...
 
 
+class Ahead(NamedTuple):
+    """Where a prompt stands in a sequence: `length` vectors behind the first `at` tokens of the text."""
+
+    length: int
+    at: int
+
+
 class BlockOp(Protocol):
     """Acts on the hidden states behind a layer; see sites.Block.
 
     It is not called for tokens that follow what a cache holds already: they are generated, not given.
     """
 
-    def __call__(self, hidden: Tensor, mask: Tensor | None, memory: Tensor | None) -> Tensor:
+    def __call__(
+        self, hidden: Tensor, mask: Tensor | None, memory: Tensor | None, prompt: Ahead | None = None
+    ) -> Tensor:
         """Return the new hidden states (batch, sequence, width).
 
-        mask (batch, sequence) is 0 at padding; memory (batch, source length) is the mask of another text in the same
-        model, which a decoder attends to or which stands beside an image; None where there is none.
+        mask (batch, text) is 0 at padding; memory (batch, source length) is the mask of another text in the same
+        model, which a decoder attends to or which stands beside an image; None where there is none. prompt has made
+        the sequence longer than the text.
         """
         ...
 

@@ -4,8 +4,8 @@
     h + Rᵀ  act(W h + b)                   DiReFT
 
 with W and R: r × d, at the first p positions of a text that are no padding and at its last s, each end with weights of
-its own unless they are tied; where the ends meet, the last ones win. While tokens of a text are generated one by one
-with a cache, the prompt alone is intervened on.
+its own unless they are tied; where the ends meet, the last ones win. The vectors of a prompt adapter are no part of the
+text. While tokens of a text are generated one by one with a cache, the text given is intervened on alone.
 
 The orthonormal rows are those that torch's `orthogonal` parametrisation makes of a matrix X: d × r. With Q the first r
 columns of the product of the Householder reflections below its diagonal, D its diagonal of signs, and an orthogonal
@@ -31,7 +31,7 @@ from ..sites import Block, Layout
 from .activations import NAMES, WITH_WEIGHTS, function, known
 from .config import Config
 from .derived import Derived
-from .method import Binding, Facts, Live, Method, Roles, Shapes
+from .method import Ahead, Binding, Facts, Live, Method, Roles, Shapes
 
 if TYPE_CHECKING:
     import torch
@@ -57,7 +57,8 @@ class ReftConfig(Config):
         non_linearity: name of the activation, or None.
         dropout: probability, on the whole new state, while training.
         positions: whose padding tells the positions: the stack's `own`, or as in `adapters` 1.3.0, where a decoder goes
-            by the encoder's text and an image tower by that of the text tower.
+            by the encoder's text and an image tower by that of the text tower. With a prompt in the sequence, `own` are
+            those of the text; `adapters` counts them in the text and takes as many from where the prompt begins.
         init_weights_seed: seed of the start values, or None for torch's global generator.
     """
 
@@ -264,8 +265,20 @@ class Reft:
         self.suffix = suffix
         self.mode = mode
 
-    def __call__(self, hidden: Tensor, mask: Tensor | None, memory: Tensor | None) -> Tensor:
+    def __call__(
+        self, hidden: Tensor, mask: Tensor | None, memory: Tensor | None, prompt: Ahead | None = None
+    ) -> Tensor:
         """Return the new hidden states (batch, sequence, width)."""
+        import torch
+
+        if prompt is None or self.config.positions == "adapters":
+            return self._counted(hidden, mask, memory)
+        begin, vectors, rest = hidden.split((prompt.at, prompt.length, hidden.shape[1] - prompt.at - prompt.length), 1)
+        text = self._counted(torch.cat((begin, rest), dim=1), mask, memory)
+        return torch.cat((text[:, : prompt.at], vectors, text[:, prompt.at :]), dim=1)
+
+    def _counted(self, hidden: Tensor, mask: Tensor | None, memory: Tensor | None) -> Tensor:
+        """Return the hidden states with those positions new that the masks tell."""
         length = hidden.shape[1]
         p, s = (min(count, length) for count in (self.config.prefix_positions, self.config.suffix_positions))
         by_other = memory is not None and self.config.positions == "adapters"

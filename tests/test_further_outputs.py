@@ -13,7 +13,7 @@ import pytest
 import torch
 from families import FAMILIES, batch
 from golden import Archive
-from make_further_cases import EVERYWHERE, MASKS, ON_BERT, with_head
+from make_further_cases import MASKS, cases_of, with_head
 from safetensors.torch import load_file
 from test_family_outputs import assert_same, base_of, close
 from tiny_models import answers
@@ -53,7 +53,7 @@ def language_model(family: str) -> PreTrainedModel:
 def test_there_are_cases_of_every_method_on_every_family() -> None:
     refused = {(row["family"], row["case"]): row["error"] for row in DOCUMENT["refused"]}
     made = {(case["family"], case["case"]) for case in DOCUMENT["cases"]}
-    wanted = {(family, case) for family in FAMILIES for case in EVERYWHERE} | {("bert", case) for case in ON_BERT}
+    wanted = {(family, case) for family in FAMILIES for case in cases_of(family)}
     assert made | refused.keys() == wanted
     assert {family for family, case in refused if case == "inverse"} == {"vit", "beit", "clip_vision_model"}
 

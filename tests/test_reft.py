@@ -19,6 +19,7 @@ from tiny_models import family, family_inputs, generated, hidden, inputs, model,
 from torch import nn
 from torch.nn.utils import parametrizations
 
+from adapterhub import Stack
 from adapterhub.converters import adapters as adapters_format
 from adapterhub.converters import read
 from adapterhub.errors import FormatError, UnsupportedError, UsageError
@@ -338,6 +339,46 @@ def test_layers_are_counted_through_all_stacks() -> None:
     again = adapters_format.decode(adapters_format.encode(made))
     assert again.config == made.config
     assert again.tensors.keys() == made.tensors.keys()
+
+
+@pytest.mark.parametrize("union", [True, False], ids=["one adapter", "a stack"])
+@pytest.mark.parametrize(
+    ("name", "prompt", "at"),
+    [
+        ("bert", "prompt_tuning[prompt_length=4]", 0),
+        ("deberta", "prompt_tuning[prompt_length=4]", 0),
+        ("distilbert", "prompt_tuning[prompt_length=4,combine=prefix_after_bos]", 1),
+        ("vit", "prompt_tuning[prompt_length=4]", 0),
+        ("bert", "prompt_tuning[prompt_length=4,place=tokens]", 0),
+        ("llama", "prompt_tuning[prompt_length=4,place=tokens]", 0),
+        ("t5", "prompt_tuning[prompt_length=4,place=tokens]", 0),
+    ],
+)
+def test_the_vectors_of_a_prompt_are_no_part_of_the_text(name: str, prompt: str, at: int, *, union: bool) -> None:
+    reft = "noreft[layers=[1],prefix_positions=2,suffix_positions=1]"
+    methods = {"x": f"{prompt}+{reft}"} if union else {"prompt": prompt, "reft": reft}
+    adapters = with_adapters(family(name), **methods)
+    batch = family_inputs(adapters.model)
+    key = "encoder_last_hidden_state" if name == "t5" else "last_hidden_state"
+    loaded = adapters._loaded["x" if union else "reft"].bank.tensors()
+    adapters.activate("x" if union else Stack("prompt", "reft"))
+    with torch.no_grad():
+        new = adapters.model(**batch)[key]
+        for tensor in (tensor for tensor_name, tensor in loaded.items() if ".reft_" in tensor_name):
+            tensor.zero_()
+        old = adapters.model(**batch)[key]
+    changed = [(row != other).any(dim=-1).nonzero().flatten().tolist() for row, other in zip(new, old, strict=True)]
+    ends = [9, 9] if name == "vit" else [8, 5]  # the last row of a text has padding
+    assert changed == [[i if i < at else i + 4 for i in (0, 1, end)] for end in ends]
+
+
+def test_an_adapter_with_a_prompt_is_written_with_the_positions_of_the_library_only(tmp_path: Path) -> None:
+    prompt = "prompt_tuning[prompt_length=4,sees_padding=true]"
+    adapters = with_adapters(model(), own=f"loreft+{prompt}", theirs=f"loreft[positions=adapters]+{prompt}")
+    with pytest.raises(UnsupportedError, match=r"before a prompt.*set positions='adapters'"):
+        adapters.save("own", tmp_path / "own", format="adapters")
+    adapters.save("theirs", tmp_path / "theirs", format="adapters")
+    assert read(tmp_path / "theirs").config == adapters.adapter("theirs").config
 
 
 @pytest.mark.parametrize(

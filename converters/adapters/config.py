@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ...adapter import JSON, MethodConfig
@@ -57,9 +58,7 @@ def decode(config: JSON, source: Source) -> tuple[MethodConfig, ...]:
         FormatError: a field is missing or has a wrong value.
         UnsupportedError: it names a method that this version does not run.
     """
-    found = tuple(ours for member in members(config) for ours in _decode_one(member, source))
-    _check_positions(found)
-    return found
+    return _counted_there([ours for member in members(config) for ours in _decode_one(member, source)])
 
 
 def encode(config: Sequence[MethodConfig], source: Source) -> JSON:
@@ -73,10 +72,10 @@ def encode(config: Sequence[MethodConfig], source: Source) -> JSON:
         others = [part for part in config if codec_of(part) is not None]
         said = f"the adapters format has no word for {', '.join(foreign)}"
         raise UnsupportedError("; ".join([said, *_refusals(others, source)]), hint="write it in the native format")
+    config = _counted_alone(config, source)
     refused = _refusals(config, source)
     if len(refused) > 1:
         raise UnsupportedError("; ".join(refused), hint="write it in the native format")
-    _check_positions(config)
     found: list[dict[str, JSON]] = []
     for part in config:
         codec = codec_of(part)
@@ -91,15 +90,38 @@ def encode(config: Sequence[MethodConfig], source: Source) -> JSON:
     return found[0] if len(found) == 1 else {"architecture": "union", "configs": found}
 
 
-def _check_positions(config: Sequence[MethodConfig]) -> None:
-    """Refuse interventions on a text that a prompt of the same adapter has made longer."""
-    reft = [part for part in config if isinstance(part, ReftConfig)]
-    if reft and any(isinstance(part, PromptTuningConfig) for part in config):
+def _beside_prompt(config: Sequence[MethodConfig]) -> bool:
+    """Return whether ReFT counts its positions in a text that a prompt of the same adapter has joined."""
+    return any(isinstance(part, PromptTuningConfig) for part in config)
+
+
+def _counted_there(config: Sequence[MethodConfig]) -> tuple[MethodConfig, ...]:
+    """Return members with what the library makes of ReFT's positions beside a prompt."""
+    if not _beside_prompt(config):
+        return tuple(config)
+    return tuple(replace(part, positions="adapters") if isinstance(part, ReftConfig) else part for part in config)
+
+
+def _counted_alone(config: Sequence[MethodConfig], source: Source) -> list[MethodConfig]:
+    """Return members with the positions that the fields of each alone stand for.
+
+    Raises:
+        UnsupportedError: the library would count positions otherwise.
+    """
+    if not _beside_prompt(config):
+        return list(config)
+    if any(isinstance(part, ReftConfig) and part.positions != "adapters" for part in config):
         raise UnsupportedError(
             "`adapters` counts the positions of ReFT in the text as it was before a prompt of the same adapter joined"
             " it, so that they are not its first and last ones",
-            hint="keep the two in adapters of their own",
+            hint="set positions='adapters', keep the two in adapters of their own, or write them in the native format",
         )
+    return [
+        replace(part, positions=reft.positions(part.suffix_positions, source.row))
+        if isinstance(part, ReftConfig)
+        else part
+        for part in config
+    ]
 
 
 def _refusals(config: Sequence[MethodConfig], source: Source) -> list[str]:

@@ -16,7 +16,7 @@ Source: adapters 1.3.0, configuration/adapter_config.py (ReftConfig), methods/re
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ...adapter import JSON, MethodConfig
 from ...architectures import Architecture
@@ -68,8 +68,8 @@ def decode(fields: Fields, source: Source) -> MethodConfig:
     activation = values.get("non_linearity")
     if isinstance(activation, str):
         values["non_linearity"] = present(activation, source)
-    positions = _positions(values.get("suffix_positions", 0), source.row)
-    return config_from_json(ReftConfig, {"method": ReftConfig.method, **values, "positions": positions})
+    counted = positions(values.get("suffix_positions", 0), source.row)
+    return config_from_json(ReftConfig, {"method": ReftConfig.method, **values, "positions": counted})
 
 
 def encode(config: ReftConfig, source: Source) -> dict[str, JSON]:
@@ -83,11 +83,11 @@ def encode(config: ReftConfig, source: Source) -> dict[str, JSON]:
             "the adapters format has no word for a DiReFT with an activation: its library would read a NoReFT",
             hint="write it in the native format",
         )
-    positions = _positions(config.suffix_positions, source.row)
-    if config.positions != positions:
+    counted = positions(config.suffix_positions, source.row)
+    if config.positions != counted:
         raise UnsupportedError(
-            f"the adapters format counts the positions in {source.row.name} models as positions={positions} says",
-            hint=f"set positions={positions}, or write it in the native format",
+            f"the adapters format counts the positions in {source.row.name} models as positions={counted} says",
+            hint=f"set positions={counted}, or write it in the native format",
         )
     fields = {name: value for name, value in config.to_json().items() if name in FIELDS}
     if config.non_linearity is not None:
@@ -95,7 +95,7 @@ def encode(config: ReftConfig, source: Source) -> dict[str, JSON]:
     return {**DEFAULTS, **fields}
 
 
-def _positions(suffix: JSON, row: Architecture) -> str:
+def positions(suffix: JSON, row: Architecture) -> Literal["own", "adapters"]:
     """Return how the library counts; it matters for the last positions where a model has several parts."""
     behind = (part.role for stack in row.layers[1:] for part in stack.sublayers)
     return "adapters" if suffix and ("cross_attention" in behind or row.embeddings[1:]) else "own"

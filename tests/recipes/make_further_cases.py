@@ -74,6 +74,8 @@ REFT: Options = {
 }
 NOREFT = REFT | {"orthogonality": False}
 SMALL: Options = {"reduction_factor": 16}
+PROMPT: Options = {"architecture": "prompt_tuning", "prompt_length": 3}
+AFTER_BOS = PROMPT | {"combine": "prefix_after_bos"}
 
 EVERYWHERE: dict[str, list[Options]] = {
     "compacter": [DOUBLE_PHM],
@@ -114,18 +116,35 @@ ON_BERT: dict[str, list[Options]] = {
     "reft-layers": [NOREFT | {"layers": [0]}],
     "reft-tanh": [REFT | {"non_linearity": "tanh", "dropout": 0.3, "init_weights_seed": 2}],
     "reft-and-bottleneck": [REFT, SEQ | SMALL],
+    "reft-bos-tied": [REFT | {"tied_weights": True, "prefix_positions": 4}, AFTER_BOS],
+    "prompt-reft-suffix": [PROMPT, REFT | {"prefix_positions": 0, "suffix_positions": 3}, SEQ | SMALL],
     "reft-compacter-inverse": [NOREFT, SEQ_PHM | INVERSE, {"architecture": "lora", "r": 2, "alpha": 3}],
 }
+WITH_PROMPT: dict[str, list[Options]] = {
+    "reft-prompt": [REFT | {"suffix_positions": 1}, PROMPT],
+    "prompt-noreft": [AFTER_BOS, NOREFT],
+}
+"""Cases of the families that have prompts in the library; they bring ReFT along."""
+
+PROMPTED = (
+    *("bert", "roberta", "xlm-roberta", "distilbert", "albert", "electra", "deberta", "deberta-v2"),
+    *("xmod", "bert-generation", "vit", "beit"),
+)
 MASKS = {"left": [[1, 1, 1, 1, 1], [0, 0, 1, 1, 1]], "none": None}
 """Further masks for the cases of ReFT on BERT."""
 
 
+def cases_of(name: str) -> dict[str, list[Options]]:
+    """Return the cases of a family."""
+    return EVERYWHERE | (ON_BERT if name == "bert" else {}) | (WITH_PROMPT if name in PROMPTED else {})
+
+
 def config_of(members: list[Options]) -> Any:
     """Return the configuration of an adapter."""
-    from adapters import BnConfig, ConfigUnion, LoRAConfig
+    from adapters import BnConfig, ConfigUnion, LoRAConfig, PromptTuningConfig
     from adapters.configuration.adapter_config import ReftConfig
 
-    kinds = {"reft": ReftConfig, "lora": LoRAConfig, None: BnConfig}
+    kinds = {"reft": ReftConfig, "lora": LoRAConfig, "prompt_tuning": PromptTuningConfig, None: BnConfig}
     found = [kinds[member.get("architecture")].from_dict(dict(member)) for member in members]
     return found[0] if len(found) == 1 else ConfigUnion(*found)
 
@@ -276,7 +295,7 @@ def make(archive: Path) -> None:
         refused: list[Options] = []
         expected: dict[str, Any] = {}
         for name in FAMILIES:
-            for case, members in (EVERYWHERE | ON_BERT if name == "bert" else EVERYWHERE).items():
+            for case, members in cases_of(name).items():
                 try:
                     found, fields = make_case(root, name, case, members)
                 except CRASHES as error:
@@ -287,10 +306,8 @@ def make(archive: Path) -> None:
                 if not found:
                     continue
                 before = output(plain(name), inputs_of(name, members))
-                assert name in MUTED or relative({"": found[f"{name}-{case}"]}, {"": before}) > LEAST_EFFECT, (
-                    name,
-                    case,
-                )
+                text = found[f"{name}-{case}"][:, -before.shape[1] :] if before.dim() == 3 else found[f"{name}-{case}"]
+                assert name in MUTED or relative({"": text}, {"": before}) > LEAST_EFFECT, (name, case)
                 expected |= found
         pack_listed(root, archive, "further-cases", cases, refused, expected)
 
