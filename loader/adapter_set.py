@@ -222,7 +222,8 @@ class AdapterSet:
         """Give each row of the batches in a `with` block its own adapter, None the base model.
 
         Methods and sizes may differ from row to row. Batches must have as many rows as there are names. Weights of
-        adapters that are alike are gathered once; writes that autograd does not see (`parameter.data`) must come first.
+        adapters that are alike are gathered once, and again when a parameter was written to or got other `data`. Writes
+        that leave no trace (`parameter.data.copy_`) must come before the block.
 
         Raises:
             NotFoundError: no adapter of one of the names is loaded.

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.compiler import is_compiling
 
 from ..errors import UnsupportedError, UsageError
-from ..methods.rows import Stackable, versions
+from ..methods.rows import Stackable, state
 from .combined import Args, Combined, Index, Kind, Op
 
 
@@ -79,7 +79,7 @@ class _Group:
         present = {id(op): op for op in ops if op is not None}
         self.one = len(present) <= 1 and all(op is ops[0] for op in ops)
         self.parameters = [] if self.one else [p for op in present.values() for p in op.parameters]
-        self.made: tuple[tuple[int, ...], Op] | None = None
+        self.made: tuple[tuple[int, ...], Op, list[torch.UntypedStorage]] | None = None
         self.rows: Tensor | None = None
 
     def index(self, args: Args) -> Index:
@@ -108,11 +108,17 @@ class _Group:
             return self.ops[0]
         if torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters):
             return self._stacked()
-        state = () if is_compiling() else versions(self.parameters)
-        if self.made is None or (state and self.made[0] != state):
+        now = () if is_compiling() else state(self.parameters)
+        if self.made is None or (now and self.made[0] != now):
             with torch.no_grad():
-                self.made = (state, self._stacked())
+                # The storages are held, so that no other tensor gets their address.
+                self.made = (now, self._stacked(), [p.untyped_storage() for p in self.parameters])
         return self.made[1]
+
+    def __getstate__(self) -> Any:
+        """Return what a copy takes over: all but what is gathered."""
+        pair: Any = super().__getstate__()  # with slots it is a pair
+        return pair[0], {**pair[1], "made": None}
 
     def _stacked(self) -> Op:
         return next(op for op in self.ops if op is not None).stacked(self.ops)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -97,10 +97,14 @@ def selected(mask: Tensor, chosen: Tensor, other: Tensor) -> Tensor:
     return torch.where(mask.view(-1, *(1,) * (chosen.ndim - 1)), chosen, other)
 
 
-def versions(parameters: Sequence[Any]) -> tuple[int, ...]:
-    """Return numbers that change when one of the tensors is written to."""
-    return tuple(map(_version, parameters))
+def state(parameters: Sequence[Tensor]) -> tuple[int, ...]:
+    """Return numbers that change when one of the tensors is written to, or gets another storage (`parameter.data = …`).
+
+    What is written past autograd into the same storage (`parameter.data.copy_`) leaves no trace.
+    """
+    return (*map(_version, parameters), *map(_address, parameters))
 
 
 _version = operator.attrgetter("_version")
-"""In C: it is asked of every tensor in every forward pass."""
+_address = operator.methodcaller("data_ptr")
+"""In C: they are asked of every tensor in every forward pass."""

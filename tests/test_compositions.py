@@ -120,14 +120,18 @@ def test_the_operations_of_a_mixed_batch_do_not_depend_on_the_number_of_adapters
     assert counts[0][0] > counts[0][1], "the first pass gathers the weights"
 
 
-def test_weights_that_change_inside_per_row_are_seen(adapters: AdapterSet) -> None:
+@pytest.mark.parametrize("way", ["in place", "other data"])
+def test_weights_that_change_inside_per_row_are_seen(adapters: AdapterSet, way: str) -> None:
     names = ["lora", "pfeiffer", "wide", "houlsby"]
     with adapters.per_row(names):
         before = run(adapters)
         for name in names:
             for parameter in adapters.model.adapterhub._modules[name].parameters():
                 with torch.no_grad():
-                    parameter.mul_(1.5)
+                    if way == "in place":
+                        parameter.mul_(1.5)
+                    else:
+                        parameter.data = parameter.data * 1.5
         after = run(adapters)
     for row, name in enumerate(names):
         assert not near(before[row], after[row])
