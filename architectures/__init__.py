@@ -84,6 +84,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     qwen.QWEN3,
     gemma.GEMMA2,
     gemma.GEMMA3_TEXT,
+    gemma.GEMMA3,
     phi.ROW,
     t5.T5,
     t5.MT5,

@@ -351,6 +351,8 @@ class Architecture:
         pooler: module whose output a head with pooling `pooler` reads, or None.
         former: (path of earlier releases of transformers, today's) pairs, whole or the beginning of a module path up to
             a dot, with `{i}` for an index, the longer ones first; the first that matches counts, in both directions.
+        older: such pairs for names that were given up before the last of the releases that `former` is about.
+        common: whether families without a row have the same module paths, so that these alone do not tell the family.
         swapped: whether files of `adapters` call the feed-forward `output` intermediate and the other way round.
         may_lack: paths of what some models of the family do not have, with all that is inside: one of two towers.
         presumes: (attribute of the configuration, value) pairs that a model must have for the row to describe it.
@@ -371,6 +373,8 @@ class Architecture:
     heads: tuple[HeadName, ...] = ()
     pooler: str | None = None
     former: tuple[tuple[str, str], ...] = ()
+    older: tuple[tuple[str, str], ...] = ()
+    common: bool = False
     swapped: bool = False
     may_lack: tuple[str, ...] = ()
     presumes: tuple[tuple[str, bool], ...] = ()
@@ -382,11 +386,15 @@ class Architecture:
 
     def present(self, path: str) -> str:
         """Return today's name of a module path that an earlier release of transformers may have written."""
-        return _renamed(path, self.former)
+        return _renamed(_renamed(path, self.older), self.former)
 
     def past(self, path: str) -> str:
         """Return what releases of transformers before 5 called a module path of today; present(past(p)) == p."""
         return _renamed(path, tuple((today, former) for former, today in self.former))
+
+    def oldest(self, path: str) -> str:
+        """Return what the releases that `older` is about called a module path; present(oldest(p)) == p."""
+        return _renamed(self.past(path), tuple((today, older) for older, today in self.older))
 
 
 def _renamed(path: str, rules: tuple[tuple[str, str], ...]) -> str:

@@ -1,8 +1,10 @@
-"""Gemma 2 and the text model of Gemma 3 (Gemma Team 2024, 2025), with norms in front of and behind each sublayer.
+"""Gemma 2 and Gemma 3 (Gemma Team 2024, 2025), with norms in front of and behind each sublayer.
 
 A sublayer gives x + LN(d): the norm acts on d before the residual connection. In `adapters` d is the output of the last
 projection, so the model's own norm and residual connection follow the adapter. Where a configuration has
 `original_ln_before`, the adapter reads LN(d + x), with the norm behind the sublayer *of the last layer* for all layers.
+
+Gemma 3 with images is described as its language model; the maps of its image tower are targets by their paths alone.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 
 from . import llama
-from .architecture import Architecture, Sublayer
+from .architecture import Architecture, HeadName, Sublayer
 
 LAYERS = dataclasses.replace(
     llama.LAYERS,
@@ -64,4 +66,17 @@ GEMMA3_TEXT = dataclasses.replace(
             strict=True,
         )
     ),
+)
+
+GEMMA3 = dataclasses.replace(
+    GEMMA3_TEXT,
+    name="gemma3",
+    model_types=("gemma3",),
+    layers=(GEMMA3_TEXT.layers[0].moved("language_model.", config="text_config."),),
+    norms=("language_model.norm",),
+    embeddings=(),  # what enters the language model are tokens and images
+    heads=(HeadName(classes=("Gemma3ForConditionalGeneration",), kind="causal_lm", linears=("lm_head",)),),
+    former=(("vision_tower.vision_model", "vision_tower"),),
+    older=(("language_model.model", "language_model"),),  # before transformers 4.52
+    common=True,
 )

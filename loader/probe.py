@@ -68,7 +68,8 @@ def default_inputs(ground: Ground, settings: Settings, head: MethodConfig | None
         found["decoder_input_ids"] = _tokens(ground, 4)
     if "lang_ids" in taken and setting(ground.bare.config, "default_language") is None:
         found["lang_ids"] = torch.zeros(2, dtype=torch.long)
-    found |= {name: _tile(shape[0]) for name, shape in _sizes(ground).items() if name in taken}
+    if not found or setting(ground.bare.config, "image_token_id") is None:  # else images have places among the tokens
+        found |= {name: _tile(shape[0]) for name, shape in _sizes(ground).items() if name in taken}
     return found if "input_ids" not in found else _with_head(found, settings, head)
 
 

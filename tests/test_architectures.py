@@ -107,8 +107,13 @@ COUNTS = {
 }
 
 
+APART = {"gemma3"}
+"""Rows of models that read images and text, whose tiny models are in test_images_and_text.py."""
+
+
 def test_every_row_has_a_tiny_model() -> None:
-    assert {row.name for row in ARCHITECTURES} == {one.row for one in FAMILIES.values()} == {*FORMER} - {*VARIANTS}
+    rows = {row.name for row in ARCHITECTURES} - APART
+    assert rows == {one.row for one in FAMILIES.values()} == {*FORMER} - {*VARIANTS}
     assert COUNTS.keys() == FAMILIES.keys()
 
 
@@ -290,7 +295,8 @@ def test_former_names_are_found_with_indices_too() -> None:
 
 
 def head_classes() -> list[tuple[str, str]]:
-    return [(row.name, cls) for row in ARCHITECTURES for head in row.heads for cls in head.classes]
+    rows = [row for row in ARCHITECTURES if row.name not in APART]
+    return [(row.name, cls) for row in rows for head in row.heads for cls in head.classes]
 
 
 @pytest.mark.parametrize(("name", "cls"), head_classes())

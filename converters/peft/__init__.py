@@ -243,6 +243,7 @@ def _kept(names: Naming, found: keys.Split, beside: along.Along) -> dict[str, JS
     """Return what is to be remembered of the names in a file."""
     extra: dict[str, JSON] = {"prefix": names.prefix}
     extra |= {"former": True} if names.former else {}
+    extra |= {"older": True} if names.older else {}
     extra |= {"aliases": sorted(found.aliased)} if found.aliased else {}
     return extra | ({"unread": along.unread_json(beside.unread)} if beside.unread else {})
 
@@ -269,7 +270,8 @@ def _names(adapter: Adapter, row: Architecture) -> Naming:
     """Return how module paths are written for the class that an adapter is written for."""
     extra = _extra(adapter.manifest)
     if "prefix" in extra:
-        return Naming(row, extra["prefix"], extra.get("former") is True, outer=outer_words(row))
+        former, older = (extra.get(name) is True for name in ("former", "older"))
+        return Naming(row, extra["prefix"], former, outer=outer_words(row), older=older)
     return Naming(row, _wrapping(adapter, row)[0], outer=outer_words(row))
 
 

@@ -7,6 +7,7 @@ where these do not help either, the others are remembered.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ class Naming:
         row: the family.
         prefix: the word that the wrapped class puts in front of a path in the base model, or "".
         former: whether paths are those of releases of transformers before 5.
+        older: whether they are those of releases before the last of these, see Architecture.older.
         others: names of rows with the same paths.
         outer: first words of paths around the base model, such as `lm_head`.
     """
@@ -35,6 +37,7 @@ class Naming:
     former: bool = False
     others: tuple[str, ...] = ()
     outer: frozenset[str] = frozenset()
+    older: bool = False
 
     def ours(self, path: str) -> str:
         """Return the path in the base model of today, or in the whole model for what stands around that."""
@@ -46,7 +49,7 @@ class Naming:
         """Return what the keys call a path of ours."""
         if self.prefix and path.partition(".")[0] in self.outer:
             return path
-        written = self.row.past(path) if self.former else path
+        written = self.row.oldest(path) if self.older else self.row.past(path) if self.former else path
         return f"{self.prefix}.{written}" if self.prefix else written
 
 
@@ -75,8 +78,15 @@ def naming(paths: Iterable[str], document: Mapping[str, JSON], wanted: Architect
     row, prefix = _chosen(fitting, document, wanted)
     decided = row == wanted or _said(document)
     others = () if decided else tuple(dict.fromkeys(other.name for other, _ in fitting if other.name != row.name))
-    former = any(row.present(inside) != inside for inside in _insides(seen, prefix))
-    return Naming(row, prefix, former, others, outer_words(row))
+    if row.common and not decided and not _is_in_name(row, document):
+        raise UnsupportedError(
+            f"the module paths in the keys are those of {row.name}, and of other families; nothing says which it is",
+            hint="load it onto its base model, or name that model's family",
+        )
+    insides = _insides(seen, prefix)
+    former = any(row.present(inside) != inside for inside in insides)
+    older = any(row.present(inside) != _by_former(row, inside) for inside in insides)
+    return Naming(row, prefix, former, others, outer_words(row), older)
 
 
 def told(document: Mapping[str, JSON], wanted: Architecture | None) -> Naming:
@@ -175,6 +185,17 @@ def _chosen(
     words = {len(_plain(kind)): row for row in reversed(rows) for kind in row.model_types if _plain(kind) in name}
     row = words[max(words)] if words else rows[0]
     return next((found, prefix) for found, prefix in fitting if found == row)
+
+
+def _by_former(row: Architecture, path: str) -> str:
+    """Return today's name of a path, as far as it is not of a release before those that `former` is about."""
+    return dataclasses.replace(row, older=()).present(path)
+
+
+def _is_in_name(row: Architecture, document: Mapping[str, JSON]) -> bool:
+    """Return whether the base model's id has a word for the family."""
+    name = _plain(document.get("base_model_name_or_path"))
+    return any(_plain(kind) in name for kind in row.model_types)
 
 
 def _said(document: Mapping[str, JSON]) -> str:
