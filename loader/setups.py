@@ -116,14 +116,14 @@ def bound(node: Node | PerRow | Headed, leaf: Leaf, *, compat: bool = False) -> 
         return Setup(rows)
     tasks = _tasks(node)
     if not compat:
-        made = _bound(node, leaf, tasks)
-        prefixes.check_bias(made.attentions)
-        return Setup(made, copies(node), tasks)
+        whole = _bound(node, leaf, tasks)
+        prefixes.check_bias(whole.attentions)
+        return Setup(whole, copies(node), tasks)
     # Heads and prefixes of one length mean the same in `adapters`.
     binding = _bound(node, partial(_unplaced, leaf), tasks)
-    kept = {"attentions": prefixes.as_in_adapters(binding.attentions)}
-    kept |= {name: getattr(binding, name) for name in ("positions", "head")}
-    whole = replace(compat_bound(node, leaf, tasks), **kept)
+    attentions = prefixes.as_in_adapters(binding.attentions)
+    kept = {name: getattr(binding, name) for name in ("positions", "head")}
+    whole = replace(compat_bound(node, leaf, tasks), attentions=attentions, **kept)
     # There the first module that has adapters repeats the batch.
     return Setup(whole, copies(node) if whole.sites or whole.linears or whole.attentions else 1, tasks)
 

@@ -81,7 +81,7 @@ def gemma(cls: type[PreTrainedModel] = Gemma3ForConditionalGeneration) -> PreTra
         text_config={**TEXT, "head_dim": 16, "sliding_window": 16, "query_pre_attn_scalar": 16},
         vision_config=VISION,
         mm_tokens_per_image=4,
-        image_token_id=IMAGE,
+        image_token_index=IMAGE,
     )
     made: PreTrainedModel = settle(cls(config))
     return made

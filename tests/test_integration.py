@@ -9,7 +9,19 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import VOCABULARY, cast, classifier, hidden, inputs, logits, model, randomise, with_adapters
+from tiny_models import (
+    VOCABULARY,
+    cast,
+    classifier,
+    family,
+    family_inputs,
+    hidden,
+    inputs,
+    logits,
+    model,
+    randomise,
+    with_adapters,
+)
 from torch.utils.data import Dataset
 from transformers import BertTokenizerFast, PreTrainedModel, Trainer, TrainingArguments, pipeline
 
@@ -66,6 +78,20 @@ def test_a_compiled_model_follows_every_activation_without_a_graph_break(family:
         adapters.activate(name)
         with torch.no_grad():
             assert torch.allclose(compiled(**inputs()).last_hidden_state, hidden(base), atol=1e-6), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("languages", [{}, {"lang_ids": torch.tensor([0, 1])}], ids=["of the model", "of each row"])
+def test_a_model_that_chooses_modules_by_language_is_compiled_without_a_graph_break(languages: dict[str, Any]) -> None:
+    base = family("xmod")
+    batch = family_inputs(base) | languages
+    adapters = with_adapters(base, a=SEQ, b="lora", c="loreft[dropout=0]", d="prefix_tuning_flat[prefix_length=3]")
+    torch._dynamo.reset()
+    compiled = torch.compile(base, backend="eager", fullgraph=True)
+    for name in (None, *adapters.names):
+        adapters.activate(name)
+        with torch.no_grad():
+            assert torch.allclose(compiled(**batch).last_hidden_state, hidden(base, batch), atol=1e-6), name
 
 
 @pytest.mark.slow

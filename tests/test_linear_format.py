@@ -355,3 +355,14 @@ def test_other_factors_of_inputs_are_refused(activation: str, sign: float, named
     with pytest.raises(UnsupportedError, match="it scales outputs, not what maps read"):
         convert(path, tmp_path / "out", to="adapters", base=behind(activation) if named else None)
     assert not (tmp_path / "out").exists()
+
+
+def test_magnitudes_of_a_joint_map_are_refused_because_the_library_does_not_use_them() -> None:
+    # With one of query, key and value it saves them, with several it fails: there is one for each map, of all rows.
+    parts = changed("gpt2-lora-k", use_dora=True)
+    own = dict(parts.tensors["adapter"])
+    own |= {key.replace("lora_A", "m.weight"): torch.ones(32, 1) for key in own if key.endswith(".lora_A")}
+    with pytest.raises(
+        UnsupportedError, match=r"query, key and value side by side, where `adapters` saves.*use_dora=False"
+    ):
+        adapters.decode(Parts(parts.documents, {"adapter": own}))
