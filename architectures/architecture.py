@@ -275,6 +275,7 @@ class EmbeddingNames:
         model: module that is called with the token ids and their mask, or "" for the base model itself.
         reader: module that is called with the same mask as `encoder_attention_mask`, or None.
         lengthens: whether the layers take their length from the output of path, so that a prompt may be put there.
+        fixed_by: attributes of the configuration each of which fixes that length, where it is set.
         sees_padding: whether a prompt there sees the text's padding in `adapters`.
     """
 
@@ -286,6 +287,7 @@ class EmbeddingNames:
     model: str = ""
     reader: str | None = None
     lengthens: bool = False
+    fixed_by: tuple[str, ...] = ()
     sees_padding: bool = False
 
     def embedding(self, width: int) -> Embedding:
@@ -348,6 +350,7 @@ class Architecture:
         norms: layer norms outside the layers.
         embeddings: what enters the layers, one for each tower.
         heads: the heads of its classes.
+        around: modules that classes with a head have around the base model besides those of `heads`.
         pooler: module whose output a head with pooling `pooler` reads, or None.
         former: (path of earlier releases of transformers, today's) pairs, whole or the beginning of a module path up to
             a dot, with `{i}` for an index, the longer ones first; the first that matches counts, in both directions.
@@ -371,6 +374,7 @@ class Architecture:
     norms: tuple[str, ...] = ()
     embeddings: tuple[EmbeddingNames, ...] = ()
     heads: tuple[HeadName, ...] = ()
+    around: tuple[str, ...] = ()
     pooler: str | None = None
     former: tuple[tuple[str, str], ...] = ()
     older: tuple[tuple[str, str], ...] = ()

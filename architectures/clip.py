@@ -62,6 +62,7 @@ TEXT = Architecture(
     layers=(TEXT_LAYERS,),
     norms=("final_layer_norm",),
     embeddings=(EmbeddingNames(path="embeddings", tokens="embeddings.token_embedding", stack="clip_text_model_self"),),
+    around=("text_projection",),
     former=tuple((f"text_model.{name}", name) for name in ("encoder.layers.{i}", "embeddings", "final_layer_norm")),
     reads="eos",
 )
@@ -73,6 +74,7 @@ VISION = Architecture(
     layers=(VISION_LAYERS,),
     norms=("pre_layrnorm", "post_layernorm"),
     embeddings=(EmbeddingNames(path="pre_layrnorm", tokens=None, stack="clip_vision_model_self"),),
+    around=("visual_projection",),
     former=tuple(
         (f"vision_model.{name}", name)
         for name in ("encoder.layers.{i}", "embeddings", "pre_layrnorm", "post_layernorm")

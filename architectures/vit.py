@@ -90,7 +90,14 @@ BEIT = Architecture(
     prefixes=("beit",),
     layers=(dataclasses.replace(LAYERS, sublayers=sublayers("drop_path", "output_adapters")),),
     norms=("layernorm", "pooler.layernorm"),
-    embeddings=(EmbeddingNames(path="embeddings", tokens=None, lengthens=True),),
+    embeddings=(
+        EmbeddingNames(
+            path="embeddings",
+            tokens=None,
+            lengthens=True,
+            fixed_by=("use_relative_position_bias", "use_shared_relative_position_bias"),
+        ),
+    ),
     heads=(
         HeadName(
             classes=("BeitForImageClassification",),

@@ -8,6 +8,7 @@ Each departure, in one place:
 - Split, BatchSplit, Parallel and Average: what enters the children is made once, as the first adapter wants it; a
   child that is a stack makes it once more; a child that has nothing there leaves what was made.
 - Stack of updates of linear maps: the next is applied to the change that the one before made, so the changes multiply.
+- Rows of which the first have no update at a linear map: those of the others are lost; the next of a stack acts on all.
 - Fuse of parallel bottlenecks adds x once more.
 - Layers, embeddings and prompts: only the first adapter acts.
 - Prefixes of different lengths side by side: rows see what the shorter ones are filled up with; see prefix_filling.py.
@@ -241,7 +242,7 @@ class CompatLinear:
         y = forward(x)
         change = self._compose(self.node, x, None)
         if change is None:
-            return y
+            raise UnsupportedError("no change of any adapter reaches a linear map, at which `adapters` fails")
         found: Tensor = self.ops[_last(self.node, self.ops)].changed(y, change)
         return found
 
@@ -267,10 +268,12 @@ class CompatLinear:
         parts = x.split(list(_sizes(node, x.shape[0])))
         before = [None] * len(parts) if change is None else change.split([len(part) for part in parts])
         done = [self._compose(c, part, b) for c, part, b in zip(node.children, parts, before, strict=True)]
+        if done[0] is None:
+            return None  # what changes the other rows is lost there
         present = [part for part in done if part is not None]
-        if present and len(present) < len(done):
+        if len(present) < len(done):
             raise UnsupportedError("rows of which some have no adapter at a linear map fail in `adapters`")
-        return torch.cat(present) if present else None
+        return torch.cat(present)
 
     def _average(self, node: Average, x: Tensor, change: Tensor | None) -> Tensor | None:
         children = [c for c in node.children if any(name in self.ops for name in leaves(c))]

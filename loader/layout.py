@@ -273,6 +273,8 @@ def _embeddings(row: Architecture, bare: PreTrainedModel, modules: dict[str, nn.
             _module(names.path, modules, row)
             width = next(found for name in names.width if (found := setting(bare.config, name)) is not None)
             found = names.embedding(width)
+            if any(setting(bare.config, name) for name in names.fixed_by):
+                found = dataclasses.replace(found, lengthens=False)
             yield found if found.reader in modules else dataclasses.replace(found, reader=None)
 
 

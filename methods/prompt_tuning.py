@@ -103,7 +103,7 @@ def entrance(layout: Layout, place: Place) -> tuple[Embedding, str]:
     if not embedding.lengthens:
         raise UnsupportedError(
             f"{layout.architecture} models fix their length before {embedding.path}, where the prompt would be put",
-            hint="use place='tokens'",
+            hint="use place='tokens'" if embedding.tokens else "",
         )
     return embedding, embedding.path
 

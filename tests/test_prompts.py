@@ -279,6 +279,7 @@ def test_a_stack_may_have_one_prompt() -> None:
     ("name", "text", "says"),
     [
         ("gpt2", BEHIND, "fix their length before drop"),
+        ("beit", BEHIND, "fix their length before embeddings"),  # it has a relative position bias
         ("llama", BEHIND, "place='tokens'"),
         ("vit", TOKENS, "read no tokens"),
         ("clip", TOKENS, "2 inputs"),

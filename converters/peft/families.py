@@ -113,6 +113,11 @@ def told(document: Mapping[str, JSON], wanted: Architecture | None) -> Naming:
 
 def outer_words(row: Architecture) -> frozenset[str]:
     """Return the first words of the paths that classes of a family with a head have around the base model."""
+    return _telling(row) | {path.partition(".")[0] for path in row.around}
+
+
+def _telling(row: Architecture) -> frozenset[str]:
+    """Return those of these words that no other family has inside its base model."""
     inner = {path.partition(".")[0] for path in _places(row)}
     outer = {path.partition(".")[0] for head in row.heads for path in (*head.linears, head.norm or "") if path}
     return frozenset((outer | _USUAL) - inner)
@@ -125,12 +130,12 @@ _USUAL = {"lm_head", "classifier", "score", "qa_outputs", "cls", "pre_classifier
 def _score(row: Architecture, prefix: str, kinds: Sequence[str]) -> int:
     """Return how much of these paths a row knows with a prefix: 2 for each module that it names, 1 in its layers."""
     found = 0
-    outer = outer_words(row)
+    outer = _telling(row)
     for kind in kinds:
         inside = kind.removeprefix(f"{prefix}.") if prefix else kind
         if inside == kind and prefix:
             found += any(kind == path for head in row.heads for path in head.linears) + (
-                kind.partition(".")[0] in outer
+                kind in row.around or kind.partition(".")[0] in outer
             )
             continue
         found += _known(row, row.present(inside))
