@@ -81,8 +81,8 @@ def runs(row: Architecture, named: Sequence[Collection[Index]], left_out: Collec
     first = 0
     for number, stack in enumerate(row.layers):
         first = 0 if stack.restarts else first
-        run = Run(first, _sizes(named[number], stack.path.count("{i}")))
-        behind = _next(row, named, number)
+        run = _smallest(stack, first, named[number], left_out)
+        behind = _next(row, named, number, left_out)
         while first + run.count in left_out and run.count <= MOST_LAYERS:
             if _is_complete(run, behind, left_out, empty=not named[number] and row.may_lack != ()):
                 break
@@ -92,6 +92,17 @@ def runs(row: Architecture, named: Sequence[Collection[Index]], left_out: Collec
         made.append(run)
         first += run.count
     return made
+
+
+def _smallest(stack: Layers, first: int, named: Collection[Index], left_out: Collection[int]) -> Run:
+    """Return the layers up to the last that has tensors; groups are as large as what is left out in them tells."""
+    run = Run(first, _sizes(named, stack.path.count("{i}")))
+    larger = run
+    while len(run.sizes) > 1 and any(larger.number(index) in left_out for index in named):
+        larger = Run(first, (run.sizes[0], larger.sizes[1] + 1))
+        if larger.number(max(named)) > max(left_out):
+            return run if any(larger.number(index) in left_out for index in named) else larger
+    return larger
 
 
 def _longer(run: Run) -> Run:
@@ -112,13 +123,15 @@ def _sizes(indices: Collection[Index], depth: int) -> Index:
     return tuple(max((index[place] for index in indices), default=-1) + 1 for place in range(depth))
 
 
-def _next(row: Architecture, named: Sequence[Collection[Index]], number: int) -> Collection[int]:
+def _next(
+    row: Architecture, named: Sequence[Collection[Index]], number: int, left_out: Collection[int]
+) -> Collection[int]:
     """Return the layers, counted from 0, of the stack that is counted on from this one, () where there is none."""
     for stack, indices in zip(row.layers[number + 1 :], named[number + 1 :], strict=True):
         if stack.restarts:
             return ()
         if indices:
-            run = Run(0, _sizes(indices, stack.path.count("{i}")))
+            run = _smallest(stack, 0, indices, left_out)
             return {run.number(index) for index in indices}
     return ()
 

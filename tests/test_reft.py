@@ -381,6 +381,16 @@ def test_an_adapter_with_a_prompt_is_written_with_the_positions_of_the_library_o
     assert read(tmp_path / "theirs").config == adapters.adapter("theirs").config
 
 
+@pytest.mark.parametrize("text", ["noreft[layers=[0,2]]", "lora[leave_out=[1]]", "lora[leave_out=[0,1,3]]"])
+@pytest.mark.parametrize("name", ["albert", "encoder-decoder-roberta"])
+def test_layers_that_stand_in_groups_are_counted_without_the_model(name: str, text: str, tmp_path: Path) -> None:
+    adapters = with_adapters(family(name), x=text)
+    adapters.save("x", tmp_path / "x", format="adapters")
+    found = read(tmp_path / "x")
+    assert found.config == adapters.adapter("x").config
+    assert found.tensors.keys() == adapters.adapter("x").tensors.keys()
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
