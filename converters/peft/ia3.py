@@ -38,9 +38,8 @@ def decode(fields: Fields, places: Places) -> MethodConfig:
     inputs = [path for path, shape in shapes.items() if shape[0] == 1 and shape[1] > 1]
     wanted = fields["feedforward_modules"]
     if isinstance(wanted, list):
-        said = [
-            path for path, theirs in places.theirs.items() if any(f".{theirs}".endswith(f".{end}") for end in wanted)
-        ]
+        # PEFT compares the ends of names and not of words: `attention.value` means `crossattention.value` too.
+        said = [path for path, theirs in places.theirs.items() if theirs.endswith(tuple(map(str, wanted)))]
         differ = sorted(set(said) ^ set(inputs))
         if differ:
             raise UsageError(f"feedforward_modules and the shape of its vector disagree about {differ[0]}")
