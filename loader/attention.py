@@ -23,6 +23,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ..errors import UnsupportedError
 from . import prefix_masks as masks
+from .combined_prefixes import Filled
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -126,8 +127,11 @@ class PrefixForward:
         keys, values, seen = front.op(hidden)
         rows = (hidden.shape[0], -1, -1, -1)
         seen = None if seen is None else seen[:, None, None, :]
-        if front.filling is not None and seen is not None:
-            keys, values = front.filling.put(keys, seen), front.filling.put(values, seen)
+        if isinstance(front.op, Filled) and front.filling is not None:
+            if seen is not None:
+                keys, values = front.filling.put(keys, seen), front.filling.put(values, seen)
+            told = front.op.unraised(hidden)
+            seen = None if told is None else told[:, None, None, :]
         moment = Moment(keys.expand(rows), values.expand(rows), seen, _start(front, kwargs))
         front.kept[thread] = moment
         output = self.attend(moment, args, kwargs)

@@ -14,6 +14,8 @@ from torch.nn.functional import pad
 
 from ..errors import UnsupportedError, UsageError
 from ..methods import Binding, Prefixed, PrefixOp
+from ..methods.prefix_tuning import Bias, NoBias
+from ..sites import Attention
 from .combined_tasks import TaskIds
 
 Join = Callable[[Sequence[PrefixOp | None]], PrefixOp]
@@ -83,10 +85,12 @@ class _Joined:
     def __init__(self, ops: Sequence[PrefixOp | None], length: int) -> None:
         self.ops = list(ops)
         self.length = length
-        ways = {(op.shift, op.bias, op.padded_bonus) for op in ops if op is not None}
+        ways = {(op.shift, op.bias == "text", op.padded_bonus) for op in ops if op is not None}
         if len(ways) > 1:
             raise UnsupportedError("prefixes that treat positions or padding in different ways do not go together")
-        self.shift, self.bias, self.padded_bonus = ways.pop()
+        self.shift, _, self.padded_bonus = ways.pop()
+        biases = {op.bias for op in ops if op is not None}
+        self.bias: Bias = biases.pop() if len(biases) == 1 else "all"
 
 
 class StackedPrefixes(_Joined):
@@ -186,38 +190,91 @@ def _of_row(op: PrefixOp | None, row: int) -> PrefixOp | None:
 
 
 class Filled:
-    """Prefixes of different lengths side by side whose filling is as in `adapters`; see prefix_filling.py."""
+    """Prefixes of different lengths side by side whose filling is as in `adapters`; see prefix_filling.py.
 
-    __slots__ = ("bias", "length", "op", "padded_bonus", "shift")
+    marks: the prefix, of this or another layer, whose filling the mask tells: one mask may serve several layers.
+    """
 
-    def __init__(self, op: PrefixOp) -> None:
+    __slots__ = ("bias", "length", "marks", "op", "padded_bonus", "shift")
+
+    def __init__(self, op: PrefixOp, bias: Bias, marks: PrefixOp | None) -> None:
         self.op = op
+        self.marks = marks
         self.length = op.length
         self.shift = op.shift
-        self.bias = op.bias
+        self.bias = bias
         self.padded_bonus = op.padded_bonus
 
     def __call__(self, hidden: Tensor) -> Prefixed:
         """Return keys and values of all, and which of them are no filling."""
         return self.op(hidden)
 
+    def unraised(self, hidden: Tensor) -> Tensor | None:
+        """Return which keys are no filling to the mask (rows, length), None for all."""
+        return None if self.marks is None else self.marks(hidden).seen
 
-def as_in_adapters(attentions: Mapping[str, PrefixOp]) -> dict[str, PrefixOp]:
-    """Return prefixes of which those of different lengths side by side are filled up as in `adapters`."""
-    return {path: Filled(op) if is_uneven(op) else op for path, op in attentions.items()}
+
+def as_in_adapters(attentions: Mapping[str, PrefixOp], places: Sequence[Attention]) -> dict[str, PrefixOp]:
+    """Return prefixes of which those of different lengths side by side are filled up as in `adapters`.
+
+    places: all attentions of the model, in order. Where there is a relative position bias, bias and mask are made
+    together, and anew at each layer that has more or fewer keys than the one before, without the bias then.
+    """
+    if any(place.bias for place in places):
+        return _with_bias(attentions, places)
+    return {path: Filled(op, op.bias, op) if is_uneven(op) else op for path, op in attentions.items()}
+
+
+def _with_bias(attentions: Mapping[str, PrefixOp], places: Sequence[Attention]) -> dict[str, PrefixOp]:
+    found, uneven = dict(attentions), any(map(is_uneven, attentions.values()))
+    counting = {place.stack for place in places if place.path in found and found[place.path].bias != "text"}
+    made: dict[str, PrefixOp | None] = {}
+    lost: set[str] = set()
+    for place in places:
+        op = found.get(place.path)
+        if place.stack not in made:
+            made[place.stack] = op
+        elif _length(made[place.stack]) != _length(op):
+            made[place.stack] = op
+            lost.add(place.stack)
+        counts = place.bias is not None and place.stack in counting
+        if op is None and counts and place.stack in lost:
+            found[place.path] = NoBias()
+        elif op is not None and (counts or uneven):
+            bias: Bias = op.bias if not counts else "none" if place.stack in lost else "all"
+            found[place.path] = Filled(op, bias, made[place.stack])
+    return found
+
+
+def _length(op: PrefixOp | None) -> int:
+    return 0 if op is None else op.length
+
+
+def without_empty(attentions: Mapping[str, PrefixOp]) -> dict[str, PrefixOp]:
+    """Return the prefixes that have keys; as_in_adapters tells anew where a bias is lost."""
+    return {path: op for path, op in attentions.items() if op.length}
 
 
 def check_bias(attentions: Mapping[str, PrefixOp]) -> None:
     """Refuse prefixes of different lengths side by side in front of a relative position bias that counts them.
 
     Raises:
-        UnsupportedError: there are such; the place is named.
+        UnsupportedError: there are such, or one of several alone has lost the bias; the place is named.
     """
     for path, op in attentions.items():
+        if len(_biases(op)) > 1:
+            raise UnsupportedError(f"prefixes that treat positions in different ways do not go together at {path}")
         if op.bias != "text" and is_uneven(op):
             raise UnsupportedError(
                 f"the relative position bias at {path} counts the prefix, which must be as long in every row"
             )
+
+
+def _biases(op: PrefixOp | None) -> set[str]:
+    """Return what prefixes at one attention do with its relative position bias."""
+    if isinstance(op, _Joined):
+        return set().union(*map(_biases, op.ops))
+    return set() if op is None else {op.bias}
 
 
 def is_uneven(op: PrefixOp | None) -> bool:

@@ -144,7 +144,7 @@ class Plans:
     def _put_together(self, setup: Composition | PerRow | Headed, parts: Mapping[str, Binding]) -> Setup:
         """Return what several adapters do together."""
         alone = {name: operations(part, self._ground) for name, part in parts.items()}
-        return bound(setup, alone.__getitem__, compat=self._roster.compat)
+        return bound(setup, alone.__getitem__, self._ground.layout.attentions, compat=self._roster.compat)
 
     def _labels_of(self, head: HeadOp | None, parts: Mapping[str, Binding]) -> tuple[str, ...]:
         """Return the names of a head's classes, () where several heads have different ones."""

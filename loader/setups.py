@@ -25,6 +25,7 @@ from typing import Any
 from ..composition import Average, BatchSplit, Fuse, MultiTask, Node, Parallel, Split, Stack, last
 from ..errors import UnsupportedError
 from ..methods import Binding
+from ..sites import Attention
 from . import combined_heads as heads
 from . import combined_prefixes as prefixes
 from .combined import BLOCK, EMBEDDING, LINEAR, SITE, Averaged, Fused, Kind, Parts, Stacked
@@ -92,22 +93,23 @@ class Headed:
         return self.name or (f"{self.node}, head {self.head}" if self.head else str(self.node))
 
 
-def bound(node: Node | PerRow | Headed, leaf: Leaf, *, compat: bool = False) -> Setup:
+def bound(node: Node | PerRow | Headed, leaf: Leaf, attentions: Sequence[Attention], *, compat: bool = False) -> Setup:
     """Return what a composition does to a model.
 
     leaf: name of an adapter, or of a fusion layer → its binding.
+    attentions: those of the model.
     compat: as `adapters` computes it; see compat.py.
 
     Raises:
         UnsupportedError: an adapter cannot stand there; it is named with the place.
     """
     if isinstance(node, Headed) and not node.head:
-        return bound(node.node, leaf, compat=compat or node.compat)
+        return bound(node.node, leaf, attentions, compat=compat or node.compat)
     if isinstance(node, Headed):
         head = leaf(node.head).head
         if head is None:
             raise UnsupportedError(f"{node.head!r} has no head", hint="name an adapter that has one")
-        made = bound(node.node, partial(_headless, leaf), compat=compat or node.compat)
+        made = bound(node.node, partial(_headless, leaf), attentions, compat=compat or node.compat)
         return replace(made, binding=replace(made.binding, head=head))
     if isinstance(node, PerRow):
         children = {name: leaf(name) for name in node.names if name is not None}
@@ -121,16 +123,18 @@ def bound(node: Node | PerRow | Headed, leaf: Leaf, *, compat: bool = False) -> 
         return Setup(whole, copies(node), tasks)
     # Heads and prefixes of one length mean the same in `adapters`.
     binding = _bound(node, partial(_unplaced, leaf), tasks)
-    attentions = prefixes.as_in_adapters(binding.attentions)
+    filled = prefixes.as_in_adapters(binding.attentions, attentions)
     kept = {name: getattr(binding, name) for name in ("positions", "head")}
-    whole = replace(compat_bound(node, leaf, tasks), attentions=attentions, **kept)
+    whole = replace(compat_bound(node, leaf, tasks), attentions=filled, **kept)
     # There the first module that has adapters repeats the batch.
     return Setup(whole, copies(node) if whole.sites or whole.linears or whole.attentions else 1, tasks)
 
 
 def _unplaced(leaf: Leaf, name: str) -> Binding:
     """Return a binding without what compat.py puts together."""
-    return replace(leaf(name), sites={}, linears={}, blocks={}, embeddings={}, prompts={})
+    found = leaf(name)
+    kept = prefixes.without_empty(found.attentions)
+    return replace(found, attentions=kept, sites={}, linears={}, blocks={}, embeddings={}, prompts={})
 
 
 def _headless(leaf: Leaf, name: str) -> Binding:

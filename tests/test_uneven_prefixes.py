@@ -51,8 +51,6 @@ def refusal(case: dict[str, Any]) -> str | None:
     """Why a case is refused, None if it is not."""
     if case["family"] == "encoder-decoder-gpt2":
         return "changes the scores of prefixes in batches with padding"  # in its DistilBERT alone
-    if case["family"] in ("t5", "mt5") and "gated" in leaves(node(case["active"])):
-        return "treat positions or padding in different ways"  # a layer without has lost its relative bias
     return None
 
 
