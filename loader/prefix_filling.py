@@ -9,8 +9,8 @@ the rows see the filling depends on how their attention takes a mask there:
     plain     it is seen with its own scores
     hidden    it is not seen
 
-In T5 the mask is made together with the position bias, and serves later layers too; see combined_prefixes.Filled. Decoders
-are as under eager attention: under sdpa `adapters` masks their prefixes out.
+In T5 the mask is made together with the position bias, and serves later layers too; see combined_prefixes.Filled.
+Decoders are as under eager attention: under sdpa `adapters` masks their prefixes out.
 
 Source: adapters 1.3.0, methods/prefix_tuning.py (pad_and_concat) and models/; transformers 4.57.6, models/.
 """
