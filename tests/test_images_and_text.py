@@ -20,6 +20,7 @@ from tiny_models import answers, randomise
 from transformers import Gemma3Config, Gemma3ForConditionalGeneration, Gemma3Model, PreTrainedModel
 
 from adapterhub.converters import read
+from adapterhub.converters.peft.families import naming
 from adapterhub.errors import BaseMismatchError, UnsupportedError, UsageError
 from adapterhub.loader import attach
 
@@ -217,3 +218,9 @@ def test_other_models_of_images_and_text_are_refused_by_name(name: str, tmp_path
         UnsupportedError, match="says that the base model is a" if mapped else "nothing says which it is"
     ):
         read(tmp_path)
+
+
+@pytest.mark.parametrize("path", ["decoder.trunk.0.q", "head.trunk.0.q"])
+def test_words_that_stand_around_some_models_tell_no_family(path: str) -> None:
+    with pytest.raises(UnsupportedError, match="none of the module paths in the keys"):
+        naming([path], {}, None)

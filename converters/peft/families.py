@@ -113,14 +113,21 @@ def told(document: Mapping[str, JSON], wanted: Architecture | None) -> Naming:
 
 def outer_words(row: Architecture) -> frozenset[str]:
     """Return the first words of the paths that classes of a family with a head have around the base model."""
-    return _telling(row) | {path.partition(".")[0] for path in row.around}
+    return (_telling(row) | {path.partition(".")[0] for path in _outer(row)}) - _inner(row)
+
+
+def _outer(row: Architecture) -> set[str]:
+    """Return the paths of the modules around the base model that a row names."""
+    return {path for head in row.heads for path in (*head.linears, head.norm) if path} | set(row.around)
+
+
+def _inner(row: Architecture) -> frozenset[str]:
+    return frozenset(path.partition(".")[0] for path in _places(row))
 
 
 def _telling(row: Architecture) -> frozenset[str]:
-    """Return those of these words that no other family has inside its base model."""
-    inner = {path.partition(".")[0] for path in _places(row)}
-    outer = {path.partition(".")[0] for head in row.heads for path in (*head.linears, head.norm or "") if path}
-    return frozenset((outer | _USUAL) - inner)
+    """Return the first words that many families have around the base model, and none but in its heads."""
+    return frozenset(_USUAL) - _inner(row)
 
 
 _INDEX = re.compile(r"(?<![^.])[0-9]+(?![^.])")
@@ -130,13 +137,11 @@ _USUAL = {"lm_head", "classifier", "score", "qa_outputs", "cls", "pre_classifier
 def _score(row: Architecture, prefix: str, kinds: Sequence[str]) -> int:
     """Return how much of these paths a row knows with a prefix: 2 for each module that it names, 1 in its layers."""
     found = 0
-    outer = _telling(row)
+    usual, around = _telling(row), _outer(row)
     for kind in kinds:
         inside = kind.removeprefix(f"{prefix}.") if prefix else kind
         if inside == kind and prefix:
-            found += any(kind == path for head in row.heads for path in head.linears) + (
-                kind in row.around or kind.partition(".")[0] in outer
-            )
+            found += (kind in around) + (kind.partition(".")[0] in usual)
             continue
         found += _known(row, row.present(inside))
     return found
