@@ -558,3 +558,24 @@ def test_a_manifest_without_an_id_has_no_base_in_the_document() -> None:
     bare = Manifest(name="x", base=Base(architecture="bert"))
     document = peft_format.encode(Adapter(adapter.config, adapter.tensors, bare)).documents["adapter_config.json"]
     assert document["base_model_name_or_path"] is None
+
+
+# Shapes
+
+
+@pytest.mark.parametrize("leaf", ["lora_A.weight", "lora_B.weight", "lora_magnitude_vector"])
+def test_factors_and_magnitudes_of_a_convolution_have_their_shapes(leaf: str) -> None:
+    parts = peft_format.FORMAT.read(PEFTS.case("vit-lora-convolution-dora").adapter)
+    group = dict(parts.tensors["adapter"])
+    (key,) = (key for key in group if key.endswith(leaf))
+    for other in (group[key].unsqueeze(0), group[key].unsqueeze(-1), group[key].transpose(0, 1)):
+        with pytest.raises(FormatError, match="shape"):
+            peft_format.decode(dataclasses.replace(parts, tensors={"adapter": {**group, key: other}}))
+
+
+def test_a_vector_of_ia3_is_no_matrix() -> None:
+    parts = peft_format.FORMAT.read(PEFTS.case("bert-ia3").adapter)
+    group = dict(parts.tensors["adapter"])
+    key = next(key for key in group if "attention" in key)
+    with pytest.raises(FormatError, match="is a matrix"):
+        peft_format.decode(dataclasses.replace(parts, tensors={"adapter": {**group, key: group[key].view(2, -1)}}))

@@ -28,13 +28,16 @@ def decode(fields: Fields, places: Places) -> MethodConfig:
     """Return the scaling that a configuration and its places describe.
 
     Raises:
-        UsageError: a vector stands where `feedforward_modules` says another one.
+        UsageError: a vector stands where `feedforward_modules` says another one, or is none.
         UnsupportedError: a vector is one of a convolution.
     """
     shapes = {path: places.shape(path, LEAF) for path in places.theirs}
     odd = [path for path, shape in shapes.items() if len(shape) != 2]
     if odd:
         raise UnsupportedError(f"the (IA)³ adapter of PEFT scales {odd[0]}, which is no linear map")
+    matrices = [path for path, shape in shapes.items() if 1 not in shape]
+    if matrices:
+        raise UsageError(f"the vector at {matrices[0]} is a matrix {shapes[matrices[0]]}")
     inputs = [path for path, shape in shapes.items() if shape[0] == 1 and shape[1] > 1]
     wanted = fields["feedforward_modules"]
     if isinstance(wanted, list):

@@ -111,7 +111,15 @@ def encode(config: LoraConfig, places: Places, layout: Layout) -> dict[str, JSON
 
 def read(config: LoraConfig, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return magnitudes as vectors; of a convolution the file has them as (1, outputs, 1, …)."""
-    return {key: t.reshape(-1) if key.endswith(".lora_magnitude") else t for key, t in tensors.items()}
+
+    def is_of_convolution(key: str) -> bool:
+        path, _, leaf = key.rpartition(".")
+        a, shape = tensors.get(f"{path}.lora_A"), tensors[key].shape
+        if leaf != "lora_magnitude" or a is None or a.ndim < 3 or len(shape) != a.ndim:
+            return False
+        return all(size == 1 for i, size in enumerate(shape) if i != 1)
+
+    return {key: t.reshape(-1) if is_of_convolution(key) else t for key, t in tensors.items()}
 
 
 def write(config: LoraConfig, tensors: dict[str, torch.Tensor], layout: Layout) -> dict[str, torch.Tensor]:

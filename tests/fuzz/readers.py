@@ -13,6 +13,7 @@ import json
 import pickle
 import re
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -86,12 +87,14 @@ def an_adapter(draws: Draws) -> None:
     """Change documents and tensors of an adapter, and decode them; what is decoded is encoded as it was."""
     seed = draws.choice(seeds())
     parts = _changed(seed, draws)
-    adapter = seed.format.decode(parts)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        adapter = seed.format.decode(parts)
     seed.format.account(adapter)
     check_finite(adapter.tensors, "fuzz")
     again = seed.format.encode(adapter)
-    if seed.format.name == "native":
-        # One adapter has one file; what it is made from may be spelled otherwise.
+    if seed.format.name == "native" or any("left out" in str(one.message) for one in told):
+        # One adapter has one file; what it is made from may be spelled otherwise, or hold what is none of it.
         parts = again
         again = seed.format.encode(seed.format.decode(again))
     assert _as_text(again.documents) == _as_text(parts.documents), "the documents come back as they were"

@@ -76,20 +76,11 @@ def _of(archive: Archive, count: int) -> Iterator[Seed]:
     for folder in folders[::step]:
         try:
             format_ = next(row for row in FORMATS if row.detect(folder))
-            parts = _whole(format_, format_.read(folder))
+            parts = format_.read(folder)
+            format_.decode(parts)
         except (AdapterHubError, StopIteration):
             continue
         yield Seed(str(folder.relative_to(archive.folder())), format_, parts)
-
-
-def _whole(format_: Format, parts: Parts) -> Parts:
-    """Return the parts that come back: where weights of the base model are left out, what is written without them."""
-    again = format_.encode(format_.decode(parts))
-    return parts if _keys(again) == _keys(parts) else again
-
-
-def _keys(parts: Parts) -> dict[str, set[str]]:
-    return {group: set(tensors) for group, tensors in parts.tensors.items()}
 
 
 def _native(seed: Seed) -> Seed:

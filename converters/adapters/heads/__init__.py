@@ -152,7 +152,9 @@ def _decode_fixed(document: Mapping[str, JSON], tensors: Tensors, row: Architect
     """Return the head of a class of transformers."""
     head = _named(document.get("model_class"), row)
     places = class_heads.places(head)
-    beside = {key: tensor for key, tensor in tensors.items() if of_an_adapter(key)}
+    # Such a file has tensors of adapters only where the class saves the whole model with its head.
+    is_whole = head.own_base or any(_in_base(key, row) for key in tensors)
+    beside = {key: tensor for key, tensor in tensors.items() if is_whole and of_an_adapter(key)}
     tensors = {key: tensor for key, tensor in tensors.items() if key not in beside}
     base = {path: tensor for key, tensor in tensors.items() if (path := _in_base(key, row))}
     found, faults = _renamed({key: t for key, t in tensors.items() if not _in_base(key, row)}, places)
@@ -163,7 +165,7 @@ def _decode_fixed(document: Mapping[str, JSON], tensors: Tensors, row: Architect
         if not identical(beside[key], adapter[key])
     ]
     last = f"head.{len(head.linears) - 1}.bias"
-    if head.bias_row and last in found:
+    if head.bias_row and last in found and found[last].ndim == 2 and len(found[last]) == 1:
         found[last] = found[last].reshape(-1)
     config = _fixed(head, document.get("version"), document.get("num_labels"), _shapes(found))
     absent = tuple(name for key in found for name in places[key] if name not in tensors)
