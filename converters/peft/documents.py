@@ -58,7 +58,7 @@ OFF: tuple[JSON, ...] = (None, False, [], {}, "")
 MOST_SAVED = 1000
 """Modules that are saved in full; a model has a few heads, embeddings and norms."""
 
-_AGAIN = "fetch the adapter again, or save it again with PEFT"
+AGAIN = "fetch the adapter again, or save it again with PEFT"
 
 
 @cache
@@ -77,9 +77,9 @@ def kind(document: JSON) -> str:
     """
     found = document.get("peft_type") if isinstance(document, dict) else None
     if not isinstance(found, str):
-        raise FormatError(f"{CONFIG} has no text as peft_type", hint=_AGAIN)
+        raise FormatError(f"{CONFIG} has no text as peft_type", hint=AGAIN)
     if found not in defaults():
-        raise FormatError(f"{CONFIG}: peft_type {found[:40]!r} is none of PEFT {WRITES}", hint=_AGAIN)
+        raise FormatError(f"{CONFIG}: peft_type {found[:40]!r} is none of PEFT {WRITES}", hint=AGAIN)
     return found
 
 
@@ -93,7 +93,7 @@ def fields(document: Mapping[str, JSON], codec: Codec | PromptCodec) -> dict[str
     usual = defaults()[codec.type]
     faults = _faults(document)
     if faults:
-        raise FormatError(f"{CONFIG} is wrong", faults=faults, hint=_AGAIN)
+        raise FormatError(f"{CONFIG} is wrong", faults=faults, hint=AGAIN)
     found = dict(usual)
     for name, value in document.items():
         unset = value is None and isinstance(usual.get(name), (bool, dict))
