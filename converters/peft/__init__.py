@@ -2,9 +2,9 @@
 
 The rules are one codec per type (codec.py tells the contract, types.py lists them), families.py and keys.py (names of
 tensors), targets.py (where the adapter stands), along.py and heads.py (what is saved beside it) and documents.py;
-reading.py and writing.py put them together, this file these two and the note. How a source spelled its document stays in
-`manifest.extra["peft"]` and is written back; what PEFT has no word for is the note in the metadata of the weights, where
-PEFT does not look.
+reading.py and writing.py put them together, this file these two and the note. How a source spelled its document stays
+in `manifest.extra["peft"]` and is written back; what PEFT has no word for is the note in the metadata of the weights,
+where PEFT does not look.
 
 Source: PEFT 0.21.2, utils/save_and_load.py, config.py and peft_model.py.
 """
