@@ -207,3 +207,14 @@ def test_what_cannot_be_read_for_want_of_rights_ends_in_an_error_of_ours(as_nobo
     folder.chmod(0)
     ends_in_ours(lambda: read(folder))
     folder.chmod(0o755)
+
+
+@pytest.mark.parametrize("value", [5, "x" * 3000, None, [1], {"a": 1}])
+def test_fields_that_nobody_knows_around_the_members_of_a_union_come_back(value: Any) -> None:
+    parts = with_document(
+        parts_of(BOTTLENECKS.case("a-bert-union-par-seq")),
+        "adapter_config.json",
+        lambda document: document["config"].update(unknown=value),
+    )
+    again = adapters.FORMAT.encode(adapters.FORMAT.decode(parts))
+    assert again.documents == parts.documents

@@ -143,7 +143,7 @@ def respelled(
     if len(kept_inner) == len(inner):
         inner = [restored(config, one, config_meaning) for config, one in zip(inner, kept_inner, strict=True)]
     if outer:
-        outer = restored(outer, spelling.get("outer", {}), dict)
+        outer = restored(outer, spelling.get("outer", {}), _outer_meaning)
         return document | {"config": {**outer, "configs": inner}}
     return document | {"config": inner[0]} if inner else document
 
@@ -226,6 +226,10 @@ def _split(document: Mapping[str, JSON]) -> tuple[dict[str, JSON], dict[str, JSO
     union = config.get("architecture") == "union"
     outer = {key: value for key, value in config.items() if key != "configs"} if union else {}
     return top, outer, members(config)
+
+
+def _outer_meaning(outer: Mapping[str, JSON]) -> dict[str, JSON]:
+    return {"architecture": outer.get("architecture")}
 
 
 def _top_meaning(document: Mapping[str, JSON]) -> dict[str, JSON]:
