@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from ..architectures import Architecture, Layers
+from ..errors import FormatError
 
 MOST_LAYERS = 1024
 """Layers beyond this index are a damaged key, not a model."""
@@ -69,6 +70,19 @@ def found(keys: Iterable[str], stacks: Sequence[Layers]) -> list[set[Index]]:
     return indices
 
 
+def refuse_many(sizes: Index) -> None:
+    """Refuse more layers than models have; sizes: number of layers, or of groups and of the layers in each.
+
+    Raises:
+        FormatError: says how many there are.
+    """
+    if math.prod(sizes) > MOST_LAYERS + 1:
+        raise FormatError(
+            f"the tensors name {math.prod(sizes):,} layers, and models have up to {MOST_LAYERS:,}",
+            hint="the names of the tensors are damaged",
+        )
+
+
 def runs(row: Architecture, named: Sequence[Collection[Index]], left_out: Collection[int]) -> list[Run]:
     """Return the layers of each stack.
 
@@ -97,8 +111,11 @@ def runs(row: Architecture, named: Sequence[Collection[Index]], left_out: Collec
 def _smallest(stack: Layers, first: int, named: Collection[Index], left_out: Collection[int]) -> Run:
     """Return the layers up to the last that has tensors; groups are as large as what is left out in them tells."""
     run = Run(first, _sizes(named, stack.path.count("{i}")))
+    refuse_many(run.sizes)
     larger = run
     while len(run.sizes) > 1 and any(larger.number(index) in left_out for index in named):
+        if larger.count > MOST_LAYERS:
+            return run
         larger = Run(first, (run.sizes[0], larger.sizes[1] + 1))
         if larger.number(max(named)) > max(left_out):
             return run if any(larger.number(index) in left_out for index in named) else larger

@@ -17,8 +17,10 @@ from test_adapters_format import same
 from test_hostile_input import GOOD, ends_in_ours
 from transformers import AutoModel
 
+from adapterhub.architectures import by_name
 from adapterhub.converters import Parts, adapters, native, peft, read
 from adapterhub.converters.adapters.linears import before_1_1
+from adapterhub.converters.peft import targets
 from adapterhub.errors import FormatError
 from adapterhub.loader import attach
 
@@ -218,3 +220,25 @@ def test_fields_that_nobody_knows_around_the_members_of_a_union_come_back(value:
     )
     again = adapters.FORMAT.encode(adapters.FORMAT.decode(parts))
     assert again.documents == parts.documents
+
+
+def test_a_group_of_layers_that_is_left_out_and_has_tensors_ends() -> None:
+    parts = with_document(
+        parts_of(GOLDEN.case("a-albert-lora")),
+        "adapter_config.json",
+        lambda document: document["config"].update(leave_out=[0]),
+    )
+    with pytest.raises(FormatError):
+        adapters.FORMAT.decode(parts)
+
+
+def test_groups_and_layers_are_not_more_together_than_models_have() -> None:
+    albert = by_name("albert")
+    paths = {
+        f"encoder.albert_layer_groups.{group}.albert_layers.{layer}.attention.query"
+        for group, layer in ((0, 1000), (1000, 0))
+    }
+    with pytest.raises(FormatError, match="name 1,002,001 layers, and models have up to 1,024"):
+        list(targets.alike(albert, paths))
+    with pytest.raises(FormatError, match="name 1,002,001 layers"):
+        targets.words(albert, paths, lambda path: True)

@@ -18,6 +18,7 @@ from ...errors import FormatError, UnsupportedError
 from ...methods.targets import JOINT
 from ...sites import PROJECTIONS
 from ..joint import is_joint, mixed
+from ..layers import refuse_many
 from .families import Naming, layers_of
 from .pattern import Fuel, matches
 
@@ -127,6 +128,12 @@ def _of_role(row: Architecture, role: str, places: Places, named: Callable[[str]
 
 
 def _indices(sizes: Sequence[int]) -> list[tuple[int, ...]]:
+    """Return the indices of all layers.
+
+    Raises:
+        FormatError: they are more than models have.
+    """
+    refuse_many(tuple(sizes))
     found: list[tuple[int, ...]] = [()]
     for size in sizes:
         found = [(*index, number) for index in found for number in range(size)]
