@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from ...methods import (
@@ -50,7 +52,12 @@ def _from_variant(value: str) -> Any:
 def _turn(**words: str) -> Turn:
     """Return how PEFT's words, the keys, are turned into ours and back."""
     back = {word: theirs for theirs, word in words.items()}
-    return (lambda value: words.get(value, value)), (lambda value: back.get(value, value))
+
+    def other(known: Mapping[str, str], value: Any) -> Any:
+        # What is no word is left to the check of the configuration.
+        return known.get(value, value) if isinstance(value, str) else value
+
+    return partial(other, words), partial(other, back)
 
 
 def _wavelets(fields: Fields) -> list[str]:
