@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 import json
 import re
 from collections.abc import Callable
@@ -21,7 +23,7 @@ from adapterhub.architectures import by_name
 from adapterhub.converters import Parts, adapters, native, peft, read
 from adapterhub.converters.adapters.linears import before_1_1
 from adapterhub.converters.peft import targets
-from adapterhub.errors import FormatError
+from adapterhub.errors import FormatError, UnsupportedError
 from adapterhub.loader import attach
 
 Tensor = torch.Tensor
@@ -242,3 +244,29 @@ def test_groups_and_layers_are_not_more_together_than_models_have() -> None:
         list(targets.alike(albert, paths))
     with pytest.raises(FormatError, match="name 1,002,001 layers"):
         targets.words(albert, paths, lambda path: True)
+
+
+ODD_VALUES: tuple[Any, ...] = ([["x"]], {"x": []}, -1, "x", 1e300, None, True)
+
+
+@pytest.mark.parametrize("name", sorted({case["method"]: str(case) for case in PEFTS.cases(archs="bert")}.values()))
+def test_any_value_in_any_field_of_peft_is_understood_or_told(name: str) -> None:
+    parts = peft.FORMAT.read(PEFTS.case(name).adapter)
+    document = parts.documents["adapter_config.json"]
+    for field, value in itertools.product(document, ODD_VALUES):
+        changed = dataclasses.replace(parts, documents={"adapter_config.json": {**document, field: value}})
+        with contextlib.suppress(FormatError, UnsupportedError):
+            peft.FORMAT.decode(changed)
+
+
+@pytest.mark.parametrize(
+    "case", {case["method"]: case for case in GOLDEN.cases(groups="A", archs="bert")}.values(), ids=str
+)
+def test_any_value_in_any_field_of_adapters_is_understood_or_told(case: Case) -> None:
+    parts = parts_of(case)
+    document = parts.documents["adapter_config.json"]
+    for field, value in itertools.product(document["config"], ODD_VALUES):
+        config = {**document["config"], field: value}
+        changed = {**parts.documents, "adapter_config.json": {**document, "config": config}}
+        with contextlib.suppress(FormatError, UnsupportedError):
+            adapters.FORMAT.decode(dataclasses.replace(parts, documents=changed))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
+from ...errors import UsageError
 from ...methods import (
     BeftConfig,
     BoftConfig,
@@ -49,15 +48,21 @@ def _from_variant(value: str) -> Any:
     return True if value == "plain" else value
 
 
-def _turn(**words: str) -> Turn:
-    """Return how PEFT's words, the keys, are turned into ours and back."""
-    back = {word: theirs for theirs, word in words.items()}
+def _turn(**words: Any) -> Turn:
+    """Return how PEFT's words, the keys, are turned into ours and back; the others are left to the configuration.
 
-    def other(known: Mapping[str, str], value: Any) -> Any:
-        # What is no word is left to the check of the configuration.
-        return known.get(value, value) if isinstance(value, str) else value
+    What is a word of ours alone is refused with a UsageError.
+    """
+    back = {ours: theirs for theirs, ours in words.items()}
 
-    return partial(other, words), partial(other, back)
+    def read(value: Any) -> Any:
+        if isinstance(value, str) and value in words:
+            return words[value]
+        if isinstance(value, (str, int)) and value in back:
+            raise UsageError(f"{value!r} is none of PEFT's values, such as {back[value]!r}")
+        return value
+
+    return read, lambda value: back.get(value, value)
 
 
 def _wavelets(fields: Fields) -> list[str]:
@@ -178,10 +183,7 @@ ROWS: tuple[Row, ...] = (
         leaves=("road_theta", "road_alpha"),
         fields={"variant": "variant", "group_size": "group_size"},
         turns={
-            "variant": (
-                {"road_1": 1, "road_2": 2, "road_4": 4}.get,
-                {1: "road_1", 2: "road_2", 4: "road_4"}.__getitem__,
-            )
+            "variant": _turn(road_1=1, road_2=2, road_4=4),
         },
         idle=("init_weights",),
     ),
