@@ -180,7 +180,8 @@ def whole_number(value: float) -> JSON:
     >>> whole_number(8.0), whole_number(0.5)
     (8, 0.5)
     """
-    return int(value) if value == int(value) else value
+    # -0.0 is no whole number: it would lose its sign.
+    return int(value) if value == int(value) and str(value) != "-0.0" else value
 
 
 def entries(
