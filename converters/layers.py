@@ -130,7 +130,7 @@ def _agreeing(run: Run, behind: Collection[int], left_out: Collection[int]) -> R
     """Return a run that no key names, with so many layers that what is left out lacks tensors in the one behind it."""
     longer = run
     while not _is_complete(longer, behind, left_out, empty=False):
-        if longer.first + longer.count > max(left_out, default=-1):
+        if longer.first + longer.count > max(left_out, default=-1) or longer.count > MOST_LAYERS:
             return run
         longer = _longer(longer)
     return longer

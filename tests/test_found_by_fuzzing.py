@@ -16,7 +16,7 @@ import pytest
 import torch
 from golden import BOTTLENECKS, COMPOSITIONS, GOLDEN, HEADS, PEFTS, PREFIXES, Case
 from test_adapters_format import same
-from test_hostile_input import GOOD, ends_in_ours
+from test_hostile_input import GOOD, confined, ends_in_ours
 from transformers import AutoModel
 
 from adapterhub.architectures import by_name
@@ -232,6 +232,21 @@ def test_a_group_of_layers_that_is_left_out_and_has_tensors_ends() -> None:
     )
     with pytest.raises(FormatError):
         adapters.FORMAT.decode(parts)
+
+
+@pytest.mark.parametrize("left_out", [[10**9], [0, 1, 10**9], list(range(5000))])
+@pytest.mark.parametrize("arch", ["albert", "bart", "t5", "bert"])
+def test_layers_that_no_model_has_are_left_out_in_no_time(arch: str, left_out: list[int]) -> None:
+    case = next(iter(GOLDEN.cases(groups="A", archs=arch)))
+    parts = with_document(
+        parts_of(case), "adapter_config.json", lambda document: document["config"].update(leave_out=left_out)
+    )
+
+    def decoded() -> None:
+        with contextlib.suppress(FormatError, UnsupportedError):
+            adapters.FORMAT.decode(parts)
+
+    assert confined(decoded)["kind"] == "ok"
 
 
 def test_groups_and_layers_are_not_more_together_than_models_have() -> None:
