@@ -13,6 +13,7 @@ from ...methods import RandloraConfig
 from ...methods.config import config_from_json
 from ...methods.randlora import SHARED_A, SHARED_B
 from ...sites import Layout
+from ..values import identical
 from .codec import Codec, Fields, Places
 
 if TYPE_CHECKING:
@@ -70,8 +71,6 @@ def read(config: RandloraConfig, tensors: Tensors) -> Tensors:
     Raises:
         FormatError: the copies differ from what they are copies of, or one of them is missing.
     """
-    import torch
-
     paths = _maps(tensors)
     for copy in COPIES:
         missing = [path for path in paths if f"{path}.{copy}" not in tensors]
@@ -83,7 +82,7 @@ def read(config: RandloraConfig, tensors: Tensors) -> Tensors:
         name = COPIES.get(key.rpartition(".")[2], key)
         if name in COPIES.values() and name not in tensors:
             raise FormatError(f"tensor {key!r} is a copy of one that the file does not have", hint=AGAIN)
-        if name in found and not (found[name].shape == tensor.shape and torch.equal(found[name], tensor)):
+        if name in found and not identical(found[name], tensor):
             raise FormatError(f"tensor {key!r} is not the same at every module", hint=AGAIN)
         found[name] = tensor
     return found

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ...adapter import JSON
 from ...architectures.architecture import named
+from ..values import identical
 from .families import Naming
 from .keys import Split
 from .targets import TRAINABLE_TOKENS
@@ -34,7 +35,7 @@ def faults(document: Mapping[str, JSON], found: Split, names: Naming) -> list[st
     return [
         f"{out} and {table} are tied, and their tensors differ"
         for out, one, table, other in _pairs(found, names)
-        if out not in own and not _equal(one, other)
+        if out not in own and not identical(one, other)
     ]
 
 
@@ -45,7 +46,7 @@ def _rows(own: list[str], found: Split) -> list[str]:
     return [
         f"{path} and {wanted[0]} are tied, and their tensors differ"
         for path, tensor in tables.items()
-        if wanted and path not in wanted and not _equal(tensor, tables[wanted[0]])
+        if wanted and path not in wanted and not identical(tensor, tables[wanted[0]])
     ]
 
 
@@ -67,9 +68,3 @@ def _pairs(found: Split, names: Naming) -> Iterator[tuple[str, torch.Tensor, str
     for out in (path for path in saved if path.partition(".")[0] in names.outer):
         for table in words:
             yield out, saved[out], table, saved[table]
-
-
-def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
-    import torch
-
-    return a.shape == b.shape and torch.equal(a, b)
