@@ -285,3 +285,13 @@ def test_any_value_in_any_field_of_adapters_is_understood_or_told(case: Case) ->
         changed = {**parts.documents, "adapter_config.json": {**document, "config": config}}
         with contextlib.suppress(FormatError, UnsupportedError):
             adapters.FORMAT.decode(dataclasses.replace(parts, documents=changed))
+
+
+def test_a_key_with_our_place_for_a_name_is_none_of_the_adapter() -> None:
+    parts = parts_of(GOLDEN.case("a-llama-lora_all"))
+    found = dict(parts.tensors["adapter"])
+    key = next(iter(found))
+    other = key.replace(".task.", ".{name}.")
+    assert other != key
+    with pytest.raises(FormatError, match="name"):
+        adapters.FORMAT.decode(dataclasses.replace(parts, tensors={"adapter": {**found, other: found[key]}}))

@@ -97,8 +97,8 @@ class Table:
         if not key.startswith(self._head):
             return None
         bare = unnamed(key[len(self._head) :], self._names.name)
-        if "{i}" in bare:
-            return None  # a template of ours, not the key of a layer
+        if "{i}" in bare or ("{name}" in key and self._names.name != "{name}"):
+            return None  # a template of ours, not the key of a layer or of an adapter
         template, number, index = self._template(bare, self._theirs)
         for entry in self._by_theirs.get(template, ()):
             if number not in entry.left_out:
