@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -28,9 +29,21 @@ def write(found: Arrangement, beside: Mapping[str, bytes], path: Path, *, force:
     if not beside:
         write_atomic(path, [data], force=force)
         return path
+    return _write_folder(path, partial(_fill, {**beside, DOCUMENT: data}), force=force)
+
+
+def put(written: Path, path: Path, *, force: bool = False) -> None:
+    """Write what was written elsewhere, a file or a folder, to a path; raises as write."""
+    if written.is_file():
+        write_atomic(path, [written.read_bytes()], force=force)
+    else:
+        _write_folder(path, partial(shutil.copytree, written, dirs_exist_ok=True), force=force)
+
+
+def _write_folder(path: Path, fill: Callable[[Path], object], *, force: bool) -> Path:
     if path.exists() and not path.is_dir():
         raise StateError(f"{path} is a file, and the composition is a folder", hint="choose another path")
-    return write_folder(path, partial(_fill, {**beside, DOCUMENT: data}), force=force)
+    return write_folder(path, fill, force=force)
 
 
 def _fill(files: Mapping[str, bytes], folder: Path) -> None:

@@ -179,7 +179,9 @@ def write_atomic(path: Path, chunks: Iterable[Chunk], *, force: bool = False) ->
         raise StateError(f"{path} cannot be written: {_reason(error)}", hint="check the path and its rights") from None
 
 
-def write_folder(path: Path, fill: Callable[[Path], None], *, force: bool = False, owned: Collection[str] = ()) -> Path:
+def write_folder(
+    path: Path, fill: Callable[[Path], object], *, force: bool = False, owned: Collection[str] = ()
+) -> Path:
     """Return path after writing it: a folder that is made beside it and then put in its place.
 
     With force its files are put into a folder that holds something. Who is killed meanwhile leaves the old files, or

@@ -110,8 +110,7 @@ def convert(pulled: Pulled, wanted: Wanted) -> Report:
             verified = _verified(model, called, path, found, answer, wanted)
             report = dataclasses.replace(report, verified=verified, difference=verified.difference)
         if staged and not wanted.dry_run:
-            with attached_to(model, gathered, manifest, architecture=wanted.architecture) as (adapters, named):
-                _write(adapters, named, found, gathered, wanted, wanted.destination)
+            composed.put(path, wanted.destination, force=wanted.force)
     return report
 
 

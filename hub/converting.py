@@ -393,8 +393,9 @@ def _verified(job: _Job, source: Adapter, written: Parts, made: Adapter, *, is_e
         target = job.target.decode(found)
         sides = [anonymous(side) for side in (source, target)] if stage.random else [source, target]
         came = compare(stage.model, *sides, architecture=job.bases.architecture)
-    held = composed_conversion.held
-    tolerance = held(str(job.path), stage.name, came.difference, came.largest) if is_exact else None
+    tolerance = None
+    if is_exact:
+        tolerance = composed_conversion.held(str(job.path), stage.name, came.difference, came.largest)
     return Verified(
         base=stage.name,
         random=stage.random,

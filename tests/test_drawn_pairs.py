@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import logging
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +24,8 @@ from test_peft_outputs import assert_close, base_of, output_of
 import adapterhub
 from adapterhub.architectures import by_name
 from adapterhub.errors import UnsupportedError
+
+pytestmark = pytest.mark.usefixtures("quiet")
 
 CONVERTED: dict[int, bool] = {
     **dict.fromkeys((12, 81, 106, 132, 168, 204, 270, 282), False),
@@ -59,16 +58,6 @@ BEYOND: dict[str, str] = {
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("pairs")
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    """Let PEFT warn of what it is asked for."""
-    logging.disable(logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-    logging.disable(logging.NOTSET)
 
 
 def base_folder(root: Path, name: str, kind: str) -> Path:

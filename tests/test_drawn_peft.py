@@ -6,9 +6,6 @@ tests/recipes/make_drawn_peft_cases.py makes as many as one likes; those here fo
 from __future__ import annotations
 
 import json
-import logging
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +20,8 @@ from test_peft_outputs import assert_close, base_of, output_of
 
 from adapterhub.loader import attach
 
+pytestmark = pytest.mark.usefixtures("quiet")
+
 FOUND = (177, 351, 453, 1038, 1092, 1155)
 """Numbers of the cases that found a fault of ours."""
 
@@ -35,16 +34,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("drawn")
     make_bases(made)
     return made
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    """Let PEFT warn of what it is asked for."""
-    logging.disable(logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-    logging.disable(logging.NOTSET)
 
 
 @pytest.mark.parametrize("number", [*FOUND, *SAMPLE])

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
 import pickle
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +20,8 @@ from adapterhub.converters import read
 from adapterhub.converters.peft.families import naming
 from adapterhub.errors import BaseMismatchError, UnsupportedError, UsageError
 from adapterhub.loader import attach
+
+pytestmark = pytest.mark.usefixtures("quiet")
 
 TEXT: dict[str, Any] = {
     "hidden_size": 32,
@@ -65,16 +64,6 @@ CONFIGURATIONS: dict[str, peft.PeftConfig] = {
     "norms": peft.LNTuningConfig(target_modules=["input_layernorm", "norm"]),
     "prefix": peft.PrefixTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM"),
 }
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    """Let PEFT warn of what it is asked for."""
-    logging.disable(logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-    logging.disable(logging.NOTSET)
 
 
 def gemma(cls: type[PreTrainedModel] = Gemma3ForConditionalGeneration) -> PreTrainedModel:
